@@ -1,0 +1,94 @@
+"""Every registered method, and its dense output, converges at the order that it declares."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from fields import METHODS, ORDER, even_steps, slope
+from problems import PROBLEMS, Problem
+
+from neuralode import Given, solve
+
+WINDOW = (1e-12, 1e-4)
+SHORT = {"logistic": 0.5, "oscillator": 0.5, "modulated": 0.5}  # "modulated" is the non-autonomous one
+
+
+def error_at_end(problem: Problem, method: str, span: tuple[float, float], steps: int) -> float:
+    sol = solve(problem.f, problem.y0, span, method=method, **even_steps(method, *span, steps))
+    assert int(sol.stats.accepted.max()) == steps
+    assert problem.exact is not None
+    return float(np.abs(sol.ys[-1].numpy() - problem.exact(span[1])).max())
+
+
+@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_converges_at_its_order(method: str, name: str) -> None:
+    problem, span = PROBLEMS[name], (0.0, SHORT[name])
+    sizes, errors = [], []
+    steps = 1
+    while steps <= 2048 and len(errors) < 5:
+        error = error_at_end(problem, method, span, steps)
+        if error < WINDOW[0]:
+            break
+        if error <= WINDOW[1]:
+            sizes.append(1 / steps)
+            errors.append(error)
+        steps = 2 * steps if ORDER[method] <= 3 else int(np.ceil(1.5 * steps))
+
+    assert len(errors) >= 3, f"only {len(errors)} errors fall in the window {WINDOW}"
+    assert slope(sizes, errors) >= ORDER[method] - 0.2
+
+
+@pytest.mark.parametrize("direction", [1, -1], ids=["forward", "backward"])
+@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("method", METHODS)
+def test_dense_output_has_the_order_that_the_method_declares(method: str, name: str, direction: int) -> None:
+    problem, order = PROBLEMS[name], METHODS[method].interpolant_order
+    assert order >= ORDER[method] - 1
+    assert order >= 1
+    start, theta = 0.3, torch.tensor([0.15, 0.4, 0.65, 0.9], dtype=torch.float64)
+    assert problem.exact is not None
+    y0 = torch.as_tensor(problem.exact(start))
+    sizes, errors = [], []
+    for h in 0.8 * 0.7 ** np.arange(24):
+        step = direction * float(h)
+        end = start + step
+        grid = torch.tensor([start, end], dtype=torch.float64)
+        sol = solve(problem.f, y0, (start, end), method=method, controller=Given(grid), dense=True)
+        read = start + theta * step
+        wanted = np.stack([problem.exact(float(t)) for t in read])
+        error = float(np.abs(sol(read).numpy() - wanted).max())
+        if error < 1e-13:
+            break
+        if error <= 1e-3:
+            sizes.append(float(h))
+            errors.append(error)
+    assert len(errors) >= 4
+    assert slope(sizes[-6:], errors[-6:]) >= order + 0.8
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_dense_output_meets_the_steps_at_both_ends(method: str) -> None:
+    problem = PROBLEMS["lorenz"]
+    grid = torch.tensor([0.0, 0.1, 0.25, 0.3], dtype=torch.float64)
+    sol = solve(problem.f, problem.y0, (0.0, 0.3), method=method, controller=Given(grid), dense=True, save="steps")
+    torch.testing.assert_close(sol(grid), sol.ys, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_inner_outputs_are_the_dense_output(method: str) -> None:
+    problem = PROBLEMS["oscillator"]
+    times = torch.tensor([0.0, 0.13, 0.2, 0.71, 1.0], dtype=torch.float64)
+    sol = solve(problem.f, problem.y0, times, method=method, dense=True, **even_steps(method, 0.0, 1.0, 7))
+    torch.testing.assert_close(sol(times), sol.ys, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_asking_for_inner_outputs_does_not_change_the_steps(method: str) -> None:
+    problem = PROBLEMS["van der pol"]
+    options = even_steps(method, 0.0, 1.0, 20) if method not in ORDER or not METHODS[method].adaptive else {}
+    few = solve(problem.f, problem.y0, (0.0, 1.0), method=method, **options)
+    many = solve(problem.f, problem.y0, torch.linspace(0.0, 1.0, 30, dtype=torch.float64), method=method, **options)
+    assert torch.equal(few.ys[-1], many.ys[-1])
+    assert torch.equal(few.stats.accepted, many.stats.accepted)

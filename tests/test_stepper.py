@@ -1,0 +1,112 @@
+"""One accepted step at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from fields import FIXED, METHODS, Counting
+from torch import Tensor
+
+from neuralode import Given, SolveError, Status, Stepper, solve
+
+Y0 = torch.tensor([[1.0, 0.5], [2.0, -1.0]], dtype=torch.float64)
+
+
+def wave(t: Tensor, y: Tensor) -> Tensor:
+    return torch.cos(3 * t)[..., None] * y
+
+
+def stepping(method: str) -> dict[str, Any]:
+    return {"method": method, "step_size": 0.3} if method in FIXED else {"method": method}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("span", [(0.0, 2.0), (1.0, -1.0)], ids=["forward", "backward"])
+def test_it_takes_the_steps_of_solve(method: str, span: tuple[float, float]) -> None:
+    sol = solve(wave, Y0, span, save="steps", **stepping(method))
+    stepper = Stepper(wave, Y0, span, **stepping(method))
+    times, states = [float(stepper.t)], [stepper.y]
+    while not stepper.done:
+        assert stepper.step() is stepper
+        times.append(float(stepper.t))
+        states.append(stepper.y)
+    assert times == sol.ts.tolist()
+    assert torch.equal(torch.stack(states), sol.ys)
+
+
+def test_it_starts_where_it_is_told() -> None:
+    stepper = Stepper(wave, Y0, (0.5, 2.0))
+    assert float(stepper.t) == 0.5
+    assert torch.equal(stepper.y, Y0)
+    assert not stepper.done
+    assert stepper.h > 0
+
+
+def test_iterating_ends_at_the_end() -> None:
+    times = [
+        float(step.t) for step in Stepper(wave, Y0, (0.0, 1.0), controller=Given(torch.linspace(0, 1, 5).double()))
+    ]
+    assert times[-1] == 1.0
+    assert len(times) in (4, 5)  # with or without the start
+    assert times == sorted(set(times))
+
+
+def test_it_says_how_it_ended() -> None:
+    stepper = Stepper(wave, Y0, (0.0, 1.0))
+    for _ in stepper:
+        pass
+    assert stepper.done
+    assert set(torch.as_tensor(stepper.status).reshape(-1).tolist()) == {Status.SUCCESS}
+
+
+def test_a_step_past_the_end_is_refused_or_does_nothing() -> None:
+    stepper = Stepper(wave, Y0, (0.0, 1.0))
+    for _ in stepper:
+        pass
+    y = stepper.y.clone()
+    try:
+        stepper.step()
+    except (StopIteration, RuntimeError, ValueError):
+        pass
+    assert float(stepper.t) == 1.0
+    assert torch.equal(stepper.y, y)
+
+
+def test_the_states_it_has_shown_stay_what_they_were() -> None:
+    stepper = Stepper(wave, Y0, (0.0, 2.0))
+    first = stepper.y
+    copy = first.clone()
+    stepper.step().step()
+    assert torch.equal(first, copy)
+    assert torch.equal(first, Y0)
+
+
+def test_a_pytree_keeps_its_structure() -> None:
+    stepper = Stepper(lambda t, y: {"a": -y["a"]}, {"a": Y0}, (0.0, 1.0)).step()
+    assert stepper.y["a"].shape == Y0.shape
+
+
+def test_a_failure_is_raised_or_returned() -> None:
+    y0 = torch.full((1, 1), 2.0, dtype=torch.float64)
+    with pytest.raises(SolveError):
+        for _ in Stepper(lambda t, y: y * y, y0, (0.0, 1.0)):
+            pass
+
+
+def test_it_works_step_by_step_and_not_ahead() -> None:
+    f = Counting(wave)
+    stepper = Stepper(f, Y0, (0.0, 2.0), method="rk4", step_size=0.1)
+    before = f.calls
+    stepper.step()
+    assert f.calls - before <= 4
+
+
+def test_each_row_on_its_own_clock() -> None:
+    t = torch.tensor([[0.0, 0.5], [0.0, 2.0]], dtype=torch.float64)
+    stepper = Stepper(wave, Y0, t, per_sample=True)
+    for _ in stepper:
+        pass
+    assert torch.equal(torch.as_tensor(stepper.t), t[:, 1])
+    torch.testing.assert_close(stepper.y, solve(wave, Y0, t, per_sample=True).ys[-1], rtol=0, atol=0)
