@@ -1,0 +1,1 @@
+"""Workloads, ours beside our peers in one run: ``python -m benchmarks``."""

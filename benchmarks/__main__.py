@@ -1,0 +1,47 @@
+"""Run the workloads: ``python -m benchmarks [w1] [w8] [--device cuda] [--samples 7] [--threads 2] [--save DIR]``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from benchmarks import w1, w8
+from benchmarks.timing import machine, save
+
+WORKLOADS = {"w1": w1.run, "w8": w8.run}
+FEWEST_SAMPLES = 7
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Workloads, ours beside our peers in one run."
+    )
+    parser.add_argument(
+        "workloads", nargs="*", metavar="workload", help=f"any of {', '.join(WORKLOADS)}; all by default"
+    )
+    parser.add_argument("--device", default="cpu", type=torch.device)
+    parser.add_argument("--samples", default=9, type=int, help=f"at least {FEWEST_SAMPLES}")
+    parser.add_argument("--threads", default=None, type=int, help="threads of PyTorch, for everyone alike")
+    parser.add_argument("--save", default=None, type=Path, metavar="DIR", help="also write JSON, as benchmarks/results")
+    options = parser.parse_args()
+    if options.samples < FEWEST_SAMPLES:
+        parser.error(f"--samples {options.samples}: a median needs at least {FEWEST_SAMPLES}")
+    unknown = set(options.workloads) - set(WORKLOADS)
+    if unknown:
+        parser.error(f"unknown workload {', '.join(sorted(unknown))}; known: {', '.join(WORKLOADS)}")
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+
+    print(", ".join(f"{name} {value}" for name, value in machine(options.device).items()), "\n")
+    for name in options.workloads or WORKLOADS:
+        results, tables = WORKLOADS[name](options.device, options.samples)
+        for table in tables:
+            print(table)
+        if options.save is not None:
+            print(f"written to {save(options.save, name, options.device, results)}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""W8, the solver tax: the time of a solve over that of as many bare evaluations of f. The limit is 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.fields import SIZES, Size, SmallField, start
+from benchmarks.timing import Table, Timing, interleaved
+from benchmarks.w1 import FORWARD, OUTPUTS, SPAN, forward_of
+
+
+@dataclass(frozen=True)
+class Result:
+    """One solver on one size."""
+
+    size: Size
+    solver: str
+    calls: int
+    solve: Timing
+    bare: Timing
+    tax: float
+
+
+def bare(f: SmallField, y0: Tensor, t: Tensor, calls: int) -> None:
+    """Nothing but ``calls`` evaluations of f."""
+    with torch.no_grad():
+        for _ in range(calls):
+            f(t, y0)
+
+
+def run(device: torch.device, samples: int) -> tuple[list[Result], list[Table]]:
+    """Measure every size; returns the results and the table that shows them."""
+    results = [result for size in SIZES for result in measure(size, device, samples)]
+    rows = [[str(r.size), r.solver, str(r.calls), str(r.solve), str(r.bare), f"{r.tax:.2f}"] for r in results]
+    columns = ["batch, dim, width", "solver", "calls", "solve, ms (range)", "bare calls, ms (range)", "tax"]
+    note = "Wanted: at most 1.2 at (128, 64, 256)."
+    return results, [Table("W8 solver tax, eager", columns, rows, note)]
+
+
+def measure(size: Size, device: torch.device, samples: int) -> list[Result]:
+    f, y0 = SmallField(size).to(device), start(size).to(device)
+    t = torch.linspace(0, SPAN, OUTPUTS, device=device)
+    runs, calls = {}, {}
+    for name, solver in FORWARD.items():
+        f.calls = 0
+        forward_of(solver, f, y0, t)
+        calls[name] = f.calls
+        runs[name] = partial(forward_of, solver, f, y0, t)
+        runs[f"{name} bare"] = partial(bare, f, y0, t[0], calls[name])
+    timings = interleaved(runs, samples, device)
+    return [
+        Result(
+            size,
+            name,
+            calls[name],
+            solved := timings[name],
+            alone := timings[f"{name} bare"],
+            solved.median / alone.median,
+        )
+        for name in FORWARD
+    ]
