@@ -1,0 +1,78 @@
+"""What the commands print: tables, and errors in one sentence."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from neuralode.status import SolveError
+from neuralode.train.run import Run
+
+if TYPE_CHECKING:
+    from neuralode.train.sweep import Point
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+USAGE = 2  # the status of a command that was asked for something it cannot do
+
+
+def in_one_sentence(command: Callable[P, R]) -> Callable[P, R]:
+    """Let ``command`` end with a sentence, not a traceback, where a name, a folder or a solve is at fault."""
+
+    @functools.wraps(command)
+    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (ValueError, TypeError, OSError, ImportError, SolveError) as error:
+            errors.print(f"neuralode: {error}", markup=False, soft_wrap=True)
+            raise typer.Exit(USAGE) from error
+
+    return told
+
+
+def show_summary(run: Run) -> None:
+    """Print what a run was and what came of it."""
+    config, summary = run.config, run.summary
+    solver = config["solver"]
+    rows = {
+        "model": config["model"],
+        "parameters": f"{summary['parameters']:,}",
+        "seed": str(config["training"]["seed"]),
+        "epochs": str(summary["epochs"]),
+        "training": f"{summary['seconds']:.1f} s",
+        "test loss": f"{summary['test_loss']:.4f}",
+        "test accuracy": f"[bold]{summary['test_accuracy']:.2%}[/]",
+    }
+    if solver:
+        steps = f"rtol {solver['rtol']:g}" if solver["step_size"] is None else f"step {solver['step_size']:g}"
+        rows["solver"] = f"{solver['method']}, {steps}, gradient {solver['gradient']}, engine {solver['engine']}"
+        rows["evaluations per solve"] = f"{summary['test_evaluations']:.1f}"
+    table = Table(show_header=False, title="digits")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+def show_points(points: Sequence[Point]) -> None:
+    """Print precision against work."""
+    table = Table("rtol", "evaluations", "relative error", "test accuracy", "seconds", title="precision against work")
+    for column in table.columns:
+        column.justify = "right"
+    for point in points:
+        table.add_row(
+            f"{point.rtol:g}",
+            f"{point.evaluations:.1f}",
+            f"{point.error:.1e}",
+            f"{point.accuracy:.2%}",
+            f"{point.seconds:.2f}",
+        )
+    console.print(table)

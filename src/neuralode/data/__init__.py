@@ -1,0 +1,9 @@
+"""Data sets, split once and for all by a seed."""
+
+from neuralode.extras import require
+
+require("train", "sklearn")
+
+from neuralode.data.digits import Split, digits, shift_by_a_pixel  # noqa: E402  (after the sentence above)
+
+__all__ = ["Split", "digits", "shift_by_a_pixel"]

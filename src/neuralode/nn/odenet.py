@@ -1,0 +1,167 @@
+"""The networks of Chen et al. 2018, Table 1: one stem, one head, and what may stand between them.
+
+`ODENet` puts a neural ODE there; `ResNet` a stack of residual blocks (one, six, or none at all, as the control that
+shows how much the stem and the head do by themselves). On 28 x 28 images with one channel the ODE-Net has 208,266
+parameters, as the authors' script has.
+
+References
+----------
+.. [1] R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, "Neural Ordinary Differential Equations", NeurIPS 2018.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from neuralode.nn.block import NeuralODE
+
+
+class ODENet(nn.Module):
+    """Image classifier with an ODE block between stem and head.
+
+    Parameters
+    ----------
+    in_channels, classes : int
+        Of the images, and of the answer.
+    channels : int
+        Width of the hidden state; a multiple of 32, or below it.
+    downsample : int
+        How many strided convolutions the stem has; each halves height and width. Two suit 28 x 28 images, one 8 x 8.
+    **solver
+        As in `NeuralODE`; by default the paper's tolerance, ``rtol = atol = 1e-3``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = ODENet()
+    >>> sum(p.numel() for p in net.parameters())
+    208266
+    >>> net(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 10])
+    >>> net.ode.stats.calls > 0
+    True
+    """
+
+    def __init__(
+        self, *, in_channels: int = 1, classes: int = 10, channels: int = 64, downsample: int = 2, **solver: Any
+    ) -> None:
+        super().__init__()
+        self.stem = _stem(in_channels, channels, downsample)
+        tolerance: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3}
+        self.ode = NeuralODE(ConvField(channels), **(tolerance | solver))
+        self.head = _head(channels, classes)
+
+    def forward(self, images: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
+        """Return one logit per class."""
+        return self.head(self.ode(self.stem(images)))
+
+
+class ResNet(nn.Module):
+    """Image classifier with residual blocks between the stem and the head of `ODENet`.
+
+    Parameters
+    ----------
+    blocks : int
+        How many residual blocks; 6 in the paper. None at all (0) is the control.
+    in_channels, classes, channels, downsample : int
+        As in `ODENet`.
+
+    Examples
+    --------
+    >>> [sum(p.numel() for p in ResNet(blocks=n).parameters()) for n in (6, 1, 0)]
+    [576778, 206858, 132874]
+    """
+
+    def __init__(
+        self, blocks: int = 6, *, in_channels: int = 1, classes: int = 10, channels: int = 64, downsample: int = 2
+    ) -> None:
+        super().__init__()
+        self.stem = _stem(in_channels, channels, downsample)
+        self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+        self.head = _head(channels, classes)
+
+    def forward(self, images: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
+        """Return one logit per class."""
+        return self.head(self.blocks(self.stem(images)))
+
+
+class ConvField(nn.Module):
+    """The paper's ODE function on feature maps: GN, ReLU, conv, GN, ReLU, conv, GN, both convolutions seeing ``t``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> ConvField(64)(torch.tensor(0.5), torch.zeros(2, 64, 6, 6)).shape
+    torch.Size([2, 64, 6, 6])
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(channels)
+        self.conv1 = nn.Conv2d(channels + 1, channels, kernel_size=3, padding=1)
+        self.norm2 = _norm(channels)
+        self.conv2 = nn.Conv2d(channels + 1, channels, kernel_size=3, padding=1)
+        self.norm3 = _norm(channels)
+
+    def forward(
+        self, t: Float[Tensor, "*batch"], y: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return the derivative of ``y``; ``t`` is one number, or one per image."""
+        y = self.conv1(_with_time(t, torch.relu(self.norm1(y))))
+        y = self.conv2(_with_time(t, torch.relu(self.norm2(y))))
+        return self.norm3(y)
+
+
+class ResidualBlock(nn.Module):
+    """What the ODE block is the limit of: ``y + conv(relu(GN(conv(relu(GN(y))))))``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(channels)
+        self.conv1 = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+        self.norm2 = _norm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+
+    def forward(self, y: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        """Return the next feature maps."""
+        change = self.conv1(torch.relu(self.norm1(y)))
+        return y + self.conv2(torch.relu(self.norm2(change)))
+
+
+# All of them take in_channels, classes, channels and downsample; the ODE models also what NeuralODE takes.
+MODELS: dict[str, type[nn.Module] | partial[nn.Module]] = {
+    "odenet": ODENet,
+    "rknet": partial(ODENet, gradient="direct"),  # the same net, differentiated through its solver's own operations
+    "resnet": partial(ResNet, 6),
+    "resnet1": partial(ResNet, 1),
+    "noblock": partial(ResNet, 0),
+}
+
+
+def _stem(in_channels: int, channels: int, downsample: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(in_channels, channels, kernel_size=3)]
+    for _ in range(downsample):
+        layers += [_norm(channels), nn.ReLU(), nn.Conv2d(channels, channels, kernel_size=4, stride=2, padding=1)]
+    return nn.Sequential(*layers)
+
+
+def _head(channels: int, classes: int) -> nn.Sequential:
+    return nn.Sequential(
+        _norm(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)
+    )
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(min(32, channels), channels)
+
+
+def _with_time(
+    t: Float[Tensor, "*batch"], y: Float[Tensor, "batch channels height width"]
+) -> Float[Tensor, "batch channels+1 height width"]:
+    time = t.reshape(-1, 1, 1, 1).expand(y.shape[0], 1, *y.shape[2:])
+    return torch.cat([time.to(y.dtype), y], dim=1)

@@ -1,0 +1,82 @@
+"""The pictures of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from neuralode.train.sweep import Point
+
+# What is drawn over the epochs: file, title, and a label for each column of metrics.csv that the run has.
+HISTORY: Sequence[tuple[str, str, Mapping[str, str]]] = (
+    ("loss", "cross entropy", {"train_loss": "training", "val_loss": "validation"}),
+    ("accuracy", "accuracy", {"train_accuracy": "training", "val_accuracy": "validation"}),
+    (
+        "evaluations",
+        "evaluations of the field per solve",
+        {"train_evaluations": "forward", "backward_evaluations": "backward"},
+    ),
+)
+
+
+def plot_history(rows: Sequence[Mapping[str, float]], folder: Path) -> list[Path]:
+    """Draw loss, accuracy and evaluations over the epochs; return the files written.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        One per epoch, as in ``metrics.csv``.
+    folder : Path
+        Where the pictures go.
+    """
+    written = []
+    for name, title, labels in HISTORY:
+        columns = [column for column in labels if any(column in row for row in rows)]
+        if not columns:
+            continue
+        figure, [axes] = _figure(1)
+        for column in columns:
+            have = [row for row in rows if column in row]
+            axes.plot(
+                [row["epoch"] + 1 for row in have], [row[column] for row in have], marker=".", label=labels[column]
+            )
+        axes.set(xlabel="epoch", ylabel=title)
+        if name == "loss":
+            axes.set_yscale("log")
+        axes.legend()
+        written.append(_save(figure, folder / f"{name}.png"))
+    return written
+
+
+def plot_tolerances(points: Sequence[Point], folder: Path) -> Path:
+    """Draw numerical error and accuracy against evaluations, a mark per tolerance; return the file written."""
+    points = sorted(points, key=lambda point: point.evaluations)
+    figure, (error, accuracy) = _figure(2)
+    work = [point.evaluations for point in points]
+    error.plot(work, [point.error for point in points], marker="o")
+    error.set(xlabel="evaluations per solve", ylabel="relative error of the final state", yscale="log")
+    accuracy.plot(work, [100 * point.accuracy for point in points], marker="o")
+    accuracy.set(xlabel="evaluations per solve", ylabel="test accuracy, %")
+    for point in points:
+        label = f"rtol {point.rtol:g}"
+        error.annotate(label, (point.evaluations, point.error), textcoords="offset points", xytext=(6, 4), fontsize=8)
+    return _save(figure, folder / "tolerance.png")
+
+
+def _figure(columns: int) -> tuple[Figure, list[Axes]]:
+    # Figure without pyplot: no window system, no state shared with the user's own plots.
+    figure = Figure(figsize=(5.2 * columns, 3.6), layout="constrained")
+    figure.subplots(1, columns)
+    for axes in figure.axes:
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, figure.axes
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path

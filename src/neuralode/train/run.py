@@ -1,0 +1,168 @@
+"""A run is a folder of plain files: JSON, CSV, safetensors and PNG. Reading one back never unpickles.
+
+::
+
+    config.json          what was asked for, made concrete, and the versions it ran with
+    metrics.csv          one row per epoch
+    weights.safetensors  the weights that were kept
+    summary.json         what came out: test_accuracy and so on
+    tolerances.csv       precision against work, where the model has an ODE inside
+    plots/*.png
+    checkpoints/*.ckpt   Lightning's own, read only to go on training
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The files of one training run.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from torch import nn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = Run.create(Path(folder) / "first", {"task": "demo"})
+    ...     run.write_weights(nn.Linear(2, 1))
+    ...     Run.open(run.folder).config
+    {'task': 'demo'}
+    """
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path, config: Mapping[str, Any]) -> Run:
+        """Make the folder, which must not hold a run yet, and write its ``config.json``."""
+        if (folder / "config.json").exists():
+            raise FileExistsError(f"{folder} holds a run already; choose another folder.")
+        run = cls(folder)
+        run.plots.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", config)
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Return the run in ``folder``; `FileNotFoundError` if there is none."""
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} is not a run: it has no config.json.")
+        return cls(folder)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the run was asked to do."""
+        return json.loads((self.folder / "config.json").read_text())
+
+    @property
+    def plots(self) -> Path:
+        """The folder of the pictures."""
+        return self.folder / "plots"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of Lightning's checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """One row per epoch."""
+        return read_csv(self.folder / "metrics.csv")
+
+    def write_metrics(self, rows: Sequence[Row]) -> None:
+        """Replace ``metrics.csv``."""
+        write_csv(self.folder / "metrics.csv", rows)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What came out."""
+        return json.loads((self.folder / "summary.json").read_text())
+
+    def write_summary(self, summary: Row) -> None:
+        """Replace ``summary.json``."""
+        write_json(self.folder / "summary.json", summary)
+
+    def write_weights(self, model: nn.Module) -> None:
+        """Keep what ``model`` has learned."""
+        partial = self.folder / "weights.safetensors.partial"
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, partial)
+        os.replace(partial, self.folder / "weights.safetensors")
+
+    def read_weights(self, model: nn.Module) -> None:
+        """Put the kept weights into ``model``, which must have the same parameters."""
+        weights = self.folder / "weights.safetensors"
+        if not weights.is_file():
+            raise FileNotFoundError(f"{self.folder} has no weights.safetensors: was its training cut off?")
+        model.load_state_dict(load_file(weights))
+
+
+def free_folder(wanted: Path) -> Path:
+    """Return ``wanted``, or the first of ``wanted-2``, ``wanted-3`` … that does not exist.
+
+    Examples
+    --------
+    >>> free_folder(Path("no/such/folder")).as_posix()
+    'no/such/folder'
+    """
+    candidate, number = wanted, 1
+    while candidate.exists():
+        number += 1
+        candidate = wanted.with_name(f"{wanted.name}-{number}")
+    return candidate
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the installed versions of ``packages`` and of Python.
+
+    Examples
+    --------
+    >>> sorted(versions("torch"))
+    ['python', 'torch']
+    """
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` so that a reader finds the old file or the new one, never half of one."""
+    _replace(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write ``rows`` as atomically as `write_json` does; the columns are those of the first row."""
+    header = list(rows[0]) if rows else []
+    lines = [",".join(header), *(",".join(str(row.get(name, "")) for name in header) for row in rows)]
+    _replace(path, "\n".join(lines) + "\n")
+
+
+def read_csv(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a table of numbers; none where there is no file yet."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
