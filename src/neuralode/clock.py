@@ -1,0 +1,90 @@
+"""Numbers on a clock: Python floats when all rows share one, tensors when each row has its own.
+
+The eager engine steps a shared clock on the host, where a float costs a tenth of a one-element tensor; everything that
+decides about steps is written once, in operators that both kinds share and the few functions below.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Number: TypeAlias = Any  # float | Tensor["clocks"]
+Flag: TypeAlias = Any  # bool | Tensor["clocks"]
+
+EPS = torch.finfo(torch.float64).eps
+
+
+def where(condition: Flag, yes: Any, no: Any) -> Any:
+    """Choose by clock. Of states, whole rows are chosen."""
+    if not isinstance(condition, Tensor):
+        return yes if condition else no
+    if isinstance(yes, Tensor) and yes.dim() > condition.dim():
+        condition = condition[:, None]
+    return torch.where(condition, yes, no)
+
+
+def minimum(a: Number, b: Number) -> Number:
+    """The smaller, clock by clock; ``b`` may be a plain number."""
+    if isinstance(a, Tensor):
+        return torch.minimum(a, b) if isinstance(b, Tensor) else a.clamp(max=b)
+    return torch.clamp(b, max=a) if isinstance(b, Tensor) else min(a, b)
+
+
+def maximum(a: Number, b: Number) -> Number:
+    """The larger, clock by clock; ``b`` may be a plain number."""
+    if isinstance(a, Tensor):
+        return torch.maximum(a, b) if isinstance(b, Tensor) else a.clamp(min=b)
+    return torch.clamp(b, min=a) if isinstance(b, Tensor) else max(a, b)
+
+
+def isfinite(a: Number) -> Flag:
+    """Neither infinite nor NaN."""
+    return torch.isfinite(a) if isinstance(a, Tensor) else math.isfinite(a)
+
+
+def negate(flag: Flag) -> Flag:
+    """Logical not (``~True`` is −2)."""
+    return ~flag if isinstance(flag, Tensor) else not flag
+
+
+def some(flag: Flag) -> bool:
+    """Whether it holds on any clock."""
+    return bool(flag.any()) if isinstance(flag, Tensor) else flag
+
+
+def stage_times(t: Number, h: Number, nodes: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> tuple:
+    """``t + c h`` for every node c: computed in float64, given to f in ``dtype``."""
+    c = _column(nodes, device)
+    if isinstance(h, Tensor) or isinstance(t, Tensor):
+        times = t + h * (c[:, None] if max(_dim(t), _dim(h)) else c)
+    else:
+        times = (c * h).add_(t)
+    return times.to(dtype).unbind()
+
+
+def _dim(a: Number) -> int:
+    return a.dim() if isinstance(a, Tensor) else 0
+
+
+@lru_cache(maxsize=256)
+def _column(nodes: tuple[float, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # cached past this call: must not be an inference tensor
+        return torch.tensor(nodes, dtype=torch.float64, device=device)
+
+
+def scaled(y: Tensor, h: Number, increment: Tensor) -> Tensor:
+    """``y + h * increment``, each row by its clock's h."""
+    if isinstance(h, Tensor):
+        return torch.addcmul(y, increment, column(h, y))
+    return torch.add(y, increment, alpha=h)
+
+
+def column(h: Tensor, y: Tensor) -> Tensor:
+    """Clock numbers in the dtype of the state, shaped to multiply its rows."""
+    h = h.to(y.dtype)
+    return h[:, None] if h.dim() else h

@@ -1,0 +1,115 @@
+"""Dense output: evaluating the interpolants of many steps at many times in one go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float64, Shaped
+from torch import Tensor
+
+from neuralode.clock import column
+from neuralode.layout import Layout
+from neuralode.record import Chunk, Reads
+
+
+def horner(coefficients: Shaped[Tensor, "degree+1 *shape"], theta: Tensor) -> Tensor:
+    """Σ C[j] θ^j, with θ shaped to broadcast against C[0]."""
+    total = coefficients[-1]
+    for coefficient in coefficients.flip(0)[1:].unbind():
+        total = torch.addcmul(coefficient, total, theta)
+    return total
+
+
+def read_step(coefficients: Tensor, reads: Reads, t: Any, h: Any, times: Tensor) -> Tensor:
+    """The states at the output times that fall on one step.
+
+    ``times`` are all output times, [outputs] or [rows, outputs] for the rows of this step. Returns [reads, rows,
+    features] on a shared clock, [reads, features] where each read is of one row.
+    """
+    if reads.rows is None:
+        theta = ((times[reads.outputs] - t) / h).to(device=coefficients.device)
+        return horner(coefficients[:, None], theta.to(coefficients.dtype)[:, None, None])
+    theta = (times[reads.rows, reads.outputs] - t[reads.rows]) / h[reads.rows]
+    return horner(coefficients[:, reads.rows], column(theta, coefficients))
+
+
+def find_reads(chunk: Chunk, times: Tensor, direction: float, reached: Tensor) -> Chunk:
+    """Which output times of a per-sample chunk, which ``reached`` these times, fall on which of its steps.
+
+    Times are matched to the last attempt that began before them: a rejected attempt begins where the next one does.
+    """
+    if not chunk.steps:
+        return chunk
+    own = times if chunk.rows is None else times[chunk.rows]
+    begun = torch.stack([step.t for step in chunk.steps]) * direction
+    target = own * direction
+    # the end itself is landed on, not read
+    inside = (target > begun[0][:, None]) & (target <= (reached * direction)[:, None]) & (own != own[:, -1:])
+    rows, outputs = inside.nonzero().unbind(1)
+    place = (begun[:, rows] < target[rows, outputs]).sum(0) - 1
+    order = place.argsort(stable=True)
+    counts = torch.bincount(place, minlength=len(chunk.steps)).tolist()
+    pairs = zip(rows[order].split(counts), outputs[order].split(counts), strict=True)
+    steps = [
+        step._replace(reads=Reads(which, row) if len(row) else None)
+        for step, (row, which) in zip(chunk.steps, pairs, strict=True)
+    ]
+    return Chunk(chunk.rows, steps)
+
+
+@dataclass(frozen=True)
+class DenseOutput:
+    """The pieces of a solution, to be evaluated anywhere.
+
+    On a shared clock piece n spans ``t[n]`` to ``t[n] + h[n]`` for all rows: ``coefficients[n, degree + 1, rows,
+    features]``. Per sample ``row`` says whose each piece is: ``coefficients[n, degree + 1, features]``.
+    """
+
+    layout: Layout
+    coefficients: Tensor
+    t: Float64[Tensor, "pieces"]
+    h: Float64[Tensor, "pieces"]
+    direction: float
+    row: Tensor | None = None
+
+    def __call__(self, times: Float64[Tensor, "*queries"]) -> Tensor:
+        """Packed states [queries, rows, features]; per sample ``times`` may be [rows, queries]."""
+        return self._shared(times) if self.row is None else self._per_sample(times)
+
+    def _shared(self, times: Tensor) -> Tensor:
+        start = self.t.detach() * self.direction
+        place = (torch.searchsorted(start, times.detach() * self.direction, right=True) - 1).clamp(min=0)
+        theta = ((times - self.t[place]) / self.h[place]).to(self.coefficients.device)
+        place = place.to(self.coefficients.device)
+        chosen = self.coefficients[place].movedim(1, 0)
+        return horner(chosen, theta.to(chosen.dtype)[:, None, None])
+
+    def _per_sample(self, times: Tensor) -> Tensor:
+        assert self.row is not None
+        rows = self.layout.rows
+        times = times.to(self.t.device)
+        own = times if times.dim() == 2 else times.expand(rows, -1)
+        order = self.row.argsort(stable=True)  # by row, and in time within it
+        counts = torch.bincount(self.row, minlength=rows)
+        offset = counts.cumsum(0) - counts
+        table = self.t.new_full((rows, int(counts.max()) if rows else 0), torch.inf)
+        table[self.row[order], torch.arange(len(order), device=order.device) - offset[self.row[order]]] = (
+            self.t.detach()[order] * self.direction
+        )
+        within = torch.searchsorted(table, (own.detach() * self.direction).contiguous(), right=True) - 1
+        within = torch.minimum(within.clamp(min=0), (counts - 1).clamp(min=0)[:, None])
+        place = order[(offset[:, None] + within).T]  # [queries, rows]
+        theta = (own.T - self.t[place]) / self.h[place]
+        chosen = self.coefficients[place].movedim(2, 0)
+        return horner(chosen, theta.to(chosen.dtype)[..., None])
+
+    def then(self, other: DenseOutput) -> DenseOutput:
+        """The pieces of both, where the other begins at this one's end."""
+        return DenseOutput(
+            self.layout,
+            *(torch.cat((getattr(self, name), getattr(other, name))) for name in ("coefficients", "t", "h")),
+            self.direction if len(self.t) else other.direction,
+            None if self.row is None or other.row is None else torch.cat((self.row, other.row)),
+        )

@@ -1,0 +1,59 @@
+"""What an engine advances: the course, which stays, and the state, which moves."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from neuralode.clock import Number, where
+from neuralode.norms import Norm
+from neuralode.problem import Field
+from neuralode.record import Plan
+from neuralode.status import Status
+
+
+class Course(NamedTuple):
+    """What stays the same while the same rows are stepped."""
+
+    field: Field
+    method: Any
+    controller: Any
+    norm: Norm
+    plan: Plan
+    end: Number
+    direction: float
+    max_steps: int
+    marks: list[float]  # inner output times of a shared clock, in the direction of integration
+    first_mark: int  # the place of the first of them among the outputs
+    rows: Tensor | None = None
+
+    def take(self, keep: Tensor) -> Course:
+        """The course of some of these rows."""
+        rows = keep if self.rows is None else self.rows[keep]
+        return self._replace(field=self.field.take(keep), norm=self.norm.take(keep), end=self.end[keep], rows=rows)
+
+
+class State(NamedTuple):
+    """Where every clock stands."""
+
+    t: Number
+    h: Number  # size of the next attempt, positive
+    y: Tensor
+    carry: Tensor | None
+    history: Any
+    status: Any
+    attempts: Any
+    accepted: Any
+    stumbled: Any  # the last attempt was not finite
+
+    def take(self, keep: Tensor) -> State:
+        """Where some of the rows stand."""
+        return tree_map(lambda x: x[keep] if isinstance(x, Tensor) else x, self)
+
+
+def arrive(course: Course, state: State) -> State:
+    """Mark the clocks that stand at their end."""
+    status = where((state.t == course.end) & (state.status == Status.RUNNING), Status.SUCCESS, state.status)
+    return state._replace(status=status)

@@ -1,0 +1,318 @@
+r"""Adjoint: solve the adjoint equation backwards in time, at a memory that does not grow with the steps.
+
+With :math:`\lambda = \partial L/\partial y(t)`: :math:`\dot\lambda = -\lambda^\top \partial f/\partial y` and
+:math:`\partial L/\partial\theta = -\int_{t_1}^{t_0} \lambda^\top \partial f/\partial\theta\,dt`, with y solved backwards
+beside them (Chen, Rubanova, Bettencourt & Duvenaud, *Neural Ordinary Differential Equations*, 2018, algorithm 1). The norm
+that leaves the parameters out is Kidger, Chen & Lyons, *"Hey, that's not an ODE"*, 2021.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from neuralode.control import CONTROLLERS, PID, Fixed
+from neuralode.gradients.replay import check_unchanged
+from neuralode.gradients.solved import Solved, check_leaves
+from neuralode.layout import lay_out
+from neuralode.march import march
+from neuralode.methods import Method, find_method
+from neuralode.norms import Norm
+from neuralode.problem import Field, Problem
+from neuralode.record import Plan, Record
+from neuralode.status import GradientError, Status
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """The paper's gradient: correct to tolerance, at constant memory.
+
+    Parameters
+    ----------
+    rtol, atol : float, optional
+        Tolerances of the backward solve; those of the forward solve unless given.
+    method : str or Method, optional
+        Method of the backward solve; that of the forward solve unless given.
+    step_size : float, optional
+        Step of a fixed backward method; that of the forward solve unless given.
+    norm : {"seminorm", "full"}
+        Whether the parameters' cotangents count in the error. They do not feed back into the equation, so the seminorm
+        saves steps; per-sample steps allow no other.
+
+    Examples
+    --------
+    >>> import torch, neuralode as node
+    >>> rate = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    >>> y0 = torch.ones(1, dtype=torch.float64)
+    >>> sol = node.solve(lambda t, y: -rate * y, y0, (0.0, 2.0), gradient=node.Adjoint(rtol=1e-8, atol=1e-10))
+    >>> sol.y1.sum().backward()
+    >>> round(rate.grad.item(), 3)
+    -0.736
+    """
+
+    rtol: float | None = None
+    atol: float | None = None
+    method: str | Method | None = None
+    step_size: float | None = None
+    norm: Literal["seminorm", "full"] = "seminorm"
+
+    name = "adjoint"
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("seminorm", "full"):
+            raise ValueError(f"Adjoint(norm={self.norm!r}); wanted 'seminorm' or 'full'.")
+        for name in ("rtol", "atol", "step_size"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"Adjoint({name}={value!r}); wanted a positive number.")
+
+    def plan(self, plan: Plan) -> Plan:
+        """Keep the outputs, as states, and nothing else."""
+        if plan.dense or plan.steps:
+            what = "dense=True" if plan.dense else "save='steps'"
+            raise ValueError(f"gradient='adjoint' cannot differentiate {what}; wanted gradient='replay' or 'direct'.")
+        return replace(plan, save=None)
+
+    def attach(self, solved: Solved) -> list[Tensor]:
+        """The outputs, differentiable."""
+        if solved.problem.per_sample and self.norm == "full":
+            raise ValueError(
+                "Adjoint(norm='full') with per_sample=True: parameters belong to no row, so only a shared clock can "
+                "count them in the error. Wanted norm='seminorm'."
+            )
+        return list(_Adjoint.apply(solved, self.controlled(solved), *solved.inputs))
+
+    def controlled(self, solved: Solved) -> Backwards:
+        """The method, controller and tolerances of the backward solve."""
+        method = solved.method if self.method is None else find_method(self.method)
+        if not hasattr(method, "weights"):
+            raise ValueError(f"method {method.name!r} cannot solve backwards; wanted Adjoint(method='tsit5').")
+        if method.adaptive:
+            controller = CONTROLLERS["i"]
+            if isinstance(solved.controller, PID):
+                controller = replace(solved.controller, first_step=None, norm="rms")
+        else:
+            size = self.step_size or getattr(solved.controller, "step_size", None)
+            if size is None:
+                raise ValueError(
+                    f"gradient='adjoint' with the fixed method {method.name!r} under this controller; wanted "
+                    "Adjoint(step_size=...) or Adjoint(method='tsit5')."
+                )
+            controller = Fixed(size)
+        rtol, atol = solved.tolerances
+        return Backwards(
+            method,
+            controller,
+            rtol if self.rtol is None else self.rtol,
+            atol if self.atol is None else self.atol,
+            self.norm == "seminorm",
+        )
+
+
+@dataclass(frozen=True)
+class Backwards:
+    """How to solve backwards."""
+
+    method: Any
+    controller: Any
+    rtol: Any
+    atol: Any
+    seminorm: bool
+
+
+class _Adjoint(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, solved: Solved, how: Backwards, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.solved, ctx.how = solved, how
+        outputs = solved.leaves[0].clone()
+        ctx.save_for_backward(*inputs)
+        ctx.outputs = outputs.detach()
+        return (outputs,)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> Any:
+        check_unchanged(ctx)
+        if torch.is_grad_enabled():
+            raise GradientError(
+                "gradient='adjoint' has no second derivatives; wanted gradient='replay' or gradient='direct'."
+            )
+        solved: Solved = ctx.solved
+        with solved.ambient.restored():
+            return None, None, *Sweep(solved, ctx.how, ctx.outputs, cotangent).run()
+
+
+class Sweep:
+    """One solve backwards from output to output."""
+
+    def __init__(self, solved: Solved, how: Backwards, outputs: Tensor, cotangent: Tensor) -> None:
+        self.solved, self.how = solved, how
+        self.outputs = outputs
+        problem = solved.problem
+        self.problem, self.field, self.per_sample = problem, problem.field, problem.per_sample
+        self.captured = [x for x in solved.captured if x.requires_grad]
+        self.known = {id(x) for x in self.captured if x.is_leaf}
+        self.edges = {x.grad_fn for x in self.captured if x.grad_fn is not None}
+        self.totals = [torch.zeros_like(x) for x in self.captured]
+        self.reached = self._reached()
+        self.cotangent = torch.where(self.reached[..., None] if self.per_sample else self.reached[:, None, None], cotangent, 0)
+        self.controller = how.controller
+
+    def _reached(self) -> Tensor:
+        """Which outputs the forward solve arrived at: [outputs] or [outputs, rows]."""
+        times, record = self.problem.t.detach(), self.solved.record
+        if self.per_sample:
+            ahead = (times - record.t[:, None]) * self.problem.direction
+            return ((ahead <= 0) & self.outputs.isfinite().all(-1).T).T
+        ahead = (times - record.t) * self.problem.direction
+        return (ahead <= 0).to(self.outputs.device) & self.outputs.isfinite().all(-1).all(-1)
+
+    def run(self) -> list[Tensor | None]:
+        """Cotangents of y0, t and what f uses."""
+        times = self.problem.t.detach()
+        t_total = torch.zeros_like(times) if self.problem.t.requires_grad else None
+        adjoint = torch.zeros_like(self.outputs[0])
+        for i in range(self.problem.outputs - 1, 0, -1):
+            adjoint = adjoint + self.cotangent[i]
+            if t_total is not None:
+                self.add_time(t_total, i, self.cotangent[i])
+            adjoint = self.back(i, adjoint)
+        if t_total is not None:
+            self.add_time(t_total, 0, -adjoint)
+        by_id = {id(x): g for x, g in zip(self.captured, self.totals, strict=True)}
+        return [adjoint + self.cotangent[0], t_total, *(by_id.get(id(x)) for x in self.solved.captured)]
+
+    def add_time(self, total: Tensor, i: int, weight: Tensor) -> None:
+        """∂y(t_i)/∂t_i = f there. An output at the end moves with the end, one at the start does not move."""
+        times = self.problem.t.detach()
+        t, y = times[..., i], torch.where(self.outputs[i].isfinite(), self.outputs[i], 0)
+        slope = self.field(t.to(device=y.device, dtype=y.dtype.to_real()), y)
+        products = (weight.conj() * slope).real.to(total.dtype)
+        moves = products.nan_to_num(0.0).sum(-1) if self.per_sample else products.sum().to(total.device)
+        if i == 0:
+            total[..., 0] += moves
+            return
+        starting, ending = t == times[..., 0], t == times[..., -1]
+        total[..., 0] += torch.where(starting, moves, 0)  # cancels what the start adds for it
+        total[..., -1] += torch.where(ending & ~starting, moves, 0)
+        total[..., i] += torch.where(starting | ending, 0, moves)
+
+    def back(self, i: int, adjoint: Tensor) -> Tensor:
+        """Solve from output i to the one before; returns λ there and adds up the parameters' share."""
+        times = self.problem.t.detach()
+        ends = times[..., [i, i - 1]]
+        begin = torch.where(self.reached[i], ends[..., 0], ends[..., 1]) if self.per_sample else ends[0]
+        ends = torch.stack((begin, ends[..., 1]), -1)
+        idle = bool((ends[..., 0] == ends[..., 1]).all())
+        if idle or not bool(self.reached[i].any()):
+            return adjoint
+        shared = () if self.per_sample else tuple(self.totals)
+        state = (self.outputs[i], adjoint, *shared)
+        layout = lay_out(state, self.per_sample)
+        field = Field(self.augmented, layout=layout, args=self.field.args, args_dims=self.field.args_dims)
+        direction = -self.problem.direction
+        host = ends if self.per_sample else ends.tolist()
+        backwards = Problem(field, layout.pack(state), ends, host, direction, self.per_sample)
+        with torch.no_grad():
+            record = self.march(backwards, layout)
+        if self.per_sample:
+            self.gather(record, field)
+            after = layout.unpack(record.y)[1]
+            return torch.where((self.reached[i])[:, None], after, adjoint)
+        _, adjoint, *self.totals = layout.unpack(record.y)
+        return adjoint
+
+    def march(self, problem: Problem, layout: Any) -> Record:
+        """Solve one stretch, beginning with the step size that the last one reached."""
+        how, field = self.how, problem.field
+        start = problem.t[..., 0].to(device=problem.y0.device, dtype=problem.y0.dtype.to_real())
+        f0 = field(start, problem.y0)
+        rtol, atol = (self.spread(x, layout) for x in (how.rtol, how.atol))
+        counted = (0, 1) if how.seminorm or self.per_sample else None
+        norm = Norm(layout, rtol, atol, self.per_sample, leaves=counted)
+        plan = Plan(replay=self.per_sample)
+        solved = self.solved
+        record, _ = march(problem, f0, plan, how.method, self.controller, norm, solved.engine, solved.max_steps)
+        solved.backward[0] += record.calls
+        status = torch.as_tensor(record.status)
+        finite = problem.y0.isfinite().all(1) if self.per_sample else torch.tensor(True)
+        if bool(((status >= Status.MAX_STEPS) & finite.to(status.device)).any()):
+            name = Status(int(status.max())).name.lower()
+            raise GradientError(
+                f"the adjoint equation could not be solved back from t={problem.t[..., 0].max().item():.6g} ({name}); "
+                "gradient='replay' does not solve backwards."
+            )
+        if isinstance(self.controller, PID):
+            self.controller = replace(self.controller, first_step=_positive(record.h))
+        return record
+
+    def spread(self, tolerance: Any, layout: Any) -> Any:
+        """Tolerances of (y, λ, parameters): λ has those of y, the parameters the tightest."""
+        if not isinstance(tolerance, Tensor):
+            return tolerance
+        own = tolerance.expand(self.outputs[0].shape)
+        if self.per_sample:
+            return torch.cat((own, own), 1)
+        rest = own.min().expand(layout.features - 2 * own.numel())
+        return torch.cat((own.reshape(-1), own.reshape(-1), rest))[None]
+
+    def augmented(self, t: Tensor, state: tuple, *args: Any) -> tuple:
+        """The right-hand side of (y, λ), and on a shared clock of the parameters' cotangents."""
+        y, adjoint, *totals = state
+        with torch.enable_grad():
+            y = y.detach().requires_grad_()
+            slope = replace(self.field, args=args)(t, y)
+        wanted = [y, *(self.captured if totals else ())]
+        if not slope.requires_grad:
+            return slope, torch.zeros_like(y), *map(torch.zeros_like, totals)
+        check_leaves([slope], self.known | {id(y)}, self.edges)
+        grads = torch.autograd.grad(slope, wanted, -adjoint, allow_unused=True)
+        return slope.detach(), *(torch.zeros_like(x) if g is None else g for x, g in zip(wanted, grads, strict=True))
+
+    def gather(self, record: Record, field: Field) -> None:
+        """Add the parameters' share of accepted per-sample steps: one product a stage, weighted by row.
+
+        The parameters' cotangents are a quadrature along (y, λ): Σ h bᵢ λᵢᵀ ∂f/∂θ over the stages i of each step.
+        """
+        if not self.captured:
+            return
+        layout = field.layout
+        assert layout is not None
+        for chunk in record.chunks:
+            own = field if chunk.rows is None else field.take(chunk.rows)
+            for step in chunk.steps:
+                visited: list[tuple[Tensor, Tensor]] = []
+
+                def noting(t: Tensor, z: Tensor, own: Field = own, visited: list = visited) -> Tensor:
+                    visited.append((t, z))
+                    return own(t, z)
+
+                with torch.no_grad():
+                    self.how.method.retake(noting, step.t, step.y, step.h, False)
+                for weight, (t, z) in zip(self.how.method.weights, visited, strict=True):
+                    if weight:
+                        y, adjoint = layout.unpack(z)
+                        self.add_product(t, y, adjoint * (-weight * step.h).to(y.dtype)[:, None], chunk.rows)
+
+    def add_product(self, t: Tensor, y: Tensor, weighted: Tensor, rows: Tensor | None) -> None:
+        """Add one vector–Jacobian product by the parameters."""
+        with torch.enable_grad():
+            field = self.field if rows is None else self.field.take(rows)
+            slope = field(t, y.detach())
+        if not slope.requires_grad:
+            return
+        self.solved.backward[0] += 1
+        check_leaves([slope], self.known, self.edges)
+        grads = torch.autograd.grad(slope, self.captured, weighted, allow_unused=True)
+        for total, g in zip(self.totals, grads, strict=True):
+            if g is not None:
+                total.add_(g)
+
+
+def _positive(h: Any) -> Any:
+    """A size to begin with: that of clocks that took no step says nothing."""
+    if isinstance(h, Tensor):
+        return torch.where(h > 0, h, h.max().clamp(min=torch.finfo(h.dtype).tiny))
+    return h if h > 0 else None

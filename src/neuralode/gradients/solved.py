@@ -1,0 +1,195 @@
+"""What a gradient reads: a solve that has been marched, and its steps taken again with a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from neuralode.dense import read_step
+from neuralode.gradients.ambient import Ambient
+from neuralode.outputs import global_place, save_state
+from neuralode.problem import Problem
+from neuralode.record import Chunk, Plan, Record, Taken
+from neuralode.status import GradientError, Status
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A marched solve with all that is needed to differentiate it."""
+
+    problem: Problem
+    plan: Plan
+    method: Any
+    controller: Any
+    engine: Any
+    tolerances: tuple[Any, Any]
+    max_steps: int
+    record: Record
+    leaves: tuple[Tensor, ...]  # what was put out: the outputs, and the dense output's coefficients last
+    captured: tuple[Tensor, ...]  # every differentiable tensor that f and save use, args among them
+    ambient: Ambient
+    backward: list[int]  # evaluations of f made by gradients so far
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What gradients flow to."""
+        return (self.problem.y0, self.problem.t, *self.captured)
+
+
+def clocks(problem: Problem, step: Taken, rows: Tensor | None, t: Tensor | None) -> tuple[Any, Any]:
+    """When a step begins and how long it is, as functions of the ends in ``t`` (as constants without it).
+
+    ``t_{n+1} = t_n + h_n`` from the start, with h_n constant, but for the step that lands: ``h = end − t_n``.
+    """
+    if t is None:
+        return step.t, step.h
+    if not problem.per_sample:
+        begin = t[0] + (step.t - problem.start)
+        return begin, t[-1] - begin if step.landing else step.h
+    first, last = t[:, 0], t[:, -1]
+    if rows is not None:
+        first, last = first[rows], last[rows]
+    begin = first + (step.t - first.detach())
+    return begin, torch.where(step.landing & step.accept, last - begin, step.h)
+
+
+def retake(
+    solved: Solved, field: Any, chunk: Chunk, step: Taken, y: Tensor, t: Tensor | None
+) -> tuple[Tensor, list[Tensor]]:
+    """One recorded step from y: the new state, and what it puts out in the order of `places`."""
+    plan, problem = solved.plan, solved.problem
+    begin, h = clocks(problem, step, chunk.rows, t)
+    y1, coefficients = solved.method.retake(field, begin, y, h, step.reads is not None or plan.dense)
+    if step.accept is not None:
+        y1 = torch.where(step.accept[:, None], y1, y)
+    out: list[Tensor] = []
+    if step.reads is not None:
+        times = (problem.t.detach() if t is None else t).to(y.device)
+        times = times if chunk.rows is None else times[chunk.rows]
+        which = step.reads.outputs if step.reads.rows is None else (step.reads.rows, step.reads.outputs)
+        read = read_step(coefficients, step.reads, begin, h, times)
+        out += save_state(problem, plan, times[which], read, global_place(chunk, step.reads)[1])[0]
+    if plan.steps:
+        out.append(y1 if step.accept is None else y1[step.accept])
+    if plan.dense:
+        out.append(coefficients if step.accept is None else coefficients[:, step.accept].transpose(0, 1))
+    return y1, out
+
+
+def places(solved: Solved, chunk: Chunk, step: Taken) -> list[tuple[int, tuple]]:
+    """Where among the leaves each thing that `retake` puts out belongs: (leaf, index)."""
+    plan, count = solved.plan, len(solved.leaves)
+    found: list[tuple[int, tuple]] = []
+    if step.reads is not None:
+        outputs, rows = global_place(chunk, step.reads)
+        where = (outputs,) if rows is None else (outputs, rows)
+        found += [(leaf, where) for leaf in range(count - plan.dense)]
+    if plan.steps:
+        found.append((0, (step.stop,) if step.accept is None else (step.stop, _accepted(chunk, step))))
+    if plan.dense:
+        found.append((count - 1, (step.piece,)))
+    return found
+
+
+def _accepted(chunk: Chunk, step: Taken) -> Tensor:
+    local = step.accept.nonzero()[:, 0]
+    return local if chunk.rows is None else chunk.rows[local]
+
+
+def end_marks(solved: Solved) -> Tensor:
+    """The outputs that are the final state: [outputs], or [outputs, rows] per sample (rows that arrived)."""
+    problem, status = solved.problem, solved.record.status
+    times = problem.t.detach()
+    mask = ((times == times[..., -1:]) & (times != times[..., :1])).to(problem.y0.device)
+    if problem.per_sample:
+        return (mask & (status == Status.SUCCESS)[:, None]).T
+    return mask & (status == Status.SUCCESS)
+
+
+def start_marks(solved: Solved) -> Tensor:
+    """The outputs that are y0 itself."""
+    times = solved.problem.t.detach()
+    mask = times == times[..., :1]
+    mask[..., 0] = True
+    return (mask.T if solved.problem.per_sample else mask).to(solved.problem.y0.device)
+
+
+def rerun(solved: Solved) -> list[Tensor]:
+    """Take exactly the recorded steps again, all with one graph; returns the leaves."""
+    problem, plan = solved.problem, solved.plan
+    t = problem.t if problem.t.requires_grad else None
+    y = problem.y0
+    parts: list[list[tuple[tuple, Tensor]]] = [[] for _ in solved.leaves]
+
+    def put(where: Tensor, state: Tensor) -> None:
+        place = where.nonzero(as_tuple=True)
+        if not len(place[0]):
+            return
+        times = problem.t.detach().to(state.device)
+        own = times[place] if not problem.per_sample else times[place[1], place[0]]
+        states = state.expand(len(place[0]), *state.shape) if not problem.per_sample else state[place[1]]
+        kept, _ = save_state(problem, plan, own, states, place[1] if problem.per_sample else None)
+        for leaf, x in enumerate(kept):
+            parts[leaf].append((place, x))
+
+    if plan.steps:
+        first = (0,) if not problem.per_sample else (torch.zeros(len(y), dtype=torch.int64), torch.arange(len(y)))
+        parts[0].append((first, y))
+    else:
+        put(start_marks(solved), y)
+    for chunk in solved.record.chunks:
+        field = problem.field if chunk.rows is None else problem.field.take(chunk.rows)
+        own = y if chunk.rows is None else y[chunk.rows]
+        for step in chunk.steps:
+            own, out = retake(solved, field, chunk, step, own, t)
+            for (leaf, where), x in zip(places(solved, chunk, step), out, strict=True):
+                parts[leaf].append((where, x))
+        y = own if chunk.rows is None else y.index_copy(0, chunk.rows, own)
+    if not plan.steps:
+        put(end_marks(solved), y)
+    return [_place(leaf, part, plan) for leaf, part in zip(solved.leaves, parts, strict=True)]
+
+
+def _place(like: Tensor, parts: list[tuple[tuple, Tensor]], plan: Plan) -> Tensor:
+    """Write all parts into a leaf at once."""
+    if not parts:
+        return like
+    index: list[list[Tensor]] = [[] for _ in parts[0][0]]
+    values = []
+    for where, x in parts:
+        whole = [_indices(w, len(like), like.device) for w in where]
+        values.append(x[None] if isinstance(where[0], int) else x)
+        for axis, w in zip(index, whole, strict=True):
+            axis.append(w)
+    blank = like.detach().clone()
+    return blank.index_put(tuple(torch.cat(axis) for axis in index), torch.cat(values).to(like.dtype))
+
+
+def _indices(where: Any, length: int, device: torch.device) -> Tensor:
+    if isinstance(where, slice):
+        return torch.arange(*where.indices(length), device=device)
+    return torch.as_tensor(where, device=device).reshape(-1)
+
+
+def check_leaves(outputs: Iterable[Tensor], known: set[int], edges: set[Node]) -> None:
+    """Refuse a graph that reaches a differentiable leaf which was not found when f was watched."""
+    todo = [x.grad_fn for x in outputs if x.grad_fn is not None]
+    seen = set(todo)
+    while todo:
+        node = todo.pop()
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in known:
+            raise GradientError(
+                f"f uses a differentiable tensor of shape {list(leaf.shape)} that it did not use at the first "
+                "evaluation, so its gradient would be lost. Pass it in args=(...), or make f a torch.nn.Module that "
+                "holds it."
+            )
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen and following not in edges:
+                seen.add(following)
+                todo.append(following)

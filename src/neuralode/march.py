@@ -1,0 +1,227 @@
+"""The march: chunk after chunk until every clock has arrived; progress, limits, rows that are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralode import clock
+from neuralode.clock import where
+from neuralode.dense import find_reads
+from neuralode.engines.state import Course, State, arrive
+from neuralode.norms import Norm
+from neuralode.outputs import Outputs
+from neuralode.problem import Field, Problem
+from neuralode.record import Chunk, Plan, Record, thin
+from neuralode.status import Status
+
+
+def march(
+    problem: Problem,
+    f0: Tensor,
+    plan: Plan,
+    method: Any,
+    controller: Any,
+    norm: Norm,
+    engine: Any,
+    max_steps: int,
+    tell: Callable[[float], None] | None = None,
+) -> tuple[Record, Outputs]:
+    """Solve without a graph; ``f0`` is f at the start.
+
+    Returns the record of steps and where each row ended, and the outputs.
+    """
+    course, state, record = begin(problem, f0, plan, method, controller, norm, max_steps)
+    outputs = Outputs(problem, plan)
+    if not plan.steps:
+        outputs.at(_at_start(problem), problem.y0.detach())
+    may_drop: bool | None = None
+
+    while clock.some(state.status == Status.RUNNING):
+        attempts = _latest(state.attempts)
+        state, chunk = engine.advance(course, state, engine.budget)
+        record.calls += (_latest(state.attempts) - attempts) * method.evaluations_per_step
+        if not attempts:
+            record.calls -= method.evaluations_per_step - (method.stages - 1)  # the first stage was f0
+        if problem.per_sample and plan.inside:
+            chunk = find_reads(chunk, outputs.times, problem.direction, state.t)
+        outputs.read(chunk)
+        if plan.replay or plan.steps or plan.dense:
+            record.chunks.append(_forget(thin(chunk, plan), plan))
+        if tell is not None:
+            tell(_fraction(problem, course, state))
+        if problem.per_sample and may_drop is not False:
+            running = state.status == Status.RUNNING
+            if 0 < 2 * int(running.sum()) <= len(running):
+                left = running.nonzero()[:, 0]
+                if may_drop is None:
+                    may_drop = same_alone(course.field, state, left)
+                    record.calls += 2
+                if may_drop:
+                    settle(record, course, state)
+                    course, state = course.take(left), state.take(left)
+    settle(record, course, state)
+    _overflow(record)
+    if not plan.steps:
+        outputs.at(_at_end(problem, record.status), record.y)
+    return record, outputs
+
+
+def begin(
+    problem: Problem, f0: Tensor, plan: Plan, method: Any, controller: Any, norm: Norm, max_steps: int
+) -> tuple[Course, State, Record]:
+    """Where the march starts: the first step size, and the rows that cannot start at all."""
+    t0, t1 = problem.start, problem.end
+    zero = torch.zeros_like(t0, dtype=torch.int64) if isinstance(t0, Tensor) else 0
+    finite = problem.y0.isfinite().all(1) & f0.isfinite().all(1)
+    record = Record(y=problem.y0.detach(), t=t0, status=where(zero == 0, Status.RUNNING, Status.RUNNING), accepted=zero, attempts=zero)
+    y0 = problem.y0.detach()
+    if problem.per_sample:
+        status = torch.where(finite, Status.RUNNING, Status.NONFINITE)
+        if not bool(finite.all()) and bool(finite.any()):
+            # what is masked is computed all the same: let it be with the numbers of a healthy row
+            stand_in = int(finite.nonzero()[0])
+            y0 = torch.where(finite[:, None], y0, y0[stand_in])
+            f0 = torch.where(finite[:, None], f0, f0[stand_in])
+        record.y = y0
+    else:
+        status = Status.RUNNING if bool(finite.all()) else Status.NONFINITE
+    marks, first = _marks(problem) if plan.inside else ([], 0)
+    course = Course(
+        problem.field, method, controller, norm, plan, t1, problem.direction, max_steps, marks, first
+    )
+    h, calls = clock.maximum(abs(t1 - t0), 0.0), 0
+    if controller.adaptive and clock.some((status == Status.RUNNING) & (t0 != t1)):
+        h, calls = first_step(problem, course, y0, f0)
+    record.calls = record.started = 1 + calls
+    record.h = h
+    if not problem.layout.rows:
+        t0 = t1  # nothing to step: f was called for its shape
+    state = State(t0, h, y0, f0, controller.start(t0, t1), status, zero, zero, zero != 0)
+    return course, arrive(course, state), record
+
+
+def first_step(problem: Problem, course: Course, y0: Tensor, f0: Tensor) -> tuple[Any, int]:
+    """Size of the first attempt, and the evaluations it cost.
+
+    Hairer, Nørsett & Wanner I, II.4, algorithm 4.14: a step whose explicit Euler increment is small, and whose change of
+    slope is within the tolerance.
+    """
+    controller, norm = course.controller, course.norm
+    t0, span = problem.start, abs(problem.end - problem.start)
+    if controller.first_step is not None:
+        h = controller.first_step
+        h = clock.minimum(h if isinstance(h, Tensor) == isinstance(t0, Tensor) else t0 * 0 + h, span)
+        return controller.bound(h), 0
+    order = course.method.error_order + 1
+    size = _reader(norm, problem.per_sample)
+    d0, d1 = size(y0, y0, y0), size(f0, y0, y0)
+    tiny = (d0 < 1e-5) | (d1 < 1e-5)
+    h0 = clock.minimum(where(tiny, d0 * 0 + 1e-6, 0.01 * d0 / where(tiny, d1 * 0 + 1, d1)), span)
+    calls = 0
+    for _ in range(11):  # a trial that is not finite is divided by ten, at most ten times
+        probe = clock.scaled(y0, h0 * problem.direction, f0)
+        times = clock.stage_times(t0, h0 * problem.direction, (1.0,), y0.dtype.to_real(), y0.device)
+        d2 = size(course.field(times[0], probe) - f0, y0, y0) / clock.maximum(h0, 1e-300)
+        calls += 1
+        bad = clock.negate(clock.isfinite(d2))
+        if not clock.some(bad):
+            break
+        h0 = where(bad, h0 / 10, h0)
+    steepest = clock.maximum(d1, where(clock.isfinite(d2), d2, d1))
+    flat = steepest <= 1e-15
+    h1 = where(
+        flat, clock.maximum(h0 * 1e-3, 1e-6), (0.01 / where(flat, steepest * 0 + 1, steepest)) ** (1 / order)
+    )
+    h = clock.minimum(clock.minimum(100 * h0, h1), span)
+    return clock.minimum(controller.bound(h), clock.maximum(span, controller.min_step or 0.0)), calls
+
+
+def _reader(norm: Norm, per_sample: bool) -> Callable[..., Any]:
+    if per_sample:
+        return lambda *states: norm(*states).to(torch.float64)
+    return lambda *states: norm(*states).item()
+
+
+def same_alone(field: Field, state: State, rows: Tensor) -> bool:
+    """Whether f of these rows alone equals those rows of f of all."""
+    t = state.t.to(state.y.dtype.to_real())
+    whole = field(t, state.y)[rows]
+    try:
+        alone = field.take(rows)(t[rows], state.y[rows])
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False  # a captured tensor has the row axis
+    if alone.shape != whole.shape:
+        return False
+    slack = torch.finfo(whole.dtype).eps ** 0.5
+    return bool(((alone - whole).abs() <= slack * (1 + whole.abs())).all())
+
+
+def settle(record: Record, course: Course, state: State) -> None:
+    """Write where these rows stand into the whole."""
+    rows = course.rows
+    for name in ("y", "t", "h", "status", "attempts", "accepted"):
+        value = getattr(state, name)
+        if rows is not None:
+            value = getattr(record, name).index_copy(0, rows, value)
+        setattr(record, name, value)
+
+
+def _overflow(record: Record) -> None:
+    """A sum of finite stages can still overflow: that is no success."""
+    finite = record.y.isfinite().all(1)
+    if isinstance(record.status, Tensor):
+        record.status = torch.where(finite | (record.status != Status.SUCCESS), record.status, Status.NONFINITE)
+    elif record.status == Status.SUCCESS and not bool(finite.all()):
+        record.status = Status.NONFINITE
+
+
+def _forget(chunk: Chunk, plan: Plan) -> Chunk:
+    """Coefficients served the outputs; only the dense output wants them longer."""
+    if plan.dense:
+        return chunk
+    return Chunk(chunk.rows, [step._replace(coefficients=None) for step in chunk.steps])
+
+
+def _marks(problem: Problem) -> tuple[list[float], int]:
+    """The output times strictly inside a shared clock's span, in the direction of integration."""
+    if isinstance(problem.times, Tensor):
+        return [], 0
+    start, end = problem.times[0], problem.times[-1]
+    first = next((i for i, t in enumerate(problem.times) if t != start), len(problem.times))
+    return [t * problem.direction for t in problem.times[first:] if t != end], first
+
+
+def _at_start(problem: Problem) -> Tensor:
+    times = problem.t.detach()
+    mask = times == times[..., :1]
+    mask[..., 0] = True
+    return mask.to(problem.y0.device)
+
+
+def _at_end(problem: Problem, status: Any) -> Tensor:
+    """The outputs at the end of rows that arrived."""
+    times = problem.t.detach()
+    mask = (times == times[..., -1:]) & (times != times[..., :1])
+    if isinstance(status, Tensor):
+        return mask & (status == Status.SUCCESS)[:, None]
+    return mask & (status == Status.SUCCESS)
+
+
+def _latest(attempts: Any) -> int:
+    """How often f has been called for attempts: by the row that made most."""
+    if isinstance(attempts, Tensor):
+        return int(attempts.max()) if len(attempts) else 0
+    return attempts
+
+
+def _fraction(problem: Problem, course: Course, state: State) -> float:
+    """How far the slowest clock has come, from 0 to 1."""
+    start = problem.start if course.rows is None else problem.start[course.rows]
+    span = course.end - start
+    if isinstance(span, Tensor):
+        return float(torch.where(span == 0, 1.0, (state.t - start) / span).min()) if len(span) else 1.0
+    return (state.t - start) / span if span else 1.0

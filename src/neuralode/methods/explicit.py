@@ -1,0 +1,157 @@
+"""Explicit Runge–Kutta steps, for any tableau."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neuralode.clock import Number, column, scaled, stage_times
+from neuralode.methods.tableau import Tableau
+
+Evaluate: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # (t, y) -> dy/dt, on packed rows
+State: TypeAlias = Float[Tensor, "rows features"]
+
+
+class Step(NamedTuple):
+    """What one attempted step gives."""
+
+    y1: State
+    error: State | None
+    carry: State | None
+    stages: Sequence[Tensor]
+    ok: bool
+
+
+@dataclass(frozen=True)
+class ExplicitRungeKutta:
+    """A method that takes the steps of an explicit `Tableau`.
+
+    Parameters
+    ----------
+    tableau : Tableau
+        The coefficients.
+
+    Examples
+    --------
+    >>> import neuralode as node
+    >>> method = node.methods()["dopri5"]
+    >>> method.order, method.stages, method.adaptive, method.evaluations_per_step
+    (5, 7, True, 6)
+    """
+
+    tableau: Tableau
+
+    implicit = False
+    memoryless = True  # a step is a function of (t, y, h) alone: it can be re-taken from those
+
+    @property
+    def name(self) -> str:
+        """What the method is called."""
+        return self.tableau.name
+
+    @property
+    def order(self) -> int:
+        """Order of the solution."""
+        return self.tableau.order
+
+    @property
+    def error_order(self) -> int:
+        """Order of the embedded solution: the error estimate is of size h^(error_order + 1)."""
+        return self.tableau.error_order
+
+    @property
+    def interpolant_order(self) -> int:
+        """Order of the dense output."""
+        return self.tableau.interpolant_order
+
+    @property
+    def stages(self) -> int:
+        """Stages of one step."""
+        return self.tableau.stages
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether a step estimates its error."""
+        return self.tableau.adaptive
+
+    @cached_property
+    def evaluations_per_step(self) -> int:
+        """Evaluations of f in every step but the first, whose first stage is f(t0, y0)."""
+        return self.stages - 1 if self.tableau.first_same_as_last else self.stages
+
+    @cached_property
+    def weights(self) -> tuple[float, ...]:
+        """The weight with which each evaluation of `retake` enters the new state, in the order of evaluation."""
+        b = self.tableau.b
+        return b[:-1] if self.tableau.first_same_as_last else b
+
+    def init(self, f: Evaluate, t: Tensor, y: State) -> State:
+        """The first stage of a first step: f there."""
+        return f(t, y)
+
+    def step(self, f: Evaluate, t: Number, y: State, h: Number, carry: State | None) -> Step:
+        """Attempt one step of size h; ``carry`` is f(t, y) if it is known."""
+        table = self.tableau
+        y1, stages = self._stages(f, t, y, h, carry, table.stages)
+        error = None if table.b_error is None else column_times(h, combine(table.b_error, stages))
+        return Step(y1, error, stages[-1] if table.first_same_as_last else None, stages, True)
+
+    def retake(self, f: Evaluate, t: Number, y: State, h: Number, dense: bool) -> tuple[State, Tensor | None]:
+        """An accepted step again: the new state, and with ``dense`` its interpolation coefficients.
+
+        Skips what only the error estimate needs.
+        """
+        y1, stages = self._stages(f, t, y, h, None, self.stages if dense else len(self.weights))
+        return y1, self.interpolant(f, t, y, h, stages) if dense else None
+
+    def interpolant(self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor]) -> Tensor:
+        """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j on the step, θ from 0 to 1: shape [q + 1, rows, features]."""
+        polynomials = _rows(self.tableau.interpolant, y.dtype, y.device)
+        total = polynomials[0] * stages[0]
+        for polynomial, stage, weights in zip(polynomials[1:], stages[1:], self.tableau.interpolant[1:], strict=True):
+            if any(weights):
+                total = total.addcmul_(polynomial, stage)
+        return torch.cat((y[None], column_times(h, total)))
+
+    def _stages(
+        self, f: Evaluate, t: Number, y: State, h: Number, first: State | None, count: int
+    ) -> tuple[State, list[Tensor]]:
+        """The first ``count`` stages and the new state."""
+        table = self.tableau
+        times = stage_times(t, h, table.c[:count], y.dtype.to_real(), y.device)
+        stages = [f(times[0], y) if first is None else first]
+        at = y
+        for i in range(1, count):
+            at = scaled(y, h, combine(table.a[i], stages))
+            stages.append(f(times[i], at))
+        if table.first_same_as_last and count == table.stages:
+            return at, stages  # the last stage was evaluated at the new state
+        return scaled(y, h, combine(table.b, stages)), stages
+
+
+def combine(weights: Sequence[float], stages: Sequence[Tensor]) -> Tensor:
+    """Σ wᵢ kᵢ over the weights that are not zero."""
+    total = None
+    for weight, stage in zip(weights, stages, strict=False):
+        if weight:
+            total = stage * weight if total is None else total.add_(stage, alpha=weight)
+    assert total is not None, "a tableau row without weights"
+    return total
+
+
+def column_times(h: Number, rows: Tensor) -> Tensor:
+    """``h * rows``, each row by its clock's h."""
+    return rows * column(h, rows) if isinstance(h, Tensor) else rows * h
+
+
+@lru_cache(maxsize=256)
+def _rows(polynomials: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """One tensor [q, 1, 1] a stage."""
+    with torch.inference_mode(False):  # cached past this call: must not be an inference tensor
+        return list(torch.tensor(polynomials, dtype=dtype, device=device)[:, :, None, None])

@@ -1,0 +1,1 @@
+"""Coefficients, one file a method, each with its source."""

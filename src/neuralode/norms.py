@@ -1,0 +1,83 @@
+"""How large an error is against what is tolerated: one number a clock. Every reduction over states is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neuralode.layout import Layout
+from neuralode.registry import pick
+
+Reduction: TypeAlias = Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """The scaled size of an error.
+
+    Each number of ``error`` is divided by ``atol + rtol · max(|y|, |y1|)`` and what results is reduced: over each leaf,
+    and over the rows as well on a shared clock; the leaves by the largest.
+
+    Parameters
+    ----------
+    layout : Layout
+        How the state is packed.
+    rtol, atol : float or Tensor[rows, features]
+        Tolerances, packed as the state.
+    per_sample : bool
+        One ratio for each row, or one for all.
+    reduction : {"rms", "max"} or callable
+        The root of the mean square, the largest, or a function of the pytree of scaled errors that returns one number
+        (one a row with ``per_sample``). Complex errors count once, by their modulus.
+    leaves : tuple of int, optional
+        The leaves that count, by position; all unless given.
+    """
+
+    layout: Layout
+    rtol: Any
+    atol: Any
+    per_sample: bool
+    reduction: str | Reduction = "rms"
+    leaves: tuple[int, ...] | None = None
+
+    def __call__(self, error: Tensor, y: Tensor, y1: Tensor) -> Float[Tensor, "*clocks"]:
+        """The ratio: at most 1 means tolerated."""
+        largest = y.abs() if y1 is y else torch.maximum(y.abs(), y1.abs())
+        scale = largest.mul_(self.rtol).add_(self.atol)
+        scaled = error / scale
+        if callable(self.reduction):
+            return self.reduction(self.layout.unpack(scaled)).to(torch.float64)
+        layout = self.layout
+        if len(layout.leaves) == 1:
+            return self._reduce(scaled)
+        counted = layout.leaves if self.leaves is None else [layout.leaves[i] for i in self.leaves]
+        sizes = [self._reduce(scaled[:, leaf.start : leaf.stop]) for leaf in counted if leaf.width]
+        return torch.stack(sizes).amax(0) if sizes else self._reduce(scaled[:, :0])
+
+    def _reduce(self, scaled: Tensor) -> Tensor:
+        count = scaled.shape[1] if self.per_sample else scaled.numel()
+        axis = 1 if self.per_sample else None
+        if count == 0:
+            return scaled.new_zeros(scaled.shape[:1] if self.per_sample else (), dtype=torch.float64)
+        if self.reduction == "max":
+            return torch.linalg.vector_norm(scaled, torch.inf, axis)
+        return torch.linalg.vector_norm(scaled, 2, axis) / count**0.5
+
+    def take(self, rows: Tensor) -> Norm:
+        """The norm of some rows: tolerances that differ by row are gathered along."""
+        if not any(isinstance(x, Tensor) and x.shape[0] > 1 for x in (self.rtol, self.atol)):
+            return self
+        gathered = [
+            x.index_select(0, rows) if isinstance(x, Tensor) and x.shape[0] > 1 else x for x in (self.rtol, self.atol)
+        ]
+        return Norm(self.layout, *gathered, self.per_sample, self.reduction, self.leaves)
+
+
+def check_reduction(reduction: Any) -> Any:
+    """Refuse what is neither a known name nor a callable."""
+    return reduction if callable(reduction) else pick("norm", reduction, {"rms": "rms", "max": "max"}, ())

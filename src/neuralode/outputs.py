@@ -1,0 +1,84 @@
+"""The outputs of a solve while it goes by: buffers that steps write into, whatever is saved of the state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten
+
+from neuralode.dense import read_step
+from neuralode.problem import Problem
+from neuralode.record import Chunk, Plan, Reads
+
+
+def save_state(problem: Problem, plan: Plan, t: Tensor, y: Tensor, rows: Tensor | None) -> tuple[list[Tensor], Any]:
+    """What is kept of packed states: themselves, or the leaves of the user's function of them.
+
+    Shared clock: ``t [n]`` and ``y [n, rows, features]``. Per sample: ``t [n]`` and ``y [n, features]``, each of one row.
+    """
+    if plan.save is None:
+        return [y], None
+    layout, field = problem.layout, problem.field
+    if problem.per_sample:
+        field = field if rows is None else field.take(rows)
+        leaves, spec = tree_flatten(plan.save(t.to(field.time_dtype), layout.unpack(y), *field.args))
+        return leaves, spec
+    kept = [tree_flatten(plan.save(s.to(field.time_dtype), layout.unpack(x), *field.args)) for s, x in zip(t, y, strict=True)]
+    return [torch.stack(parts) for parts in zip(*(leaves for leaves, _ in kept), strict=True)], kept[0][1]
+
+
+class Outputs:
+    """One buffer a kept leaf: [outputs, …] on a shared clock, [outputs, rows, …] per sample; NaN until written."""
+
+    def __init__(self, problem: Problem, plan: Plan) -> None:
+        self.problem, self.plan = problem, plan
+        self.times = problem.t.detach().to(problem.y0.device)
+        self.buffers: list[Tensor] | None = None
+        self.spec: TreeSpec | None = None
+
+    def at(self, mask: Tensor, y: Tensor) -> None:
+        """Write one packed state at the outputs that ``mask`` ([outputs], or [rows, outputs]) marks."""
+        if self.problem.per_sample:
+            rows, outputs = mask.nonzero().unbind(1)
+            self._write((outputs, rows), self.times[rows, outputs], y[rows], rows)
+        else:
+            outputs = mask.nonzero()[:, 0]
+            self._write((outputs,), self.times[outputs], y.expand(len(outputs), *y.shape), None)
+
+    def read(self, chunk: Chunk) -> None:
+        """Write what falls on the steps of a chunk."""
+        times = self.times if chunk.rows is None else self.times[chunk.rows]
+        for step in chunk.steps:
+            if step.reads is None:
+                continue
+            y = read_step(step.coefficients, step.reads, step.t, step.h, times)
+            outputs, rows = global_place(chunk, step.reads)
+            if rows is None:
+                self._write((outputs,), times[outputs], y, None)
+            else:
+                self._write((outputs, rows), times[step.reads.rows, outputs], y, rows)
+
+    def _write(self, place: tuple, t: Tensor, y: Tensor, rows: Tensor | None) -> None:
+        if not len(t) and (rows is None or self.buffers is not None):
+            return
+        kept, spec = save_state(self.problem, self.plan, t, y, rows)
+        if self.buffers is None:
+            lead = (self.problem.outputs, self.problem.layout.rows) if rows is not None else (self.problem.outputs,)
+            self.buffers = [_blank(x, (*lead, *x.shape[1:])) for x in kept]
+            self.spec = spec
+        for buffer, x in zip(self.buffers, kept, strict=True):
+            buffer[place] = x
+
+
+def global_place(chunk: Chunk, reads: Reads) -> tuple[slice | Tensor, Tensor | None]:
+    """Outputs and rows of the whole problem that the reads of a step stand for."""
+    if reads.rows is None or chunk.rows is None:
+        return reads.outputs, reads.rows
+    return reads.outputs, chunk.rows[reads.rows]
+
+
+def _blank(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    hollow = torch.nan if like.is_floating_point() or like.is_complex() else 0
+    return torch.full(shape, hollow, dtype=like.dtype, device=like.device)

@@ -1,0 +1,279 @@
+"""What is to be solved: the field, the packed state, the times. Checked once, here."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float64, Shaped
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map
+
+from neuralode.layout import Layout, lay_out
+
+
+@dataclass(frozen=True)
+class Field:
+    """The user's ``f`` seen from inside: unpacks rows, calls ``f(t, y, *args)``, packs the answer.
+
+    Wrapping f in one before calling `solve` chooses the precision in which f works.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(t, y, *args)`` returning dy/dt with the structure of y.
+    dtype : torch.dtype, optional
+        Floating dtype in which f is given t and the floating leaves of y; its answer is cast to the state's.
+        By default each leaf keeps its own dtype.
+
+    Examples
+    --------
+    >>> import torch, neuralode as node
+    >>> net = torch.nn.Linear(2, 2).to(torch.bfloat16)
+    >>> field = node.Field(lambda t, y: net(y), dtype=torch.bfloat16)
+    >>> node.solve(field, torch.ones(3, 2), (0.0, 1.0), rtol=1e-2, atol=1e-2).y1.dtype
+    torch.float32
+    """
+
+    f: Callable[..., Any]
+    dtype: torch.dtype | None = None
+    # set at the door
+    layout: Layout | None = None
+    args: tuple = ()
+    args_dims: tuple = ()
+    guarded: bool = True
+
+    def __call__(self, t: Tensor, y: Shaped[Tensor, "rows features"]) -> Shaped[Tensor, "rows features"]:
+        """Evaluate on packed rows; t is 0-d or one a row."""
+        layout = self.layout
+        assert layout is not None, "a Field is called by solve"
+        if t.dtype != self.time_dtype:
+            t = t.to(self.time_dtype)
+        state = layout.unpack(y, self.dtype)
+        if not self.guarded:
+            return layout.pack(self.f(t, state, *self.args))
+        before = y._version, t._version
+        answer = self.f(t, state, *self.args)
+        if (y._version, t._version) != before:
+            raise ValueError("f writes into its arguments; wanted a new tensor: y + 1, not y.add_(1) or y[0] = 1.")
+        return layout.pack(answer)
+
+    @property
+    def time_dtype(self) -> torch.dtype:
+        """The real dtype in which f is given t."""
+        assert self.layout is not None
+        if self.dtype is not None:
+            return self.dtype
+        leaves = self.layout.leaves
+        return leaves[0].dtype.to_real() if len(leaves) == 1 else self.layout.dtype.to_real()
+
+    def take(self, rows: Tensor) -> Field:
+        """The field of some rows: args are gathered along their row dimension."""
+        args = tuple(_take(arg, dims, rows) for arg, dims in zip(self.args, self.args_dims, strict=True))
+        return replace(self, args=args)
+
+    def check(self, answer: Any) -> None:
+        """Refuse an answer of f that is not shaped and typed as the state."""
+        layout = self.layout
+        assert layout is not None
+        leaves, spec = tree_flatten(answer)
+        if spec != layout.spec or not all(isinstance(x, Tensor) for x in leaves):
+            raise TypeError(f"f returned {_describe(answer)}; wanted the structure of y0, with a tensor for each leaf.")
+        for x, leaf in zip(leaves, layout.leaves, strict=True):
+            shape = (layout.rows, *leaf.shape) if layout.has_rows else tuple(leaf.shape)
+            if tuple(x.shape) != shape:
+                hint = " (t has shape [B] under per_sample=True: write t[:, None])" if x.dim() > len(shape) else ""
+                raise ValueError(f"f returned shape {tuple(x.shape)}; wanted {shape}, the shape of y{hint}.")
+            if x.device != layout.device:
+                raise ValueError(f"f returned a tensor on {x.device}; wanted {layout.device}, where y0 is.")
+            if x.dtype != leaf.dtype and not self._may_narrow(x.dtype, leaf.dtype):
+                raise TypeError(
+                    f"f returned {x.dtype} for a state of {leaf.dtype}; wanted the same dtype. A narrower float is "
+                    "taken under torch.autocast or from Field(f, dtype=...)."
+                )
+
+    def _may_narrow(self, got: torch.dtype, own: torch.dtype) -> bool:
+        narrower = got.is_floating_point and own.is_floating_point and got.itemsize <= own.itemsize
+        asked = self.dtype is not None and got == self.dtype
+        autocast = self.layout is not None and torch.is_autocast_enabled(self.layout.device.type)
+        return asked or (narrower and autocast)
+
+
+def _take(arg: Any, dims: Any, rows: Tensor) -> Any:
+    if dims is None:
+        return arg
+    if isinstance(dims, int):
+        return tree_map(lambda x: x.index_select(dims, rows) if isinstance(x, Tensor) else x, arg)
+    leaves, spec = tree_flatten(arg)
+    taken = [x if dim is None else x.index_select(dim, rows) for x, dim in zip(leaves, _leaves_of(dims), strict=True)]
+    return spec.unflatten(taken)
+
+
+def _leaves_of(dims: Any) -> list:
+    return tree_flatten(dims, is_leaf=lambda x: x is None)[0]
+
+
+def _describe(answer: Any) -> str:
+    return f"a {type(answer).__name__}" if not isinstance(answer, (tuple, list, dict)) else repr(tree_map(type, answer))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A field, a packed state and its times.
+
+    ``t`` is differentiable. On a shared clock ``times`` holds the same as Python floats; per sample it is ``t``
+    without its history, one row a sample.
+    """
+
+    field: Field
+    y0: Shaped[Tensor, "rows features"]
+    t: Float64[Tensor, "outputs"] | Float64[Tensor, "rows outputs"]
+    times: list[float] | Tensor
+    direction: float
+    per_sample: bool
+
+    @property
+    def layout(self) -> Layout:
+        """How the state is packed."""
+        assert self.field.layout is not None
+        return self.field.layout
+
+    @property
+    def start(self) -> Any:
+        """Where each clock starts."""
+        return self.times[:, 0] if isinstance(self.times, Tensor) else self.times[0]
+
+    @property
+    def end(self) -> Any:
+        """Where each clock is to arrive."""
+        return self.times[:, -1] if isinstance(self.times, Tensor) else self.times[-1]
+
+    @property
+    def outputs(self) -> int:
+        """How many output times."""
+        return self.t.shape[-1]
+
+    @property
+    def has_inner_outputs(self) -> bool:
+        """Whether some output time lies strictly between its ends."""
+        if isinstance(self.times, Tensor):
+            return bool(((self.times != self.times[:, :1]) & (self.times != self.times[:, -1:])).any())
+        return any(t not in (self.times[0], self.times[-1]) for t in self.times)
+
+
+def pose(f: Any, y0: Any, t: Any, args: Any, args_dims: Any, per_sample: bool) -> Problem:
+    """Check what the user gave and pack it."""
+    field = f if isinstance(f, Field) else Field(f)
+    if not callable(field.f):
+        raise TypeError(f"f is a {type(field.f).__name__}; wanted a callable f(t, y, *args).")
+    if field.dtype is not None and not field.dtype.is_floating_point:
+        raise TypeError(f"Field(dtype={field.dtype}); wanted a floating dtype such as torch.bfloat16.")
+    if not isinstance(args, tuple):
+        raise TypeError(f"args is a {type(args).__name__}; wanted a tuple: args=(theta,) gives f(t, y, theta).")
+    layout = lay_out(y0, per_sample)
+    times = read_times(t, layout, per_sample)
+    if args_dims is None or isinstance(args_dims, int):
+        args_dims = (args_dims,) * len(args)
+    if len(args_dims) != len(args):
+        raise ValueError(f"args_dims has {len(args_dims)} entries, args has {len(args)}; wanted one each.")
+    packed = layout.pack(y0)
+    guarded = not (packed.is_inference() or torch.is_inference_mode_enabled())
+    field = replace(field, layout=layout, args=args, args_dims=tuple(args_dims), guarded=guarded)
+    host, direction = _check_times(times, per_sample)
+    return Problem(field, packed, times, host, direction, per_sample)
+
+
+def read_times(t: Any, layout: Layout, per_sample: bool) -> Tensor:
+    """``t`` as a float64 tensor [outputs], or [rows, outputs] per sample; its history is kept."""
+    if not isinstance(t, Tensor):
+        t = _stack_times(t)
+    if not t.is_floating_point():
+        raise TypeError(f"t has dtype {t.dtype}; wanted floating times, as t.double() gives.")
+    if t.dim() not in ((1, 2) if per_sample else (1,)):
+        wanted = "[T] or [B, T]" if per_sample else "[T] (times of each row's own need per_sample=True)"
+        raise ValueError(f"t has shape {list(t.shape)}; wanted {wanted}.")
+    if t.dim() == 2 and t.shape[0] != layout.rows:
+        raise ValueError(f"t has {t.shape[0]} rows, y0 has {layout.rows}; wanted one row of times for each row of y0.")
+    if t.shape[-1] == 0:
+        raise ValueError("t is empty; wanted at least one time.")
+    t = t.to(torch.float64)
+    if per_sample:
+        t = t.to(layout.device)
+        return t if t.dim() == 2 else t.expand(layout.rows, -1)
+    return t
+
+
+def _stack_times(t: Any) -> Tensor:
+    if not isinstance(t, Sequence) or len(t) < 1:
+        raise TypeError(f"t is a {type(t).__name__}; wanted (t0, t1) or a tensor of output times.")
+    parts = []
+    for x in t:
+        if isinstance(x, Tensor):
+            if not x.is_floating_point() or x.dim():
+                raise TypeError(f"t holds a tensor of {x.dtype}, shape {list(x.shape)}; wanted floating 0-d times.")
+            parts.append(x.to(torch.float64))
+        elif isinstance(x, (int, float)):
+            parts.append(torch.tensor(float(x), dtype=torch.float64))
+        else:
+            raise TypeError(f"t holds a {type(x).__name__}; wanted numbers or 0-d tensors.")
+    device = next((x.device for x in parts if x.device.type != "cpu"), torch.device("cpu"))
+    return torch.stack([x.to(device) for x in parts])
+
+
+def _check_times(t: Tensor, per_sample: bool) -> tuple[list[float] | Tensor, float]:
+    """Finite and monotone; returns the times without history and the direction of integration."""
+    fixed = t.detach()
+    host = fixed.tolist()
+    rows = host if per_sample else [host]
+    spans = [row[-1] - row[0] for row in rows]
+    direction = -1.0 if any(span < 0 for span in spans) else 1.0
+    for index, row in enumerate(rows):
+        place = f" in row {index}" if per_sample else ""
+        if not all(map(math.isfinite, row)):
+            raise ValueError(f"t holds a time that is not finite{place}: {_short(row)}.")
+        if any((b - a) * direction < 0 for a, b in zip(row, row[1:], strict=False)):
+            raise ValueError(
+                f"t is not monotone{place}: {_short(row)}; wanted times that only increase or only decrease"
+                f"{', the same way in every row' if per_sample else ''}."
+            )
+    return (fixed if per_sample else host), direction
+
+
+def _short(row: list[float]) -> str:
+    return str(row) if len(row) <= 6 else f"[{row[0]}, {row[1]}, … {row[-1]}]"
+
+
+def check_tolerances(rtol: Any, atol: Any, layout: Layout) -> tuple[Any, Any]:
+    """Tolerances as numbers or columns; refuses negative ones, warns of what the state cannot resolve."""
+    columns = []
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        try:
+            column = layout.broadcast(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{name}={value!r} does not broadcast against y0; wanted a number, a tensor that broadcasts against "
+                "each leaf, or a pytree of these like y0."
+            ) from error
+        least = float(column.min()) if isinstance(column, Tensor) and column.numel() else column
+        if isinstance(column, Tensor) and not column.numel():
+            least = 0.0
+        if isinstance(value, bool) or not (math.isfinite(float(least)) and float(least) >= 0):
+            raise ValueError(f"{name}={value!r}; wanted finite tolerances that are not negative.")
+        columns.append(column)
+    resolution = torch.finfo(layout.dtype).eps
+    lowest = columns[0].min() if isinstance(columns[0], Tensor) and columns[0].numel() else columns[0]
+    if not isinstance(lowest, Tensor) or lowest.numel() == 1:
+        if 0 < float(lowest) < 10 * resolution:
+            warnings.warn(
+                f"rtol={float(lowest):.1e} is below 10 eps of {layout.dtype} ({10 * resolution:.1e}); "
+                "rounding will decide the steps. Use a float64 state for such tolerances.",
+                stacklevel=4,
+            )
+    both = [float(c.max()) if isinstance(c, Tensor) and c.numel() else c for c in columns]
+    if both == [0.0, 0.0]:
+        raise ValueError("rtol and atol are both 0; wanted at least one above 0.")
+    return columns[0], columns[1]

@@ -1,0 +1,156 @@
+"""Outputs, dense output and statistics: what becomes of a march for the one who asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten
+
+from neuralode.dense import DenseOutput
+from neuralode.gradients.solved import clocks
+from neuralode.outputs import Outputs, save_state
+from neuralode.problem import Problem
+from neuralode.record import Chunk, Plan, Record, Taken
+from neuralode.solution import Solution, Stats
+from neuralode.status import Status
+
+
+def read(problem: Problem, plan: Plan, record: Record, outputs: Outputs) -> list[Tensor]:
+    """The leaves of a march: outputs or steps, then the coefficients of the dense output."""
+    leaves = [_steps(problem, record)] if plan.steps else list(outputs.buffers or ())
+    if plan.dense:
+        leaves.append(_coefficients(problem, record))
+    return leaves
+
+
+def _each(record: Record) -> list[tuple[Chunk, Taken]]:
+    return [(chunk, step) for chunk in record.chunks for step in chunk.steps]
+
+
+def _steps(problem: Problem, record: Record) -> Tensor:
+    """y0 and the new state of every accepted step: [steps + 1, rows, features], rows of their own left ragged."""
+    y0 = problem.y0.detach()
+    count = int(record.accepted.max()) if isinstance(record.accepted, Tensor) and len(y0) else 0
+    if not problem.per_sample:
+        return torch.stack([y0, *(step.y1 for _, step in _each(record))])
+    states = y0.expand(count + 1, *y0.shape).clone()
+    for chunk, step in _each(record):
+        rows = step.accept.nonzero()[:, 0]
+        states[step.stop, rows if chunk.rows is None else chunk.rows[rows]] = step.y1[rows]
+    return states
+
+
+def _coefficients(problem: Problem, record: Record) -> Tensor:
+    """Of all pieces: [pieces, degree + 1, rows, features], or [pieces, degree + 1, features] per sample."""
+    parts = [
+        step.coefficients[None] if step.accept is None else step.coefficients[:, step.accept].transpose(0, 1)
+        for _, step in _each(record)
+    ]
+    if parts:
+        return torch.cat(parts)
+    y0 = problem.y0.detach()
+    return y0.new_zeros((0, 2, *y0.shape[1 if problem.per_sample else 0 :]))
+
+
+def wrap(
+    problem: Problem,
+    plan: Plan,
+    method: Any,
+    record: Record,
+    leaves: list[Tensor],
+    spec: TreeSpec | None,
+    save: Callable[..., Any] | None,
+    backward: list[int],
+) -> Solution:
+    """The solution that the user sees, from leaves that may be differentiable."""
+    layout = problem.layout
+    dense = _dense(problem, record, leaves.pop()) if plan.dense else None
+    ts = problem.t
+    if plan.steps:
+        ts, ys = _padded(problem, record, leaves[0])
+        ys = layout.unpack(ys)
+    elif save is None:
+        ys = layout.unpack(leaves[0])
+    elif plan.save is None:
+        ys = _saved_after(problem, plan, save, leaves[0])
+    else:
+        assert spec is not None
+        ys = spec.unflatten(leaves)
+    status = torch.as_tensor(record.status, device=layout.device).expand(layout.rows)
+    return Solution(ts, ys, status, _stats(problem, method, record, backward), dense)
+
+
+def _stats(problem: Problem, method: Any, record: Record, backward: list[int]) -> Stats:
+    attempts, accepted = (
+        torch.as_tensor(x, device=problem.layout.device).expand(problem.layout.rows) for x in (record.attempts, record.accepted)
+    )
+    each, first = method.evaluations_per_step, method.stages - 1
+    evaluations = record.started + attempts * each - (each - first) * (attempts > 0)
+    return Stats(evaluations, accepted, attempts - accepted, record.calls, backward)
+
+
+def _saved_after(problem: Problem, plan: Plan, save: Callable[..., Any], ys: Tensor) -> Any:
+    """A function of outputs that were kept as states."""
+    keeping = Plan(save=save)
+    times = problem.t.detach().to(ys.device)
+    if not problem.per_sample:
+        leaves, spec = save_state(problem, keeping, times, ys, None)
+        return spec.unflatten(leaves)
+    count, rows = ys.shape[:2]
+    leaves, spec = save_state(
+        problem, keeping, times.T.reshape(-1), ys.flatten(0, 1), torch.arange(rows, device=ys.device).repeat(count)
+    )
+    return spec.unflatten([x.unflatten(0, (count, rows)) for x in leaves])
+
+
+def _padded(problem: Problem, record: Record, states: Tensor) -> tuple[Tensor, Tensor]:
+    """Times and states of accepted steps; per sample each row repeats its last."""
+    arrived = record.status == Status.SUCCESS
+    if not problem.per_sample:
+        begins = [clocks(problem, step, None, problem.t)[0] for _, step in _each(record)]
+        end = problem.t[-1] if arrived else problem.t.detach().new_tensor(record.t)
+        return torch.stack([*begins, end]), states
+    rows = torch.arange(problem.layout.rows, device=states.device)
+    counts = record.accepted
+    end = torch.where(arrived, problem.t[:, -1], record.t)
+    table = end[:, None].expand(-1, len(states)).clone()
+    for chunk, step in _each(record):
+        local = step.accept.nonzero()[:, 0]
+        own = local if chunk.rows is None else chunk.rows[local]
+        begin = clocks(problem, step, chunk.rows, problem.t)[0][local]
+        table = table.index_put((own, step.stop - 1), begin)
+    place = torch.minimum(torch.arange(len(states), device=states.device)[:, None], counts)
+    return table, states[place, rows]
+
+
+def _dense(problem: Problem, record: Record, coefficients: Tensor) -> DenseOutput:
+    """The pieces with their clocks; rows that took no step get one constant piece."""
+    t = problem.t
+    when = [(chunk, step, *clocks(problem, step, chunk.rows, t)) for chunk, step in _each(record)]
+    if not problem.per_sample:
+        if not when:
+            constant = torch.stack((problem.y0, torch.zeros_like(problem.y0)))[None]
+            return DenseOutput(problem.layout, constant, t[:1], torch.ones_like(t[:1]), problem.direction)
+        begins = torch.stack([begin for *_, begin, _ in when])
+        sizes = torch.stack([torch.as_tensor(h, dtype=t.dtype, device=t.device) for *_, h in when])
+        return DenseOutput(problem.layout, coefficients, begins, sizes, problem.direction)
+    row, begins, sizes = [], [], []
+    for chunk, step, begin, h in when:
+        local = step.accept.nonzero()[:, 0]
+        row.append(local if chunk.rows is None else chunk.rows[local])
+        begins.append(begin[local])
+        sizes.append(h[local])
+    idle = (record.accepted == 0).nonzero()[:, 0]
+    still = torch.zeros((len(idle), *coefficients.shape[1:]), dtype=coefficients.dtype, device=coefficients.device)
+    still = torch.cat((problem.y0[idle][:, None], still[:, 1:]), 1)
+    return DenseOutput(
+        problem.layout,
+        torch.cat((coefficients, still)),
+        torch.cat((*begins, t[idle, 0])),
+        torch.cat((*sizes, torch.ones_like(t[idle, 0]))),
+        problem.direction,
+        torch.cat((*row, idle)),
+    )

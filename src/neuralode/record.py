@@ -1,0 +1,113 @@
+"""What a solve keeps of the steps it took, and for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from neuralode.clock import Flag, Number
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What must be kept while the solve goes by.
+
+    ``inside``: some output times lie strictly between the ends. ``dense``: every step's interpolation coefficients.
+    ``steps``: every step's new state is an output. ``replay``: the state before every ``every``-th step, for a gradient.
+    ``save``: keep this function of the state at the output times, instead of the state.
+    """
+
+    inside: bool = False
+    dense: bool = False
+    steps: bool = False
+    replay: bool = False
+    every: int = 1
+    save: Callable[..., Any] | None = None
+
+
+class Reads(NamedTuple):
+    """Output times that fall on one step: which outputs, and of which of its rows (all of them on a shared clock)."""
+
+    outputs: slice | Tensor
+    rows: Tensor | None
+
+
+class Taken(NamedTuple):
+    """One step that was accepted on all its clocks, or on those that ``accept`` marks."""
+
+    t: Number
+    h: Number  # signed; 0 where it was not accepted
+    landing: Flag  # h = end − t
+    accept: Tensor | None
+    y: Tensor | None = None
+    y1: Tensor | None = None
+    coefficients: Tensor | None = None
+    reads: Reads | None = None
+    piece: int | Tensor | None = None  # its place(s) among the pieces of the dense output
+    stop: int | Tensor | None = None  # the place(s) of its new state among the outputs, with save="steps"
+
+
+class Chunk(NamedTuple):
+    """Steps taken by the same rows (``None``: all of them)."""
+
+    rows: Tensor | None
+    steps: list[Taken]
+
+
+@dataclass
+class Record:
+    """The chunks of a solve, in order, and where every row ended.
+
+    ``status``, ``accepted`` … are per clock: plain numbers on a shared one.
+    """
+
+    chunks: list[Chunk] = field(default_factory=list)
+    y: Any = None
+    t: Any = None
+    h: Any = None
+    status: Any = None
+    attempts: Any = 0
+    accepted: Any = 0
+    calls: int = 0  # of f, whole batches
+    started: int = 1  # evaluations of each row before its first attempt
+
+
+def thin(chunk: Chunk, plan: Plan) -> Chunk:
+    """Forget the states that the plan can do without: those before all but every k-th step of the chunk."""
+    if plan.every == 1:
+        return chunk
+    steps = [
+        step if n % plan.every == 0 else step._replace(y=None, y1=step.y1 if plan.steps else None)
+        for n, step in enumerate(chunk.steps)
+    ]
+    return Chunk(chunk.rows, steps)
+
+
+def number_places(chunks: list[Chunk], rows: int, device: torch.device) -> list[Chunk]:
+    """Give every accepted step its place in the dense output and among the outputs of ``save="steps"``.
+
+    On a shared clock places count steps. Per sample, pieces count accepted (step, row) pairs in the order they came, and
+    stops count each row's own steps.
+    """
+    piece, stop = 0, 1
+    own = torch.ones(rows, dtype=torch.int64, device=device)
+    numbered = []
+    for chunk in chunks:
+        steps = []
+        for step in chunk.steps:
+            if step.accept is None:
+                steps.append(step._replace(piece=piece, stop=stop))
+                piece, stop = piece + 1, stop + 1
+            else:
+                local = step.accept.nonzero()[:, 0]
+                total = local if chunk.rows is None else chunk.rows[local]
+                pieces = torch.arange(piece, piece + len(local), device=device)
+                steps.append(step._replace(piece=pieces, stop=own[total]))
+                own[total] += 1
+                piece += len(local)
+        numbered.append(Chunk(chunk.rows, steps))
+    return numbered

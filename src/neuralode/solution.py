@@ -1,0 +1,180 @@
+"""What a solve returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map
+
+from neuralode.dense import DenseOutput
+from neuralode.status import Status
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a solve cost.
+
+    Attributes
+    ----------
+    evaluations : Tensor[rows]
+        Evaluations of f that each row took part in, from the declared costs of first step and attempts.
+    accepted, rejected : Tensor[rows]
+        Steps kept, and attempts that were not.
+    calls : int
+        Calls of f, each of a whole batch, those that checked f included.
+    """
+
+    evaluations: Tensor
+    accepted: Tensor
+    rejected: Tensor
+    calls: int
+    _backward: list[int] = field(default_factory=lambda: [0], repr=False)
+
+    @property
+    def backward_evaluations(self) -> int:
+        """Evaluations of f that gradients of this solve made so far."""
+        return self._backward[0]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The states at the output times, and how it went.
+
+    Attributes
+    ----------
+    ts : Tensor[T] or Tensor[rows, T]
+        Output times, float64.
+    ys : pytree
+        Each leaf has the shape of its leaf in y0 behind a leading axis of length T; ``ys[0]`` is y0 itself. With
+        ``save=function``, what the function returned, stacked alike.
+    status : Tensor[rows]
+        A `Status` for each row (one, if the state has no rows).
+    stats : Stats
+        Evaluations and steps.
+
+    Examples
+    --------
+    >>> import torch, neuralode as node
+    >>> sol = node.solve(lambda t, y: -y, torch.ones(2, 1), (0.0, 1.0), rtol=1e-6, dense=True)
+    >>> sol.success, sol.ys.shape
+    (True, torch.Size([2, 2, 1]))
+    >>> abs(sol(0.5)[0].item() - 0.60653) < 1e-4
+    True
+    """
+
+    ts: Tensor
+    ys: Any
+    status: Tensor
+    stats: Stats
+    dense: DenseOutput | None = field(default=None, repr=False)
+    _continue: Callable[..., Solution] | None = field(default=None, repr=False)
+
+    @property
+    def success(self) -> bool:
+        """Whether every row arrived (or met an event)."""
+        return bool((self.status < Status.MAX_STEPS).all())
+
+    @property
+    def y1(self) -> Any:
+        """The last output."""
+        return tree_map(lambda leaf: leaf[-1], self.ys)
+
+    def __call__(self, t: Any) -> Any:
+        """The solution at any time between the ends, by the method's own dense output.
+
+        Parameters
+        ----------
+        t : float, Tensor[], Tensor[Q] or (per sample) Tensor[rows, Q]
+            Times within the span.
+
+        Returns
+        -------
+        pytree
+            States; with a leading axis Q unless ``t`` is a single time.
+
+        Raises
+        ------
+        ValueError
+            If the solve was not asked for ``dense=True``, or a time lies outside of its span.
+        """
+        if self.dense is None:
+            raise ValueError("this solution has no dense output; wanted solve(..., dense=True).")
+        times = torch.as_tensor(t)
+        if not times.is_floating_point() and not isinstance(t, int):
+            raise TypeError(f"t has dtype {times.dtype}; wanted floating times.")
+        times = times.to(device=self.ts.device, dtype=torch.float64)
+        self._check_span(times)
+        y = self.dense(times.reshape(1) if times.dim() == 0 else times)
+        return self.dense.layout.unpack(y[0] if times.dim() == 0 else y)
+
+    def _check_span(self, times: Tensor) -> None:
+        ends = self.ts.detach()[..., [0, -1]]
+        low, high = ends.amin(-1), ends.amax(-1)
+        if times.dim() == 2 or low.dim():
+            low, high = low.reshape(-1, 1), high.reshape(-1, 1)
+        if bool(((times < low) | (times > high)).any()):
+            raise ValueError(
+                f"t={times.tolist()} leaves the span of the solution, {low.flatten().tolist()} to "
+                f"{high.flatten().tolist()}; wanted times within, or sol.extend(t2) first."
+            )
+
+    def extend(self, t2: Any) -> Solution:
+        """Solve on to ``t2``, beginning with the step size reached; returns the solution over old and new times.
+
+        Parameters
+        ----------
+        t2 : float, Tensor[] or Tensor[T2]
+            One further time, or several; in the direction of the solve.
+
+        Returns
+        -------
+        Solution
+            With the outputs of both, the costs of both, and if this one is dense, dense over both.
+
+        Examples
+        --------
+        >>> import torch, neuralode as node
+        >>> sol = node.solve(lambda t, y: -y, torch.ones(1, dtype=torch.float64), (0.0, 1.0))
+        >>> sol.extend(2.0).ts.tolist()
+        [0.0, 1.0, 2.0]
+        """
+        if self._continue is None:
+            raise ValueError(
+                "this solution cannot be extended: that wants a solve that arrived, with outputs of the state itself "
+                "(save=None) and steps that are not Given."
+            )
+        end = self.ts[..., -1:]
+        if isinstance(t2, (int, float)):
+            t2 = torch.tensor(float(t2), dtype=torch.float64)
+        if not isinstance(t2, Tensor) or not t2.is_floating_point():
+            raise TypeError(f"t2 is {t2!r}; wanted a number or a floating tensor of further times.")
+        t2 = t2.to(device=end.device, dtype=torch.float64)
+        further = t2.reshape(1) if t2.dim() == 0 else t2
+        if end.dim() == 2 and further.dim() == 1:
+            further = further.expand(len(end), -1)
+        span, ahead = self.ts.detach()[..., -1] - self.ts.detach()[..., 0], (further - end).detach()
+        if bool((ahead * span.sign()[..., None] < 0).any()):
+            raise ValueError(f"t2={t2.tolist()} lies behind the end {end.tolist()}; wanted times further on.")
+        return _join(self, self._continue(self.y1, torch.cat((end, further), -1)))
+
+
+def _join(first: Solution, second: Solution) -> Solution:
+    """One solution from two of which the second begins where the first ends."""
+    a, spec = tree_flatten(first.ys)
+    b, _ = tree_flatten(second.ys)
+    costs = first.stats, second.stats
+    return Solution(
+        ts=torch.cat((first.ts, second.ts[..., 1:]), -1),
+        ys=spec.unflatten([torch.cat((x, y[1:])) for x, y in zip(a, b, strict=True)]),
+        status=second.status,
+        stats=Stats(
+            *(sum(getattr(s, name) for s in costs) for name in ("evaluations", "accepted", "rejected")),
+            calls=costs[0].calls + costs[1].calls,
+        ),
+        dense=None if first.dense is None or second.dense is None else first.dense.then(second.dense),
+        _continue=second._continue,
+    )

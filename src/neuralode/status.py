@@ -1,0 +1,51 @@
+"""How a solve ended, and the two errors that speak about it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from neuralode.solution import Solution
+
+
+class Status(IntEnum):
+    """How the solve of one row ended.
+
+    ``RUNNING`` is seen only from inside, by a `Stepper` that has not arrived.
+
+    Examples
+    --------
+    >>> Status.SUCCESS.name
+    'SUCCESS'
+    """
+
+    RUNNING = -1
+    SUCCESS = 0
+    EVENT = 1
+    MAX_STEPS = 2
+    STEP_UNDERFLOW = 3
+    NONFINITE = 4
+
+    @property
+    def failed(self) -> bool:
+        """Whether the row did not reach what was asked."""
+        return self >= Status.MAX_STEPS
+
+
+class SolveError(RuntimeError):
+    """A solve that did not arrive.
+
+    Attributes
+    ----------
+    solution : Solution
+        What was reached: outputs after the failure are NaN, ``solution.status`` says which rows failed and how.
+    """
+
+    def __init__(self, message: str, solution: Solution) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+class GradientError(RuntimeError):
+    """A gradient that would have been wrong, or that the chosen method cannot give."""
