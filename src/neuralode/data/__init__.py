@@ -4,6 +4,6 @@ from neuralode.extras import require
 
 require("train", "sklearn")
 
-from neuralode.data.digits import Split, digits, shift_by_a_pixel  # noqa: E402  (after the sentence above)
+from neuralode.data.digits import Split, digits, write_again  # noqa: E402  (after the sentence above)
 
-__all__ = ["Split", "digits", "shift_by_a_pixel"]
+__all__ = ["Split", "digits", "write_again"]

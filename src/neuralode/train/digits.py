@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
-from neuralode.data import Split, digits, shift_by_a_pixel
+from neuralode.data import Split, digits, write_again
 from neuralode.nn import MODELS, ode_blocks
 from neuralode.registry import pick
 from neuralode.train.classifier import Batch, Classifier
@@ -146,7 +146,7 @@ def build(wanted: Digits) -> nn.Module:
 
 
 class DigitsData(L.LightningDataModule):
-    """The three parts of the digits in batches; while training, every image is shifted a little."""
+    """The three parts of the digits in batches; while training, every image is seen a little changed."""
 
     def __init__(self, split: Split, batch_size: int) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class DigitsData(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: D102
         images, labels = batch
         assert self.trainer is not None
-        return (shift_by_a_pixel(images) if self.trainer.training else images), labels
+        return (write_again(images) if self.trainer.training else images), labels
 
 
 def _config(wanted: Digits, model: nn.Module) -> dict[str, Any]:

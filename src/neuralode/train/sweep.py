@@ -15,8 +15,10 @@ from neuralode.nn import NeuralODE, ode_blocks
 from neuralode.train.classifier import evaluations
 
 RTOLS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-# Relative error of the reference; float64, so that float32's rounding is seen as the error that it is.
+# The reference is solved in float64, so that float32's rounding is seen as the error that it is, and far more tightly
+# than any point; the kinks of ReLU make that slow, so the error is measured on some of the images.
 REFERENCE_RTOL = 1e-7
+ERROR_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Point:
     evaluations : float
         Of the field, per image.
     error : float
-        Of the state in which the ODE ends, relative to its size (root mean square over the images).
+        Of the state in which the ODE ends, relative to its size, over the first `ERROR_IMAGES` images.
     accuracy : float
         Fraction of the images that are classified rightly.
     seconds : float
@@ -71,12 +73,13 @@ def sweep(
     block = _adaptive_block(model)
     ratio = float(block.atol) / float(block.rtol)
     with torch.no_grad():
-        exact = _end_state(deepcopy(model).double(), images.double(), REFERENCE_RTOL, REFERENCE_RTOL * ratio)
+        tight = min(REFERENCE_RTOL, min(rtols) / 100)
+        exact = _end_state(deepcopy(model).double(), images[:ERROR_IMAGES].double(), tight, tight * ratio)
         return [_point(model, images, labels, rtol, rtol * ratio, exact) for rtol in rtols]
 
 
 def _point(model: nn.Module, images: Tensor, labels: Tensor, rtol: float, atol: float, exact: Tensor) -> Point:
-    error = (_end_state(model, images, rtol, atol) - exact).norm() / exact.norm()
+    error = (_end_state(model, images[: len(exact)], rtol, atol) - exact).norm() / exact.norm()
     started = time.perf_counter()
     accuracy = (model(images).argmax(dim=1) == labels).float().mean()
     seconds = time.perf_counter() - started

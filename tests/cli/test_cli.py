@@ -1,0 +1,89 @@
+"""The commands, as they are typed."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from neuralode import __version__
+from neuralode.cli import app
+
+SMALL = ["--epochs", "1", "--batches", "2", "--batch-size", "16", "--rtol", "0.1", "--accelerator", "cpu"]
+
+
+def run(*words: object):
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "160", "NO_COLOR": "1"})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    return folder, run("train", "digits", *SMALL, "--out", folder)
+
+
+def test_training_prints_a_table_and_sweeps_tolerances(trained):
+    folder, result = trained
+    assert result.exit_code == 0, result.output
+    assert re.search(r"test accuracy\s*│\s*\d+\.\d+%", result.output)
+    assert "tsit5, rtol 0.1, gradient replay, engine eager" in result.output
+    assert "precision against work" in result.output
+    assert (folder / "plots" / "tolerance.png").exists()
+
+
+@pytest.mark.parametrize("rtols", [["1e-1"], ["1e-1", "1e-2"]])
+def test_evaluating_takes_one_tolerance_or_several(trained, rtols):
+    folder, _ = trained
+    result = run("evaluate", folder, *(word for rtol in rtols for word in ("--rtol", rtol)))
+    assert result.exit_code == 0, result.output
+    assert len((folder / "tolerances.csv").read_text().splitlines()) == 1 + len(rtols)
+
+
+def test_a_run_is_not_trained_over(trained):
+    folder, _ = trained
+    result = run("train", "digits", *SMALL, "--out", folder)
+    assert result.exit_code == 2
+    assert "holds a run already" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("train", "digits", "--model", "odnet"), "did you mean 'odenet'"),
+        (("train", "digits", "--method", "tsit"), "did you mean 'tsit5'"),
+        (("train", "digits", "--gradient", "replya"), "did you mean 'replay'"),
+        (("evaluate", "no/such/run"), "no/such/run is not a run: it has no config.json."),
+        (("train", "digits", "--resume", "no/such/run"), "is not a run"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(words, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*words)
+    assert result.exit_code == 2
+    assert says in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_is_the_packages():
+    assert run("--version").output == f"neuralode {__version__}\n"
+
+
+def test_help_names_the_models_and_the_defaults():
+    result = run("train", "digits", "--help")
+    assert result.exit_code == 0
+    assert "odenet, rknet, resnet" in result.output
+
+
+def test_without_typer_one_sentence_names_the_extra():
+    hide_typer = (
+        "import sys, importlib.util as u; find = u.find_spec;"
+        "u.find_spec = lambda name, *rest: None if name == 'typer' else find(name, *rest);"
+        "from neuralode.cli import app; app()"
+    )
+    result = subprocess.run([sys.executable, "-c", hide_typer], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "The neuralode command cannot start: typer is not installed; pip install 'neuralode[cli]' brings it.\n"
+    )

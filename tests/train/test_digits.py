@@ -1,0 +1,135 @@
+"""Training digits leaves a complete run; what it was is found again."""
+
+import json
+
+import lightning as L
+import pytest
+import torch
+
+from neuralode.train import Run
+from neuralode.train import digits as task
+from neuralode.train.config import Digits
+
+SMALL = Digits(epochs=1, batches=2, batch_size=16, rtol=1e-1, accelerator="cpu", devices="1")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Run:
+    return task.train(SMALL, tmp_path_factory.mktemp("runs") / "odenet", tell=lambda row: None)
+
+
+def test_the_folder_has_everything(trained):
+    names = {path.relative_to(trained.folder).as_posix() for path in trained.folder.rglob("*") if path.is_file()}
+    assert names == {
+        "config.json",
+        "metrics.csv",
+        "weights.safetensors",
+        "summary.json",
+        "plots/loss.png",
+        "plots/accuracy.png",
+        "plots/evaluations.png",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    }
+
+
+def test_the_config_names_what_ran(trained):
+    config = trained.config
+    assert config["solver"] == {
+        "gradient": "replay",
+        "method": "tsit5",
+        "rtol": 0.1,
+        "atol": 0.1,
+        "step_size": None,
+        "engine": "eager",
+    }
+    assert config["versions"].keys() >= {"python", "neuralode", "torch", "lightning"}
+
+
+def test_the_summary_and_the_metrics_hold_the_figures(trained):
+    summary = trained.summary
+    assert 0 <= summary["test_accuracy"] <= 1
+    assert summary["test_evaluations"] >= 7
+    assert summary["interrupted"] is False
+    [epoch] = trained.metrics
+    assert {"epoch", "seconds", "train_loss", "val_loss", "val_accuracy", "train_evaluations"} <= epoch.keys()
+
+
+def test_what_was_trained_is_what_is_loaded(trained):
+    model, split = task.load(trained)
+    images, labels = split.test.tensors
+    with torch.no_grad():
+        accuracy = (model(images).argmax(dim=1) == labels).float().mean()
+    assert float(accuracy) == pytest.approx(trained.summary["test_accuracy"], abs=1e-3)
+
+
+def test_loading_a_run_never_unpickles(trained, monkeypatch):
+    monkeypatch.setattr("pickle.Unpickler", None)
+    monkeypatch.setattr("torch.load", None)
+    task.load(trained)
+
+
+def test_tolerances_are_swept_into_table_and_picture(trained):
+    points = task.evaluate(trained, [1e-1, 1e-3])
+    assert [point.rtol for point in points] == [1e-1, 1e-3]
+    assert points[1].evaluations > points[0].evaluations
+    assert points[1].error < points[0].error
+    assert (trained.plots / "tolerance.png").stat().st_size > 0
+    assert len((trained.folder / "tolerances.csv").read_text().splitlines()) == 3
+
+
+def test_the_test_images_are_never_seen_in_training(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(task.Classifier, "test_step", lambda self, batch, index: seen.append(self.trainer.state.fn))
+    monkeypatch.setattr(L.Trainer, "test", lambda trainer, *args, **kwargs: [{"test_accuracy": 0.0}])
+    task.train(Digits(model="noblock", epochs=1, batches=1, accelerator="cpu"), tmp_path / "run", tell=print)
+    assert seen == []
+
+
+def test_training_goes_on_where_it_stopped(tmp_path):
+    two = Digits(model="noblock", epochs=2, batches=2, accelerator="cpu")
+    stopped = {}
+
+    class Stop(L.Callback):
+        def on_train_epoch_start(self, trainer, module):
+            if trainer.current_epoch == 1 and not stopped:
+                stopped["yes"] = True
+                raise KeyboardInterrupt
+
+    first = task.train(two, tmp_path / "run", callbacks=[Stop()], tell=lambda row: None)
+    assert first.summary["interrupted"] is True
+    assert (first.summary["epochs"], len(first.metrics)) == (1, 1)
+    again = task.train(task.asked(first), first.folder, resume=True, tell=lambda row: None)
+    assert again.summary["interrupted"] is False
+    assert [row["epoch"] for row in again.metrics] == [0, 1]
+
+
+def test_a_model_without_an_ode_has_no_solver_in_its_config(tmp_path):
+    wanted = Digits(model="noblock", epochs=1, batches=1, accelerator="cpu")
+    run = task.train(wanted, tmp_path / "run", tell=lambda row: None)
+    assert run.config["solver"] is None
+    assert not task.takes_tolerances(run)
+    assert not (run.plots / "evaluations.png").exists()
+    with pytest.raises(ValueError, match="one with 0|has 0"):
+        task.evaluate(run)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        (Digits(model="odnet"), "did you mean 'odenet'"),
+        (Digits(method="dopri"), "did you mean 'dopri5'"),
+        (Digits(gradient="repaly"), "did you mean 'replay'"),
+        (Digits(engine="eagre"), "did you mean 'eager'"),
+        (Digits(method="rk4"), "step_size"),
+        (Digits(precision="31-true"), "[Pp]recision"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_a_folder_is_made(tmp_path, wanted, says):
+    with pytest.raises(ValueError, match=says):
+        task.train(wanted, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_config_is_plain_json(trained):
+    assert json.loads((trained.folder / "config.json").read_text()) == trained.config
