@@ -223,8 +223,10 @@ def test_the_first_step_is_that_of_hairer_norsett_and_wanner() -> None:
 
 
 def test_the_estimated_first_step_is_clipped() -> None:
-    assert steps((0.0, 5.0), controller=I(max_step=0.125), **LOOSE)[1] == 0.125
-    assert steps((0.0, 0.01), **LOOSE) == [0.0, 0.01]
+    loose = {"rtol": 0.1, "atol": 0.1}
+    assert steps((0.0, 5.0), **loose)[1] > 0.125
+    assert steps((0.0, 5.0), controller=I(max_step=0.125), **loose)[1] == 0.125
+    assert steps((0.0, 0.1), **loose) == [0.0, 0.1]
     assert steps((0.0, 5.0), f=lambda t, y: 1e9 * torch.sin(1e3 * t) * y, controller=I(min_step=0.5))[1] >= 0.5
 
 
@@ -234,7 +236,7 @@ def test_steps_grow_at_most_tenfold_and_shrink_at_most_fivefold(control: Any) ->
         return torch.exp(-200 * (t - 3) ** 2) * torch.cos(300 * t) * 100 * torch.ones_like(y)
 
     f = Counting(bump)
-    stepper = Stepper(f, Y0, (0.0, 6.0), controller=control(first_step=1e-4), method="dopri5")
+    stepper = Stepper(f, Y0, (0.0, 6.0), controller=control(first_step=1e-4, max_step=0.3), method="dopri5")
     grown = []
     previous, before = None, f.calls
     attempts = []
@@ -250,7 +252,7 @@ def test_steps_grow_at_most_tenfold_and_shrink_at_most_fivefold(control: Any) ->
                 assert size <= previous * (1 + 1e-12), "a step grew right after a rejection"
         previous = size
     assert max(grown) <= 10 * (1 + 1e-12)
-    assert max(grown) > 5
+    assert max(grown) > 2
     assert max(attempts) > 1, "nothing was rejected: the test shows nothing"
 
 
@@ -290,9 +292,24 @@ def test_a_norm_may_be_a_function(per_sample: bool) -> None:
     assert easy.stats.accepted < hard.stats.accepted / 3
 
 
-def test_a_clipped_last_step_is_not_remembered() -> None:
-    """Extending after a short last step goes on with the size that was reached before it."""
-    short = solve(constant, Y0, (0.0, 10.001), controller=I(first_step=1.0, max_step=1.0), save="steps", **LOOSE)
-    assert sizes(short.ts.tolist())[-1] < 0.6 or sizes(short.ts.tolist())[-1] == pytest.approx(1.001)
-    longer = short.extend(15.001)
-    assert max(sizes(longer.ts.tolist())[-5:]) == pytest.approx(1.0)
+@CONTROLS
+def test_a_clipped_step_does_not_lower_the_remembered_size(control: Any) -> None:
+    clipped = 0
+    for end in (1.9, 2.0, 2.1, 2.2, 2.3):
+        f = Counting(wave)
+        stepper = Stepper(f, Y0, (0.0, end), controller=control(), rtol=1e-8, atol=1e-8)
+        while not stepper.done:
+            start, wanted, before = float(stepper.t), float(stepper.h), f.calls
+            stepper.step()
+            rejected = f.calls - before > 6
+            if not rejected and float(stepper.t) - start < 0.99 * wanted:
+                clipped += 1
+                assert float(stepper.h) >= wanted
+    assert clipped > 3, "nothing was clipped: the test shows nothing"
+
+
+@pytest.mark.parametrize("options", [{}, {"method": "rk4", "step_size": 0.1}, {"controller": "pid"}])
+@pytest.mark.parametrize("per_sample", [False, True], ids=["shared", "per sample"])
+def test_dense_output_over_no_time_is_the_state(options: dict[str, Any], per_sample: bool) -> None:
+    sol = solve(wave, Y0[:, None], (2.0, 2.0), dense=True, per_sample=per_sample, **options)
+    assert torch.equal(sol(2.0), Y0[:, None])

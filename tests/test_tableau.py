@@ -45,7 +45,7 @@ def test_a_tableau_of_ones_own_is_a_method() -> None:
         ({"c": (0.1, 2 / 3)}, "sum"),
         ({"a": ((), (1 / 2,))}, "sum"),
         ({"interpolant": ((1, -1 / 2), (0, 3 / 4))}, "interpolant"),
-        ({"interpolant": ((1 / 2, -1 / 4), (1 / 2, 1 / 4))}, "interpolant"),
+        ({"interpolant": ((1 / 2, -1 / 4), (1 / 4, 1 / 2))}, "interpolant"),
         ({"interpolant": ((1, -3 / 4),)}, "interpolant"),
         ({"c": (0, 2 / 3, 1)}, "c"),
         ({"a": ((), (2 / 3,), (1, 1))}, "a"),

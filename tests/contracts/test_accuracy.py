@@ -39,7 +39,7 @@ def test_error_is_at_most_three_times_that_of_scipy(name: str, method: str, tole
 def test_the_error_falls_with_the_tolerance(name: str, method: str) -> None:
     problem = PROBLEMS[name]
     errors = []
-    for tolerance in (TOLERANCES[method][0], TOLERANCES[method][-1]):
+    for tolerance in (1e-3, 1e-6):
         sol = solve(problem.f, problem.y0, problem.times(), method=method, rtol=tolerance, atol=tolerance)
         errors.append(largest_error(problem.flat(sol.ys).numpy(), problem.reference()))
     assert errors[1] < errors[0] / 10

@@ -116,7 +116,7 @@ def test_replay_equals_direct_in_every_input(method: str, per_sample: bool, reve
     world = World(per_sample, reverse)
     direct = world.solve(gradient=Direct(), **stepping(method))
     replay = world.solve(gradient=gradient, **stepping(method))
-    assert torch.equal(direct.ys, replay.ys)
+    torch.testing.assert_close(direct.ys, replay.ys, rtol=1e-13, atol=1e-13)
     assert_equal_gradients(world.gradients(world.loss(replay)), world.gradients(world.loss(direct)))
 
 
@@ -292,6 +292,9 @@ def test_gradcheck_passes(method: str, per_sample: bool, gradient: Any) -> None:
 def test_gradgradcheck_passes(method: str, per_sample: bool, gradient: Any) -> None:
     outputs, inputs = small_solve(method, per_sample, gradient)
     assert torch.autograd.gradgradcheck(outputs, inputs)
+    assert torch.autograd.gradcheck(
+        lambda *x: torch.autograd.grad(outputs(*x).sin().sum(), x, create_graph=True), inputs
+    )
 
 
 @every_method
@@ -307,18 +310,62 @@ def test_second_derivatives_of_replay_equal_those_of_direct(method: str, per_sam
     assert_equal_gradients(second("replay"), second("direct"), bound=1e-9)
 
 
+@every_method
+@every_clock
+def test_create_graph_gives_the_same_first_derivatives(method: str, per_sample: bool) -> None:
+    world = World(per_sample)
+    sol = world.solve(**stepping(method))
+    plain = world.gradients(world.loss(sol))
+    assert_equal_gradients(world.gradients(world.loss(world.solve(**stepping(method))), create_graph=True), plain)
+
+
+@every_clock
+@every_replay
+@pytest.mark.parametrize("create_graph", [False, True], ids=["first", "create_graph"])
+def test_a_field_that_closes_over_y0_and_t_gives_each_its_share(
+    per_sample: bool, gradient: Any, create_graph: bool
+) -> None:
+    world = World(per_sample)
+
+    def f(t: Tensor, y: Tensor) -> Tensor:
+        return torch.sin(y) - 0.5 * world.y0 * y + world.t.sum() * 0.1
+
+    def first(gradient: Any) -> tuple[Tensor, ...]:
+        sol = solve(f, world.y0, world.t, per_sample=per_sample, gradient=gradient)
+        return torch.autograd.grad(world.loss(sol), [world.y0, world.t], create_graph=create_graph)
+
+    assert max(map(relative_error, first(gradient), first("direct"))) <= EXACT
+
+
+@every_clock
+@pytest.mark.parametrize("gradient", ["replay", Replay(memory="stage"), "direct"], ids=str)
+def test_a_tensor_may_be_an_argument_and_the_state_at_once(per_sample: bool, gradient: Any) -> None:
+    y0 = torch.tensor([[0.5], [1.5]], dtype=torch.float64, requires_grad=True)
+    options: dict[str, Any] = {"per_sample": per_sample, "rtol": 1e-9, "atol": 1e-11, "gradient": gradient}
+    sol = solve(lambda t, y, start: -start * y, y0, (0.0, 1.0), args=(y0,), args_dims=0, **options)
+    (found,) = torch.autograd.grad(sol.ys[-1].sum(), y0)
+    (wanted,) = torch.autograd.grad((y0 * torch.exp(-y0)).sum(), y0)
+    torch.testing.assert_close(found, wanted, rtol=1e-7, atol=0)
+
+
 ADJOINTS = [("full", False), ("seminorm", False), ("seminorm", True)]
 
 
 @pytest.fixture(scope="module")
 def true_gradients() -> Callable[[bool, bool], dict[str, Tensor]]:
-    """Gradients of the equation itself: a direct gradient at tight tolerance, once per clock and direction."""
+    """Gradients of the equation itself: a direct gradient over very small steps, once per clock and direction."""
     known: dict[tuple[bool, bool], dict[str, Tensor]] = {}
 
     def look_up(per_sample: bool, reverse: bool) -> dict[str, Tensor]:
         if (per_sample, reverse) not in known:
             world = World(per_sample, reverse)
-            sol = world.solve(gradient="direct", rtol=1e-11, atol=1e-12)
+            # steps that end on every output: there dense output and its slope are those of the solution itself
+            t = world.t.detach()
+            pieces = [t[..., :1]]
+            for i in range(4):
+                share = torch.arange(1, 61, dtype=torch.float64) / 60
+                pieces.append(t[..., i : i + 1] + (t[..., i + 1 : i + 2] - t[..., i : i + 1]) * share)
+            sol = world.solve(gradient="direct", method="dopri5", controller=Given(torch.cat(pieces, -1)))
             known[per_sample, reverse] = world.gradients(world.loss(sol))
         return known[per_sample, reverse]
 
@@ -338,12 +385,12 @@ def test_the_adjoint_converges_as_its_tolerance_falls(
     world = World(per_sample, reverse)
     tight = 1e-7 if ORDER[method] < 5 else 1e-9
     errors = []
-    for tolerance in (1e-3, 1e-5, tight):
+    for tolerance in (1e-2, tight):
         adjoint = Adjoint(rtol=tolerance, atol=tolerance / 10, norm=norm)
         sol = world.solve(gradient=adjoint, method=method, rtol=tight, atol=tight / 10)
         errors.append(worst(world.gradients(world.loss(sol)), true_gradients(per_sample, reverse)))
-    assert errors[0] > errors[1] > errors[2], errors
-    assert errors[2] <= 100 * tight, errors
+    assert errors[1] < errors[0] / 10, errors
+    assert errors[1] <= 100 * tight, errors
 
 
 @pytest.mark.parametrize("method", FIXED)

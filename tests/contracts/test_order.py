@@ -11,7 +11,7 @@ from problems import PROBLEMS, Problem
 from neuralode import Given, solve
 
 WINDOW = (1e-12, 1e-4)
-SHORT = {"logistic": 0.5, "oscillator": 0.5, "modulated": 0.5}  # "modulated" is the non-autonomous one
+NAMES = ["logistic", "oscillator", "modulated"]  # the last is the non-autonomous one
 
 
 def error_at_end(problem: Problem, method: str, span: tuple[float, float], steps: int) -> float:
@@ -21,10 +21,10 @@ def error_at_end(problem: Problem, method: str, span: tuple[float, float], steps
     return float(np.abs(sol.ys[-1].numpy() - problem.exact(span[1])).max())
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_converges_at_its_order(method: str, name: str) -> None:
-    problem, span = PROBLEMS[name], (0.0, SHORT[name])
+    problem, span = PROBLEMS[name], (0.0, 0.5 if ORDER[method] > 1 else 0.05)  # short: first order creeps
     sizes, errors = [], []
     steps = 1
     while steps <= 2048 and len(errors) < 5:
@@ -41,7 +41,7 @@ def test_a_method_converges_at_its_order(method: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("direction", [1, -1], ids=["forward", "backward"])
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("method", METHODS)
 def test_dense_output_has_the_order_that_the_method_declares(method: str, name: str, direction: int) -> None:
     problem, order = PROBLEMS[name], METHODS[method].interpolant_order

@@ -60,6 +60,38 @@ def test_batch_normalisation_is_refused_in_training_and_taken_in_evaluation() ->
     assert solve(lambda t, y: net(y), y0, SPAN, per_sample=True).success
 
 
+def test_a_module_is_checked_again_when_it_is_put_into_training() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval()
+
+    class Field(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return self.net(y)
+
+    f, y0 = Field().eval(), torch.randn(6, 2)
+    assert solve(f, y0, SPAN, per_sample=True).success
+    f.train()
+    with pytest.raises(ValueError, match="mixes"):
+        solve(f, y0, SPAN, per_sample=True)
+
+
+def test_a_method_of_another_object_is_another_field() -> None:
+    class Drift:
+        def __init__(self, mixing: bool) -> None:
+            self.mixing = mixing
+
+        def slope(self, t: Tensor, y: Tensor) -> Tensor:
+            return y - y.mean(0) if self.mixing else -y
+
+    good, bad = Drift(False), Drift(True)
+    assert solve(good.slope, Y0 * torch.arange(3.0).double()[:, None], SPAN, per_sample=True).success
+    with pytest.raises(ValueError, match="mixes"):
+        solve(bad.slope, Y0 * torch.arange(3.0).double()[:, None], SPAN, per_sample=True)
+
+
 @pytest.mark.parametrize("name", ["a mean over rows", "attention across rows"])
 def test_a_shared_clock_lets_a_field_mix_rows(name: str) -> None:
     assert solve(MIXERS[name], Y0, SPAN).success
@@ -618,7 +650,7 @@ def test_a_wall_that_is_not_finite_is_met_with_smaller_steps() -> None:
 
 def test_a_trial_of_the_first_step_that_is_not_finite_is_made_smaller() -> None:
     def f(t: Tensor, y: Tensor) -> Tensor:
-        return torch.where(t > 1e-4, torch.where(y > 1.5, torch.inf, 1.0), 1.0)
+        return torch.where(t > 1e-4, torch.where(y > 1.5, torch.inf, 1.0), 1.0).to(y.dtype)
 
     assert solve(f, torch.ones(1, dtype=torch.float64), (0.0, 0.3), rtol=1e-1, atol=1e1).success
 
