@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from torch import Tensor
 
-from neuralode import PI, PID, Fixed, Given, I, Stepper, solve
+from neuralode import PI, PID, Fixed, Given, I, Status, Stepper, solve
 
 Y0 = torch.ones(2, dtype=torch.float64)
 LOOSE = {"rtol": 1e-2, "atol": 1e6}  # so loose that nothing but bounds decides the step
@@ -227,7 +227,22 @@ def test_the_estimated_first_step_is_clipped() -> None:
     assert steps((0.0, 5.0), **loose)[1] > 0.125
     assert steps((0.0, 5.0), controller=I(max_step=0.125), **loose)[1] == 0.125
     assert steps((0.0, 0.1), **loose) == [0.0, 0.1]
-    assert steps((0.0, 5.0), f=lambda t, y: 1e9 * torch.sin(1e3 * t) * y, controller=I(min_step=0.5))[1] >= 0.5
+    assert steps((0.0, 5.0), f=wave, rtol=1e-8, atol=1e-8)[1] < 0.4
+    assert steps((0.0, 5.0), f=wave, rtol=1e-8, atol=1e-8, controller=I(min_step=0.4))[1] == 0.4
+
+
+@pytest.mark.parametrize("per_sample", [False, True], ids=["shared", "per sample"])
+def test_a_wall_within_the_smallest_step_is_nonfinite(per_sample: bool) -> None:
+    """There the step cannot become smaller, and trying the same again and again would not end."""
+
+    def wall(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where(t > 1, torch.inf, 1.0)[..., None] * y
+
+    f = Counting(wall)
+    options: dict[str, Any] = {"controller": I(min_step=0.3), "on_failure": "return", "per_sample": per_sample}
+    sol = solve(f, Y0[:, None], (0.0, 3.0), max_steps=100, **options)
+    assert set(sol.status.tolist()) == {Status.NONFINITE}
+    assert f.calls < 100
 
 
 @CONTROLS
