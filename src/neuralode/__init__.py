@@ -8,6 +8,7 @@ Examples
 torch.Size([2, 3])
 """
 
+from neuralode import nn
 from neuralode.control import PI, PID, Fixed, Given, I
 from neuralode.gradients import Adjoint, Direct, Replay
 from neuralode.methods import ExplicitRungeKutta, Tableau, methods
@@ -15,6 +16,7 @@ from neuralode.problem import Field
 from neuralode.solution import Solution, Stats
 from neuralode.solving import solve
 from neuralode.status import GradientError, SolveError, Status
+from neuralode.stepping import Stepper
 
 __version__ = "0.1.0"
 
@@ -34,7 +36,9 @@ __all__ = [
     "SolveError",
     "Stats",
     "Status",
+    "Stepper",
     "Tableau",
     "methods",
+    "nn",
     "solve",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -112,6 +112,14 @@ class PID:
         one = torch.ones_like(t0) if isinstance(t0, Tensor) else 1.0
         return Memory(one, one, one == 1)
 
+    def resume(self, h: Number) -> PID:
+        """The same, beginning with the size once reached; clocks that took no step say nothing about it."""
+        if isinstance(h, Tensor):
+            if not bool((h > 0).any()):
+                return replace(self, first_step=None)
+            return replace(self, first_step=torch.where(h > 0, h, h.max()))
+        return replace(self, first_step=h if h > 0 else None)
+
     def bound(self, h: Number) -> Number:
         """A size held between ``min_step`` and ``max_step``."""
         if self.max_step is not None:
@@ -132,7 +140,9 @@ class PID:
         accept = sound & (ratio <= 1)
         if self.min_step is not None:
             accept = accept | (sound & (h <= self.min_step))
-        ratio = maximum(where(sound, ratio, 1.0 if not isinstance(ratio, Tensor) else torch.ones_like(ratio)), RATIO_MIN)
+        ratio = maximum(
+            where(sound, ratio, 1.0 if not isinstance(ratio, Tensor) else torch.ones_like(ratio)), RATIO_MIN
+        )
 
         p, i, d = self.proportional, self.integral, self.derivative
         factor = self.safety * ratio ** (-(p + i + d) / order)
@@ -141,7 +151,9 @@ class PID:
         if d:
             factor = factor * history.before ** (-d / order)
         factor = maximum(minimum(factor, FACTOR_MAX), FACTOR_MIN)
-        factor = where(accept & history.may_grow, factor, minimum(factor, where(accept, ratio * 0 + 1, ratio * 0 + SAFETY)))
+        factor = where(
+            accept & history.may_grow, factor, minimum(factor, where(accept, ratio * 0 + 1, ratio * 0 + SAFETY))
+        )
         factor = where(sound, factor, factor * 0 + FACTOR_MIN)
 
         following = self.bound(h * factor)
@@ -199,6 +211,10 @@ class Fixed:
         if not (self.step_size > 0 and math.isfinite(self.step_size)):
             raise ValueError(f"step_size={self.step_size!r}; wanted a positive size (the direction is that of t).")
 
+    def resume(self, h: Number) -> Fixed:
+        """The same steps again."""
+        return self
+
     def start(self, t0: Number, t1: Number) -> tuple[Number, Number, Number]:
         """Steps taken, steps to take, and the start."""
         if isinstance(t0, Tensor):
@@ -253,10 +269,20 @@ class Given:
     def start(self, t0: Number, t1: Number) -> Any:
         """Steps taken, steps to take, and where they end relative to the start."""
         offsets = self.times - self.times[..., :1]
+        span = torch.as_tensor(t1 - t0, device=offsets.device)
+        steps = offsets.diff()
+        if bool((steps * span[..., None] < 0).any() if span.dim() == 0 or offsets.dim() == 1 else False):
+            raise ValueError(
+                f"Given(times) runs {self.times.tolist()}; wanted times that go the way of t, step by step."
+            )
         if not isinstance(t0, Tensor):
             if self.times.dim() != 1:
                 raise ValueError("Given(times) has a row for each sample; that needs per_sample=True.")
             return 0, len(offsets) - 1, (t0, offsets.tolist())
+        if offsets.dim() == 2 and len(offsets) != len(t0):
+            raise ValueError(
+                f"Given(times) has {len(offsets)} rows, y0 has {len(t0)}; wanted one row of times for each."
+            )
         offsets = offsets.to(t0.device).expand(len(t0), -1)
         moves = (offsets.diff() != 0).sum(-1)
         return torch.zeros_like(moves), moves, (t0, offsets)

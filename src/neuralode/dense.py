@@ -16,8 +16,8 @@ from neuralode.record import Chunk, Reads
 
 def horner(coefficients: Shaped[Tensor, "degree+1 *shape"], theta: Tensor) -> Tensor:
     """Σ C[j] θ^j, with θ shaped to broadcast against C[0]."""
-    total = coefficients[-1]
-    for coefficient in coefficients.flip(0)[1:].unbind():
+    *lower, total = coefficients.unbind()
+    for coefficient in reversed(lower):
         total = torch.addcmul(coefficient, total, theta)
     return total
 
@@ -29,8 +29,8 @@ def read_step(coefficients: Tensor, reads: Reads, t: Any, h: Any, times: Tensor)
     features] on a shared clock, [reads, features] where each read is of one row.
     """
     if reads.rows is None:
-        theta = ((times[reads.outputs] - t) / h).to(device=coefficients.device)
-        return horner(coefficients[:, None], theta.to(coefficients.dtype)[:, None, None])
+        theta = ((times[reads.outputs] - t) / h).to(coefficients.dtype)
+        return horner(coefficients[:, None], theta[:, None, None])
     theta = (times[reads.rows, reads.outputs] - t[reads.rows]) / h[reads.rows]
     return horner(coefficients[:, reads.rows], column(theta, coefficients))
 
@@ -56,7 +56,7 @@ def find_reads(chunk: Chunk, times: Tensor, direction: float, reached: Tensor) -
         step._replace(reads=Reads(which, row) if len(row) else None)
         for step, (row, which) in zip(chunk.steps, pairs, strict=True)
     ]
-    return Chunk(chunk.rows, steps)
+    return chunk._replace(steps=steps)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ class Layout:
                 tensor = tensor.permute(self.axes)
             return tensor.reshape(self._count(tensor, leaf), leaf.width).to(self.dtype)
         parts = [
-            x.reshape(self._count(x, leaf), leaf.width).to(self.dtype) for x, leaf in zip(tensors, self.leaves, strict=True)
+            x.reshape(self._count(x, leaf), leaf.width).to(self.dtype)
+            for x, leaf in zip(tensors, self.leaves, strict=True)
         ]
         return torch.cat(parts, 1)
 
@@ -103,7 +104,9 @@ class Layout:
         """Tolerances as columns: a number stays one; tensors, or a pytree of both, broadcast against their leaves."""
         if isinstance(value, (int, float)):
             return float(value)
-        single = isinstance(value, Tensor) or not isinstance(value, type(tree_unflatten([0] * len(self.leaves), self.spec)))
+        single = isinstance(value, Tensor) or not isinstance(
+            value, type(tree_unflatten([0] * len(self.leaves), self.spec))
+        )
         values = [value] * len(self.leaves) if single else tree_flatten(value)[0]
         parts = []
         for x, leaf in zip(values, self.leaves, strict=True):

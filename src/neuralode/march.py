@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from neuralode.engines.state import Course, State, arrive
 from neuralode.norms import Norm
 from neuralode.outputs import Outputs
 from neuralode.problem import Field, Problem
-from neuralode.record import Chunk, Plan, Record, thin
+from neuralode.record import Chunk, Plan, Record
 from neuralode.status import Status
 
 
@@ -29,10 +30,11 @@ def march(
     engine: Any,
     max_steps: int,
     tell: Callable[[float], None] | None = None,
+    meet: Callable[[Chunk], None] | None = None,
 ) -> tuple[Record, Outputs]:
-    """Solve without a graph; ``f0`` is f at the start.
+    """Solve without a graph; ``f0`` is f at the start, ``tell`` is told the fraction done.
 
-    Returns the record of steps and where each row ended, and the outputs.
+    Whoever has to ``meet`` every chunk as it passes does so instead of the record. Returns the record of steps and where each row ended, and the outputs.
     """
     course, state, record = begin(problem, f0, plan, method, controller, norm, max_steps)
     outputs = Outputs(problem, plan)
@@ -49,8 +51,10 @@ def march(
         if problem.per_sample and plan.inside:
             chunk = find_reads(chunk, outputs.times, problem.direction, state.t)
         outputs.read(chunk)
-        if plan.replay or plan.steps or plan.dense:
-            record.chunks.append(_forget(thin(chunk, plan), plan))
+        if meet is not None:
+            meet(chunk)
+        elif plan.replay or plan.steps or plan.dense:
+            record.add(chunk, plan)
         if tell is not None:
             tell(_fraction(problem, course, state))
         if problem.per_sample and may_drop is not False:
@@ -65,6 +69,7 @@ def march(
                     course, state = course.take(left), state.take(left)
     settle(record, course, state)
     _overflow(record)
+    _warn_of_resolution(problem, record)
     if not plan.steps:
         outputs.at(_at_end(problem, record.status), record.y)
     return record, outputs
@@ -77,7 +82,13 @@ def begin(
     t0, t1 = problem.start, problem.end
     zero = torch.zeros_like(t0, dtype=torch.int64) if isinstance(t0, Tensor) else 0
     finite = problem.y0.isfinite().all(1) & f0.isfinite().all(1)
-    record = Record(y=problem.y0.detach(), t=t0, status=where(zero == 0, Status.RUNNING, Status.RUNNING), accepted=zero, attempts=zero)
+    record = Record(
+        y=problem.y0.detach(),
+        t=t0,
+        status=where(zero == 0, Status.RUNNING, Status.RUNNING),
+        accepted=zero,
+        attempts=zero,
+    )
     y0 = problem.y0.detach()
     if problem.per_sample:
         status = torch.where(finite, Status.RUNNING, Status.NONFINITE)
@@ -90,11 +101,9 @@ def begin(
     else:
         status = Status.RUNNING if bool(finite.all()) else Status.NONFINITE
     marks, first = _marks(problem) if plan.inside else ([], 0)
-    course = Course(
-        problem.field, method, controller, norm, plan, t1, problem.direction, max_steps, marks, first
-    )
+    course = Course(problem.field, method, controller, norm, plan, t1, problem.direction, max_steps, marks, first)
     h, calls = clock.maximum(abs(t1 - t0), 0.0), 0
-    if controller.adaptive and clock.some((status == Status.RUNNING) & (t0 != t1)):
+    if controller.adaptive and problem.layout.rows and clock.some((status == Status.RUNNING) & (t0 != t1)):
         h, calls = first_step(problem, course, y0, f0)
     record.calls = record.started = 1 + calls
     record.h = h
@@ -133,9 +142,7 @@ def first_step(problem: Problem, course: Course, y0: Tensor, f0: Tensor) -> tupl
         h0 = where(bad, h0 / 10, h0)
     steepest = clock.maximum(d1, where(clock.isfinite(d2), d2, d1))
     flat = steepest <= 1e-15
-    h1 = where(
-        flat, clock.maximum(h0 * 1e-3, 1e-6), (0.01 / where(flat, steepest * 0 + 1, steepest)) ** (1 / order)
-    )
+    h1 = where(flat, clock.maximum(h0 * 1e-3, 1e-6), (0.01 / where(flat, steepest * 0 + 1, steepest)) ** (1 / order))
     h = clock.minimum(clock.minimum(100 * h0, h1), span)
     return clock.minimum(controller.bound(h), clock.maximum(span, controller.min_step or 0.0)), calls
 
@@ -179,11 +186,19 @@ def _overflow(record: Record) -> None:
         record.status = Status.NONFINITE
 
 
-def _forget(chunk: Chunk, plan: Plan) -> Chunk:
-    """Coefficients served the outputs; only the dense output wants them longer."""
-    if plan.dense:
-        return chunk
-    return Chunk(chunk.rows, [step._replace(coefficients=None) for step in chunk.steps])
+def _warn_of_resolution(problem: Problem, record: Record) -> None:
+    """The steps were so short that t, as f is given it, stood still."""
+    eps = torch.finfo(problem.field.time_dtype).eps
+    if eps <= clock.EPS:
+        return
+    largest = clock.maximum(abs(problem.start), abs(problem.end)) if problem.layout.rows else 0.0
+    still = (record.accepted > 0) & (abs(record.t - problem.start) < eps * largest * record.accepted)
+    if clock.some(still):
+        warnings.warn(
+            f"steps are shorter than {problem.field.time_dtype} resolves in t, in which f is given it: shift t towards 0, "
+            "or use a float64 state.",
+            stacklevel=4,
+        )
 
 
 def _marks(problem: Problem) -> tuple[list[float], int]:

@@ -23,10 +23,25 @@ def save_state(problem: Problem, plan: Plan, t: Tensor, y: Tensor, rows: Tensor 
     layout, field = problem.layout, problem.field
     if problem.per_sample:
         field = field if rows is None else field.take(rows)
-        leaves, spec = tree_flatten(plan.save(t.to(field.time_dtype), layout.unpack(y), *field.args))
-        return leaves, spec
-    kept = [tree_flatten(plan.save(s.to(field.time_dtype), layout.unpack(x), *field.args)) for s, x in zip(t, y, strict=True)]
+        return _tensors(plan.save(t.to(field.time_dtype), layout.unpack(y), *field.args), len(t))
+    kept = [
+        _tensors(plan.save(s.to(field.time_dtype), layout.unpack(x), *field.args)) for s, x in zip(t, y, strict=True)
+    ]
     return [torch.stack(parts) for parts in zip(*(leaves for leaves, _ in kept), strict=True)], kept[0][1]
+
+
+def _tensors(saved: Any, rows: int | None = None) -> tuple[list[Tensor], TreeSpec]:
+    """The leaves of what the user's function returned, if they can be kept."""
+    leaves, spec = tree_flatten(saved)
+    for leaf in leaves or [None]:
+        if not isinstance(leaf, Tensor):
+            raise TypeError(f"save(t, y) returned a {type(leaf).__name__}; wanted tensors, or a pytree of them.")
+        if rows is not None and leaf.shape[:1] != (rows,):
+            raise ValueError(
+                f"save(t, y) returned shape {list(leaf.shape)} for {rows} rows; per_sample=True wants a leading axis of "
+                "one entry a row."
+            )
+    return leaves, spec
 
 
 class Outputs:

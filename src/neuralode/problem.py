@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -49,18 +50,26 @@ class Field:
 
     def __call__(self, t: Tensor, y: Shaped[Tensor, "rows features"]) -> Shaped[Tensor, "rows features"]:
         """Evaluate on packed rows; t is 0-d or one a row."""
-        layout = self.layout
+        return self.evaluate(t, y)
+
+    @cached_property
+    def evaluate(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The evaluation as one plain function, with every lookup done: it is called more than anything else."""
+        f, args, layout, dtype = self.f, self.args, self.layout, self.dtype
         assert layout is not None, "a Field is called by solve"
-        if t.dtype != self.time_dtype:
-            t = t.to(self.time_dtype)
-        state = layout.unpack(y, self.dtype)
-        if not self.guarded:
-            return layout.pack(self.f(t, state, *self.args))
-        before = y._version, t._version
-        answer = self.f(t, state, *self.args)
-        if (y._version, t._version) != before:
-            raise ValueError("f writes into its arguments; wanted a new tensor: y + 1, not y.add_(1) or y[0] = 1.")
-        return layout.pack(answer)
+        pack, unpack, time_dtype, guarded = layout.pack, layout.unpack, self.time_dtype, self.guarded
+        direct = layout.plain and dtype is None
+
+        def evaluate(t: Tensor, y: Tensor) -> Tensor:
+            if t.dtype is not time_dtype:
+                t = t.to(time_dtype)
+            before = (y._version, t._version) if guarded else None
+            answer = f(t, y if direct else unpack(y, dtype), *args)
+            if guarded and (y._version, t._version) != before:
+                raise ValueError("f writes into its arguments; wanted a new tensor: y + 1, not y.add_(1) or y[0] = 1.")
+            return answer if direct and answer.dtype is y.dtype else pack(answer)
+
+        return evaluate
 
     @property
     def time_dtype(self) -> torch.dtype:
@@ -181,6 +190,8 @@ def pose(f: Any, y0: Any, t: Any, args: Any, args_dims: Any, per_sample: bool) -
     if len(args_dims) != len(args):
         raise ValueError(f"args_dims has {len(args_dims)} entries, args has {len(args)}; wanted one each.")
     packed = layout.pack(y0)
+    # the caller's own y0 and t may also be used by f: what is packed must be told from them
+    packed, times = (x.view_as(x) if x.requires_grad else x for x in (packed, times))
     guarded = not (packed.is_inference() or torch.is_inference_mode_enabled())
     field = replace(field, layout=layout, args=args, args_dims=tuple(args_dims), guarded=guarded)
     host, direction = _check_times(times, per_sample)

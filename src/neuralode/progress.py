@@ -17,7 +17,9 @@ def bar(show: bool) -> Iterator[Callable[[float], None] | None]:
     try:
         rich: Any = import_module("rich.progress")
     except ImportError as error:
-        raise ImportError("progress=True draws with rich, which is missing: pip install 'neuralode[progress]'.") from error
+        raise ImportError(
+            "progress=True draws with rich, which is missing: pip install 'neuralode[progress]'."
+        ) from error
     with rich.Progress(transient=True) as progress:
         task = progress.add_task("solve", total=1.0)
         yield lambda fraction: progress.update(task, completed=fraction)

@@ -85,7 +85,8 @@ def wrap(
 
 def _stats(problem: Problem, method: Any, record: Record, backward: list[int]) -> Stats:
     attempts, accepted = (
-        torch.as_tensor(x, device=problem.layout.device).expand(problem.layout.rows) for x in (record.attempts, record.accepted)
+        torch.as_tensor(x, device=problem.layout.device).expand(problem.layout.rows)
+        for x in (record.attempts, record.accepted)
     )
     each, first = method.evaluations_per_step, method.stages - 1
     evaluations = record.started + attempts * each - (each - first) * (attempts > 0)

@@ -52,10 +52,11 @@ class Taken(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Steps taken by the same rows (``None``: all of them)."""
+    """Steps taken by the same rows (``None``: all of them), and the state that they end in."""
 
     rows: Tensor | None
     steps: list[Taken]
+    end: Tensor | None = None
 
 
 @dataclass
@@ -75,16 +76,21 @@ class Record:
     calls: int = 0  # of f, whole batches
     started: int = 1  # evaluations of each row before its first attempt
 
-
-def thin(chunk: Chunk, plan: Plan) -> Chunk:
-    """Forget the states that the plan can do without: those before all but every k-th step of the chunk."""
-    if plan.every == 1:
-        return chunk
-    steps = [
-        step if n % plan.every == 0 else step._replace(y=None, y1=step.y1 if plan.steps else None)
-        for n, step in enumerate(chunk.steps)
-    ]
-    return Chunk(chunk.rows, steps)
+    def add(self, chunk: Chunk, plan: Plan) -> None:
+        """Keep of a chunk what the plan wants: of the states, those before every k-th step of the same rows."""
+        past: list[Taken] = []
+        if self.chunks and self.chunks[-1].rows is chunk.rows:
+            past = self.chunks.pop().steps
+        for step in chunk.steps:
+            spare = plan.replay and len(past) % plan.every == 0
+            past.append(
+                step._replace(
+                    y=step.y if spare else None,
+                    y1=step.y1 if plan.steps else None,
+                    coefficients=step.coefficients if plan.dense else None,
+                )
+            )
+        self.chunks.append(Chunk(chunk.rows, past, chunk.end))
 
 
 def number_places(chunks: list[Chunk], rows: int, device: torch.device) -> list[Chunk]:
@@ -109,5 +115,5 @@ def number_places(chunks: list[Chunk], rows: int, device: torch.device) -> list[
                 steps.append(step._replace(piece=pieces, stop=own[total]))
                 own[total] += 1
                 piece += len(local)
-        numbered.append(Chunk(chunk.rows, steps))
+        numbered.append(chunk._replace(steps=steps))
     return numbered

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from neuralode.control import PID, Fixed, find_controller
+from neuralode.control import Given, find_controller
 from neuralode.door import check_choices, check_rows, look
 from neuralode.engines import find_engine
 from neuralode.gradients import find_gradient
@@ -22,7 +22,7 @@ from neuralode.problem import check_tolerances, pose
 from neuralode.progress import bar
 from neuralode.reading import read, wrap
 from neuralode.record import Plan, number_places
-from neuralode.report import complain
+from neuralode.failures import complain
 from neuralode.solution import Solution
 
 
@@ -119,6 +119,7 @@ def solve(
     method, engine = find_method(method), find_engine(engine)
     controller = find_controller(controller, method, step_size)
     gradient = find_gradient(gradient, engine)
+    gradient.check(method, controller, per_sample)
     check_choices(save, on_failure, max_steps)
     problem = pose(f, y0, t, args, args_dims, per_sample)
     tolerances = check_tolerances(rtol, atol, problem.layout)
@@ -151,11 +152,10 @@ def solve(
         if on_failure == "raise":
             raise complain(solution, problem, record, max_steps)
         return solution
-    if save is not None or not isinstance(controller, (PID, Fixed)):
+    if save is not None or isinstance(controller, Given):
         return solution
     again = partial(
         solve, f, args=args, args_dims=args_dims, method=method, rtol=rtol, atol=atol, max_steps=max_steps,
         per_sample=per_sample, gradient=gradient, engine=engine, dense=dense, on_failure=on_failure, progress=progress,
     )  # fmt: skip
-    on = replace(controller, first_step=record.h) if isinstance(controller, PID) else controller
-    return replace(solution, _continue=partial(again, controller=on))
+    return replace(solution, _continue=partial(again, controller=controller.resume(record.h)))

@@ -40,7 +40,7 @@ class Eager:
             state = arrive(course, state)
         if sizes:
             state, steps = stop_at_nonfinite(state, steps, sizes)
-        return state, Chunk(course.rows, steps)
+        return state, Chunk(course.rows, steps, state.y)
 
 
 def attempt(course: Course, state: State) -> tuple[State, Taken | None, Tensor | None]:
@@ -83,7 +83,11 @@ def attempt(course: Course, state: State) -> tuple[State, Taken | None, Tensor |
         status=status,
         attempts=state.attempts + running,
         accepted=state.accepted + accept,
-        stumbled=state.stumbled if ratio is None else negate(torch.isfinite(ratio)) if isinstance(ratio, Tensor) else ratio - ratio != 0,
+        stumbled=state.stumbled
+        if ratio is None
+        else negate(torch.isfinite(ratio))
+        if isinstance(ratio, Tensor)
+        else ratio - ratio != 0,
     )
     return following, keep(course, state, following, h, aim, step, accept), size
 
@@ -98,14 +102,13 @@ def keep(course: Course, state: State, following: State, h: Number, aim: Any, st
     coefficients = None
     if plan.dense or reads is not None or (per_sample and plan.inside):
         coefficients = course.method.interpolant(course.field, state.t, state.y, h, step.stages)
-    wanted = plan.replay or plan.steps
     return Taken(
         t=state.t,
         h=where(accept, h, h * 0) if per_sample else h,
         landing=aim.landing,
         accept=accept if per_sample else None,
         y=state.y if plan.replay else None,
-        y1=following.y if wanted else None,
+        y1=following.y if plan.steps else None,
         coefficients=coefficients,
         reads=reads,
     )
@@ -126,5 +129,11 @@ def stop_at_nonfinite(state: State, steps: list[Taken], sizes: list[Tensor]) -> 
         return state, steps
     good = finite.index(False)
     undone = len(steps) - good
-    state = state._replace(t=steps[good].t, status=Status.NONFINITE, accepted=state.accepted - undone)
+    before = steps[good]
+    state = state._replace(
+        t=before.t,
+        y=state.y if before.y is None else before.y,
+        status=Status.NONFINITE,
+        accepted=state.accepted - undone,
+    )
     return state, steps[:good]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from neuralode.control import CONTROLLERS, PID, Fixed
+from neuralode.gradients.isolation import Isolation
 from neuralode.gradients.replay import check_unchanged
 from neuralode.gradients.solved import Solved, check_leaves
 from neuralode.layout import lay_out
@@ -22,7 +23,7 @@ from neuralode.march import march
 from neuralode.methods import Method, find_method
 from neuralode.norms import Norm
 from neuralode.problem import Field, Problem
-from neuralode.record import Plan, Record
+from neuralode.record import Chunk, Plan, Record
 from neuralode.status import GradientError, Status
 
 
@@ -76,33 +77,41 @@ class Adjoint:
             raise ValueError(f"gradient='adjoint' cannot differentiate {what}; wanted gradient='replay' or 'direct'.")
         return replace(plan, save=None)
 
-    def attach(self, solved: Solved) -> list[Tensor]:
-        """The outputs, differentiable."""
-        if solved.problem.per_sample and self.norm == "full":
+    def check(self, method: Any, controller: Any, per_sample: bool) -> None:
+        """Refuse a backward solve that cannot be made."""
+        if per_sample and self.norm == "full":
             raise ValueError(
                 "Adjoint(norm='full') with per_sample=True: parameters belong to no row, so only a shared clock can "
                 "count them in the error. Wanted norm='seminorm'."
             )
-        return list(_Adjoint.apply(solved, self.controlled(solved), *solved.inputs))
+        self.backwards(method, controller, (1.0, 1.0))
 
-    def controlled(self, solved: Solved) -> Backwards:
-        """The method, controller and tolerances of the backward solve."""
-        method = solved.method if self.method is None else find_method(self.method)
+    def attach(self, solved: Solved) -> list[Tensor]:
+        """The outputs, differentiable."""
+        how = self.backwards(solved.method, solved.controller, solved.tolerances)
+        return list(_Adjoint.apply(solved, how, *solved.inputs))
+
+    def backwards(self, method: Any, controller: Any, tolerances: tuple[Any, Any]) -> Backwards:
+        """The method, controller and tolerances of the backward solve, after those of the forward one."""
+        forward, method = method, method if self.method is None else find_method(self.method)
         if not hasattr(method, "weights"):
             raise ValueError(f"method {method.name!r} cannot solve backwards; wanted Adjoint(method='tsit5').")
+        if method.adaptive and self.step_size is not None:
+            raise ValueError(
+                f"Adjoint(step_size={self.step_size!r}) with the adaptive method {method.name!r}; wanted rtol, atol."
+            )
         if method.adaptive:
-            controller = CONTROLLERS["i"]
-            if isinstance(solved.controller, PID):
-                controller = replace(solved.controller, first_step=None, norm="rms")
+            adaptive = isinstance(controller, PID)
+            controller = replace(controller, first_step=None, norm="rms") if adaptive else CONTROLLERS["i"]
         else:
-            size = self.step_size or getattr(solved.controller, "step_size", None)
+            size = self.step_size or getattr(controller, "step_size", None)
             if size is None:
                 raise ValueError(
-                    f"gradient='adjoint' with the fixed method {method.name!r} under this controller; wanted "
-                    "Adjoint(step_size=...) or Adjoint(method='tsit5')."
+                    f"gradient='adjoint' would solve backwards by the fixed method {method.name!r} after a forward solve by "
+                    f"{forward.name!r} without a step size; wanted Adjoint(step_size=...) or Adjoint(method='tsit5')."
                 )
             controller = Fixed(size)
-        rtol, atol = solved.tolerances
+        rtol, atol = tolerances
         return Backwards(
             method,
             controller,
@@ -151,13 +160,13 @@ class Sweep:
         self.solved, self.how = solved, how
         self.outputs = outputs
         problem = solved.problem
-        self.problem, self.field, self.per_sample = problem, problem.field, problem.per_sample
-        self.captured = [x for x in solved.captured if x.requires_grad]
-        self.known = {id(x) for x in self.captured if x.is_leaf}
-        self.edges = {x.grad_fn for x in self.captured if x.grad_fn is not None}
-        self.totals = [torch.zeros_like(x) for x in self.captured]
+        self.problem, self.per_sample = problem, problem.per_sample
+        self.apart = Isolation(problem, solved.captured, linked=False)
+        self.totals = [torch.zeros_like(x) for x in self.apart.inputs]
         self.reached = self._reached()
-        self.cotangent = torch.where(self.reached[..., None] if self.per_sample else self.reached[:, None, None], cotangent, 0)
+        self.cotangent = torch.where(
+            self.reached[..., None] if self.per_sample else self.reached[:, None, None], cotangent, 0
+        )
         self.controller = how.controller
 
     def _reached(self) -> Tensor:
@@ -174,21 +183,21 @@ class Sweep:
         times = self.problem.t.detach()
         t_total = torch.zeros_like(times) if self.problem.t.requires_grad else None
         adjoint = torch.zeros_like(self.outputs[0])
-        for i in range(self.problem.outputs - 1, 0, -1):
-            adjoint = adjoint + self.cotangent[i]
+        with self.apart.on():
+            for i in range(self.problem.outputs - 1, 0, -1):
+                adjoint = adjoint + self.cotangent[i]
+                if t_total is not None:
+                    self.add_time(t_total, i, self.cotangent[i])
+                adjoint = self.back(i, adjoint)
             if t_total is not None:
-                self.add_time(t_total, i, self.cotangent[i])
-            adjoint = self.back(i, adjoint)
-        if t_total is not None:
-            self.add_time(t_total, 0, -adjoint)
-        by_id = {id(x): g for x, g in zip(self.captured, self.totals, strict=True)}
-        return [adjoint + self.cotangent[0], t_total, *(by_id.get(id(x)) for x in self.solved.captured)]
+                self.add_time(t_total, 0, -adjoint)
+        return [adjoint + self.cotangent[0], t_total, *self.apart.collect(self.totals)]
 
     def add_time(self, total: Tensor, i: int, weight: Tensor) -> None:
         """∂y(t_i)/∂t_i = f there. An output at the end moves with the end, one at the start does not move."""
         times = self.problem.t.detach()
         t, y = times[..., i], torch.where(self.outputs[i].isfinite(), self.outputs[i], 0)
-        slope = self.field(t.to(device=y.device, dtype=y.dtype.to_real()), y)
+        slope = self.problem.field(t.to(device=y.device, dtype=y.dtype.to_real()), y)
         products = (weight.conj() * slope).real.to(total.dtype)
         moves = products.nan_to_num(0.0).sum(-1) if self.per_sample else products.sum().to(total.device)
         if i == 0:
@@ -211,14 +220,13 @@ class Sweep:
         shared = () if self.per_sample else tuple(self.totals)
         state = (self.outputs[i], adjoint, *shared)
         layout = lay_out(state, self.per_sample)
-        field = Field(self.augmented, layout=layout, args=self.field.args, args_dims=self.field.args_dims)
+        field = replace(self.apart.field, f=self.augmented, dtype=None, layout=layout)
         direction = -self.problem.direction
         host = ends if self.per_sample else ends.tolist()
         backwards = Problem(field, layout.pack(state), ends, host, direction, self.per_sample)
         with torch.no_grad():
             record = self.march(backwards, layout)
         if self.per_sample:
-            self.gather(record, field)
             after = layout.unpack(record.y)[1]
             return torch.where((self.reached[i])[:, None], after, adjoint)
         _, adjoint, *self.totals = layout.unpack(record.y)
@@ -234,7 +242,12 @@ class Sweep:
         norm = Norm(layout, rtol, atol, self.per_sample, leaves=counted)
         plan = Plan(replay=self.per_sample)
         solved = self.solved
-        record, _ = march(problem, f0, plan, how.method, self.controller, norm, solved.engine, solved.max_steps)
+
+        def meet(chunk: Chunk) -> None:
+            self.gather(chunk, field)
+
+        engine, limit, noticing = solved.engine, solved.max_steps, meet if self.per_sample else None
+        record, _ = march(problem, f0, plan, how.method, self.controller, norm, engine, limit, meet=noticing)
         solved.backward[0] += record.calls
         status = torch.as_tensor(record.status)
         finite = problem.y0.isfinite().all(1) if self.per_sample else torch.tensor(True)
@@ -244,8 +257,7 @@ class Sweep:
                 f"the adjoint equation could not be solved back from t={problem.t[..., 0].max().item():.6g} ({name}); "
                 "gradient='replay' does not solve backwards."
             )
-        if isinstance(self.controller, PID):
-            self.controller = replace(self.controller, first_step=_positive(record.h))
+        self.controller = self.controller.resume(record.h)
         return record
 
     def spread(self, tolerance: Any, layout: Any) -> Any:
@@ -263,56 +275,46 @@ class Sweep:
         y, adjoint, *totals = state
         with torch.enable_grad():
             y = y.detach().requires_grad_()
-            slope = replace(self.field, args=args)(t, y)
-        wanted = [y, *(self.captured if totals else ())]
+            slope = replace(self.problem.field, args=args)(t, y)
+        wanted = [y, *(self.apart.inputs if totals else ())]
         if not slope.requires_grad:
             return slope, torch.zeros_like(y), *map(torch.zeros_like, totals)
-        check_leaves([slope], self.known | {id(y)}, self.edges)
+        check_leaves([slope], self.apart.known | {id(y)}, self.apart.edges)
         grads = torch.autograd.grad(slope, wanted, -adjoint, allow_unused=True)
         return slope.detach(), *(torch.zeros_like(x) if g is None else g for x, g in zip(wanted, grads, strict=True))
 
-    def gather(self, record: Record, field: Field) -> None:
+    def gather(self, chunk: Chunk, field: Field) -> None:
         """Add the parameters' share of accepted per-sample steps: one product a stage, weighted by row.
 
         The parameters' cotangents are a quadrature along (y, λ): Σ h bᵢ λᵢᵀ ∂f/∂θ over the stages i of each step.
         """
-        if not self.captured:
-            return
-        layout = field.layout
+        layout, method = field.layout, self.how.method
         assert layout is not None
-        for chunk in record.chunks:
-            own = field if chunk.rows is None else field.take(chunk.rows)
-            for step in chunk.steps:
-                visited: list[tuple[Tensor, Tensor]] = []
+        own = field if chunk.rows is None else field.take(chunk.rows)
+        for step in chunk.steps if self.apart.inputs else ():
+            visited: list[tuple[Tensor, Tensor]] = []
 
-                def noting(t: Tensor, z: Tensor, own: Field = own, visited: list = visited) -> Tensor:
-                    visited.append((t, z))
-                    return own(t, z)
+            def noting(t: Tensor, z: Tensor, visited: list = visited) -> Tensor:
+                visited.append((t, z))
+                return own(t, z)
 
-                with torch.no_grad():
-                    self.how.method.retake(noting, step.t, step.y, step.h, False)
-                for weight, (t, z) in zip(self.how.method.weights, visited, strict=True):
-                    if weight:
-                        y, adjoint = layout.unpack(z)
-                        self.add_product(t, y, adjoint * (-weight * step.h).to(y.dtype)[:, None], chunk.rows)
+            method.retake(noting, step.t, step.y, step.h, False)
+            self.solved.backward[0] += len(visited)
+            for weight, (t, z) in zip(method.weights, visited, strict=True):
+                if weight:
+                    y, adjoint = layout.unpack(z)
+                    self.add_product(t, y, adjoint * (-weight * step.h).to(y.dtype)[:, None], chunk.rows)
 
     def add_product(self, t: Tensor, y: Tensor, weighted: Tensor, rows: Tensor | None) -> None:
         """Add one vector–Jacobian product by the parameters."""
+        apart = self.apart
         with torch.enable_grad():
-            field = self.field if rows is None else self.field.take(rows)
-            slope = field(t, y.detach())
+            slope = (apart.field if rows is None else apart.field.take(rows))(t, y.detach())
+        self.solved.backward[0] += 1
         if not slope.requires_grad:
             return
-        self.solved.backward[0] += 1
-        check_leaves([slope], self.known, self.edges)
-        grads = torch.autograd.grad(slope, self.captured, weighted, allow_unused=True)
+        check_leaves([slope], apart.known, apart.edges)
+        grads = torch.autograd.grad(slope, apart.inputs, weighted, allow_unused=True)
         for total, g in zip(self.totals, grads, strict=True):
             if g is not None:
                 total.add_(g)
-
-
-def _positive(h: Any) -> Any:
-    """A size to begin with: that of clocks that took no step says nothing."""
-    if isinstance(h, Tensor):
-        return torch.where(h > 0, h, h.max().clamp(min=torch.finfo(h.dtype).tiny))
-    return h if h > 0 else None

@@ -85,7 +85,9 @@ class Ambient:
         now = [(module, module.training) for module, flag in self.training if module.training != flag]
         devices = [] if self.device_random is None else [self.device]
         with ExitStack() as stack:
-            stack.enter_context(torch.random.fork_rng(devices=devices, device_type=self.device.type if devices else "cuda"))
+            stack.enter_context(
+                torch.random.fork_rng(devices=devices, device_type=self.device.type if devices else "cuda")
+            )
             torch.set_rng_state(self.random)
             if self.device_random is not None:
                 torch.get_device_module(self.device).set_rng_state(self.device_random, self.device)
@@ -114,7 +116,8 @@ def surroundings(f: Any, device: torch.device) -> Ambient:
         modules=modules,
         training=tuple((m, m.training) for module in modules for m in module.modules()),
         autocast=tuple(
-            (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in sorted(kinds)
+            (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+            for kind in sorted(kinds)
             if torch.amp.is_autocast_available(kind)
         ),
         random=torch.get_rng_state(),

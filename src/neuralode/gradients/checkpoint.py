@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
+from neuralode.gradients.isolation import Isolation
 from neuralode.gradients.solved import check_leaves
+from neuralode.problem import Field
+from neuralode.record import Chunk
 
 
 class Checkpointed:
-    """A field whose graph holds (t, y) of each evaluation, and none of its activations."""
+    """The field of a chunk, whose graph holds (t, y) of each evaluation, and none of its activations."""
 
-    def __init__(self, field: Any, captured: list[Tensor], known: set[int], edges: set[Node]) -> None:
-        self.field, self.captured, self.known, self.edges = field, captured, known, edges
+    def __init__(self, field: Callable[[Chunk], Field], chunk: Chunk, apart: Isolation) -> None:
+        self.field, self.chunk, self.apart = field, chunk, apart
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         """Evaluate without a graph inside."""
-        return _Evaluation.apply(self, t, y, *self.captured)
+        return _Evaluation.apply(self, t, y, *self.apart.inputs)
 
 
 class _Evaluation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, field: Checkpointed, t: Tensor, y: Tensor, *captured: Tensor) -> Tensor:
-        ctx.field = field
+    def forward(ctx: Any, point: Checkpointed, t: Tensor, y: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.point = point
         ctx.save_for_backward(t, y)
-        return field.field(t, y)
+        return point.field(point.chunk)(t, y)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> Any:
-        field: Checkpointed = ctx.field
-        with torch.enable_grad():
+        point: Checkpointed = ctx.point
+        apart = point.apart
+        with torch.enable_grad(), apart.on():
             t, y = (x.detach().requires_grad_(x.requires_grad) for x in ctx.saved_tensors)
-            answer = field.field(t, y)
-        check_leaves([answer], field.known | {id(t), id(y)}, field.edges)
-        inputs = [x for x in (t, y, *field.captured) if x.requires_grad]
-        grads = (
-            iter(torch.autograd.grad(answer, inputs, cotangent, allow_unused=True))
-            if answer.requires_grad
-            else iter([None] * len(inputs))
-        )
-        return None, *(next(grads) if x.requires_grad else None for x in (t, y, *field.captured))
+            answer = point.field(point.chunk)(t, y)
+        if not answer.requires_grad:
+            return None, *(None for _ in (t, y, *apart.inputs))
+        check_leaves([answer], apart.known | {id(t), id(y)}, apart.edges)
+        inputs = (t, y, *apart.inputs)
+        wanted = [x for x in inputs if x.requires_grad]
+        grads = iter(torch.autograd.grad(answer, wanted, cotangent, allow_unused=True))
+        return None, *(next(grads) if x.requires_grad else None for x in inputs)

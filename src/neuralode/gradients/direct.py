@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,9 @@ class Direct:
     def plan(self, plan: Plan) -> Plan:
         """Keep the steps; their states are computed again."""
         return replace(plan, replay=True)
+
+    def check(self, method: Any, controller: Any, per_sample: bool) -> None:
+        """Any method, any controller."""
 
     def attach(self, solved: Solved) -> list[Tensor]:
         """The leaves of the solve, differentiable."""

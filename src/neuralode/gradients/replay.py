@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from neuralode.gradients.checkpoint import Checkpointed
+from neuralode.gradients.isolation import Isolation
 from neuralode.gradients.solved import Solved, check_leaves, end_marks, places, rerun, retake, start_marks
 from neuralode.outputs import save_state
-from neuralode.problem import Problem
+from neuralode.problem import Field, Problem
 from neuralode.record import Chunk, Plan, Taken
 from neuralode.status import GradientError
 
@@ -58,6 +58,9 @@ class Replay:
         """Keep the states before the steps."""
         return replace(plan, replay=True, every=self.every)
 
+    def check(self, method: Any, controller: Any, per_sample: bool) -> None:
+        """Any method, any controller."""
+
     def attach(self, solved: Solved) -> list[Tensor]:
         """The leaves of the solve, differentiable."""
         return list(_Replayed.apply(self, solved, *solved.inputs))
@@ -95,16 +98,19 @@ def check_unchanged(ctx: Any) -> None:
 
 def through_rerun(solved: Solved, cotangents: tuple[Tensor | None, ...]) -> list[Tensor | None]:
     """Cotangents of the inputs that can be differentiated again: the recorded steps are re-run with a graph."""
-    with solved.ambient.restored():
-        leaves = rerun(solved)
+    apart = Isolation(solved.problem, solved.captured, linked=True)
+    ends = [x.view_as(x) for x in (solved.problem.y0, solved.problem.t)]
+    problem = replace(solved.problem, field=apart.field, y0=ends[0], t=ends[1])
+    with solved.ambient.restored(), apart.on():
+        leaves = rerun(replace(solved, problem=problem))
     pairs = [(x, g) for x, g in zip(leaves, cotangents, strict=True) if g is not None and x.requires_grad]
-    wanted = [x for x in solved.inputs if x.requires_grad]
-    found = iter(
-        torch.autograd.grad([x for x, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True)
-        if pairs
-        else [None] * len(wanted)
-    )
-    return [next(found) if x.requires_grad else None for x in solved.inputs]
+    outputs, weights = [x for x, _ in pairs], [g for _, g in pairs]
+    inputs = [*ends, *apart.inputs]
+    wanted = [x for x in inputs if x.requires_grad]
+    check_leaves(outputs, apart.known, {*apart.edges, *(x.grad_fn for x in ends if x.grad_fn is not None)})
+    found = iter(torch.autograd.grad(outputs, wanted, weights, create_graph=True, allow_unused=True) if pairs else [])
+    grads = [next(found, None) if x.requires_grad else None for x in inputs]
+    return [*grads[:2], *apart.collect(grads[2:])]
 
 
 class Reverse:
@@ -114,55 +120,65 @@ class Reverse:
         self.solved, self.cotangents = solved, cotangents
         problem = solved.problem
         self.t = problem.t.detach().requires_grad_() if problem.t.requires_grad else None
-        self.captured = [x for x in solved.captured if x.requires_grad]
-        self.totals: list[Tensor | None] = [None] * len(self.captured)
+        self.apart = Isolation(problem, solved.captured, linked=False)
+        self.totals: list[Tensor | None] = [None] * len(self.apart.inputs)
         self.t_total = None if self.t is None else torch.zeros_like(self.t)
-        self.known = {id(x) for x in self.captured if x.is_leaf}
-        self.edges: set[Node] = {x.grad_fn for x in self.captured if x.grad_fn is not None}
         self.deviation: Tensor | None = None
         self.stagewise = gradient.memory == "stage"
+        self.slack = _slack(problem)
 
     def run(self) -> list[Tensor | None]:
         """Cotangents of y0, t and what f uses."""
         solved, plan = self.solved, self.solved.plan
-        adjoint = self.pull_saved(end_marks(solved), solved.record.y, torch.zeros_like(solved.record.y))
-        for chunk in reversed(solved.record.chunks):
-            own = adjoint if chunk.rows is None else adjoint[chunk.rows]
-            for first in reversed(range(0, len(chunk.steps), plan.every)):
-                own = self.back_over(chunk, chunk.steps[first : first + plan.every], own)
-            adjoint = own if chunk.rows is None else adjoint.index_copy(0, chunk.rows, own)
-        adjoint = self.pull_saved(start_marks(solved), solved.problem.y0.detach(), adjoint)
+        with self.apart.on():
+            adjoint = self.pull_saved(end_marks(solved), solved.record.y, torch.zeros_like(solved.record.y))
+            for chunk in reversed(solved.record.chunks):
+                own = adjoint if chunk.rows is None else adjoint[chunk.rows]
+                own = self.back_over(chunk, own)
+                adjoint = own if chunk.rows is None else adjoint.index_copy(0, chunk.rows, own)
+            adjoint = self.pull_saved(start_marks(solved), solved.problem.y0.detach(), adjoint)
         if plan.steps and self.cotangents[0] is not None:
             adjoint = adjoint + self.cotangents[0][0]
         self.check_deviation()
-        by_id = {id(x): g for x, g in zip(self.captured, self.totals, strict=True)}
-        return [adjoint, self.t_total, *(by_id.get(id(x)) for x in solved.captured)]
+        return [adjoint, self.t_total, *self.apart.collect(self.totals)]
 
-    def back_over(self, chunk: Chunk, steps: list[Taken], adjoint: Tensor) -> Tensor:
-        """Back over steps of which the first has its state; the others are recomputed."""
-        solved = self.solved
-        field = solved.problem.field
-        states = [steps[0].y]
-        with torch.no_grad():
-            own = field if chunk.rows is None else field.take(chunk.rows)
-            bare = replace(solved, plan=Plan())
-            for step in steps[:-1]:
-                states.append(retake(bare, own, chunk, step._replace(reads=None), states[-1], None)[0])
-        for step, y in zip(reversed(steps), reversed(states), strict=True):
-            adjoint = self.back(chunk, step, y, adjoint)
+    def back_over(self, chunk: Chunk, adjoint: Tensor) -> Tensor:
+        """Back over the steps of a chunk, in stretches that begin with a kept state."""
+        following, every = chunk.end, self.solved.plan.every
+        for first in reversed(range(0, len(chunk.steps), every)):
+            steps = chunk.steps[first : first + every]
+            states = self.states(chunk, steps)
+            for n in reversed(range(len(steps))):
+                adjoint = self.back(chunk, steps[n], states[n], following if n == len(steps) - 1 else None, adjoint)
+            following = steps[0].y
         return adjoint
 
-    def back(self, chunk: Chunk, step: Taken, y: Tensor, adjoint: Tensor) -> Tensor:
-        """The vector–Jacobian product of one step."""
-        solved = self.solved
-        field = solved.problem.field
+    def states(self, chunk: Chunk, steps: list[Taken]) -> list[Tensor]:
+        """The states before these steps, of which only the first is kept."""
+        states = [steps[0].y]
+        if len(steps) > 1:
+            field = self.field(chunk)
+            bare = replace(self.solved, plan=Plan())
+            with torch.no_grad():
+                for step in steps[:-1]:
+                    states.append(retake(bare, field, chunk, step._replace(reads=None), states[-1], None)[0])
+            self.count(len(steps) - 1, dense=False)
+        return states
+
+    def field(self, chunk: Chunk) -> Field:
+        """The field of the rows of a chunk."""
+        return self.apart.field if chunk.rows is None else self.apart.field.take(chunk.rows)
+
+    def back(self, chunk: Chunk, step: Taken, y: Tensor, following: Tensor | None, adjoint: Tensor) -> Tensor:
+        """The vector–Jacobian product of one step; ``following`` is the state that was recorded after it."""
+        solved, apart = self.solved, self.apart
         with torch.enable_grad():
             y = y.detach().requires_grad_()
-            field = field if chunk.rows is None else field.take(chunk.rows)
-            if self.stagewise:
-                field = Checkpointed(field, self.captured, self.known | {id(y)}, self.edges)
+            field = Checkpointed(self.field, chunk, apart) if self.stagewise else self.field(chunk)
             y1, out = retake(solved, field, chunk, step, y, self.t)
-        self.compare(step, y.detach(), y1.detach())
+        self.count(1 + self.stagewise, dense=step.reads is not None or solved.plan.dense)
+        if following is not None:
+            self.compare(y.detach(), y1.detach(), following)
         outputs, weights = [y1], [adjoint]
         for (leaf, where), x in zip(places(solved, chunk, step), out, strict=True):
             cotangent = self.cotangents[leaf]
@@ -170,8 +186,13 @@ class Reverse:
                 outputs.append(x)
                 weights.append(cotangent[where].to(x.dtype))
         if not self.stagewise:
-            check_leaves(outputs, self.known | {id(y), id(self.t)}, self.edges)
+            check_leaves(outputs, apart.known | {id(y), id(self.t)}, apart.edges)
         return self.add(outputs, weights, y)
+
+    def count(self, times: int, dense: bool) -> None:
+        """Note evaluations of whole steps."""
+        method = self.solved.method
+        self.solved.backward[0] += times * (method.stages if dense else len(method.weights))
 
     def pull_saved(self, marks: Tensor, y: Tensor, adjoint: Tensor) -> Tensor:
         """Add the cotangents of outputs that are the state y itself."""
@@ -190,12 +211,14 @@ class Reverse:
             states = y[rows] if rows is not None else y.expand(len(place[0]), *y.shape)
             own = times[place] if rows is None else times[rows, place[0]]
             kept, _ = save_state(problem, solved.plan, own, states, rows)
-        pairs = [(x, g[place]) for x, g in zip(kept, self.cotangents, strict=False) if g is not None and x.requires_grad]
+        pairs = [
+            (x, g[place]) for x, g in zip(kept, self.cotangents, strict=False) if g is not None and x.requires_grad
+        ]
         return adjoint + self.add([x for x, _ in pairs], [g for _, g in pairs], y)
 
     def add(self, outputs: list[Tensor], weights: list[Tensor], y: Tensor) -> Tensor:
         """Take a product, add what it gives the inputs to the totals, and return what it gives y."""
-        inputs = [y, *([] if self.t is None else [self.t]), *self.captured]
+        inputs = [y, *([] if self.t is None else [self.t]), *self.apart.inputs]
         grads = torch.autograd.grad(outputs, inputs, weights, allow_unused=True)
         rest = grads[1:]
         if self.t is not None:
@@ -208,13 +231,13 @@ class Reverse:
         ]
         return torch.zeros_like(y) if grads[0] is None else grads[0]
 
-    def compare(self, step: Taken, y: Tensor, y1: Tensor) -> None:
+    def compare(self, y: Tensor, y1: Tensor, recorded: Tensor) -> None:
         """Note on the device how far a step taken again is from the recorded one, against what may be rounding."""
-        if step.y1 is None or not y1.numel():
+        if not y1.numel():
             return
-        move, size = torch.dist(step.y1, y, torch.inf), torch.linalg.vector_norm(step.y1, torch.inf)
-        slack = _slack(self.solved.problem) * move + 100 * torch.finfo(y.dtype).eps * size
-        excess = torch.dist(step.y1, y1, torch.inf) - slack
+        move, size = torch.dist(recorded, y, torch.inf), torch.linalg.vector_norm(recorded, torch.inf)
+        slack = self.solved.plan.every * (self.slack * move + 100 * torch.finfo(y.dtype).eps * size)
+        excess = torch.dist(recorded, y1, torch.inf) - slack
         self.deviation = excess if self.deviation is None else torch.maximum(self.deviation, excess)
 
     def check_deviation(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -135,14 +135,18 @@ class ExplicitRungeKutta:
         return scaled(y, h, combine(table.b, stages)), stages
 
 
-def combine(weights: Sequence[float], stages: Sequence[Tensor]) -> Tensor:
+def combine(weights: tuple[float, ...], stages: Sequence[Tensor]) -> Tensor:
     """Σ wᵢ kᵢ over the weights that are not zero."""
-    total = None
-    for weight, stage in zip(weights, stages, strict=False):
-        if weight:
-            total = stage * weight if total is None else total.add_(stage, alpha=weight)
-    assert total is not None, "a tableau row without weights"
+    (first, weight), *rest = _nonzero(weights)
+    total = stages[first] * weight
+    for i, weight in rest:
+        total.add_(stages[i], alpha=weight)
     return total
+
+
+@cache
+def _nonzero(weights: tuple[float, ...]) -> tuple[tuple[int, float], ...]:
+    return tuple((i, weight) for i, weight in enumerate(weights) if weight)
 
 
 def column_times(h: Number, rows: Tensor) -> Tensor:

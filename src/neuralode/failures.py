@@ -1,0 +1,50 @@
+"""The sentence that says why a solve did not arrive, and what usually helps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from neuralode.problem import Problem
+from neuralode.record import Record
+from neuralode.solution import Solution
+from neuralode.status import SolveError, Status
+
+ADVICE = {
+    Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. If |y| moves slowly while the steps are small, the "
+    "problem is stiff: an implicit method (such as Radau) takes it in few steps, an explicit one cannot.",
+    Status.STEP_UNDERFLOW: "f may be singular or jump there, or its solution blow up; or the tolerance is finer than the "
+    "dtype of the state resolves (use float64). A stiff problem wants an implicit method (such as Radau).",
+    Status.NONFINITE: "f, or the state, became infinite or NaN there: check f and y0, shorten the span, or take smaller "
+    "steps (max_step, or step_size).",
+}
+SHOWN = 8  # rows named before the rest are counted
+
+
+def complain(solution: Solution, problem: Problem, record: Record, max_steps: int) -> SolveError:
+    """What to raise for a solve that failed."""
+    failed = (solution.status >= Status.MAX_STEPS).nonzero()[:, 0].tolist()
+    first = failed[0]
+    status = Status(int(solution.status[first]))
+    t, h = (_own(x, first) for x in (record.t, record.h))
+    who = ""
+    if problem.layout.has_rows:
+        more = f" and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
+        who = f" rows {failed[:SHOWN]}{more} of {problem.layout.rows},"
+        who += "" if problem.per_sample else " which share one step,"
+    what = {
+        Status.MAX_STEPS: f"max_steps={max_steps} attempts were not enough",
+        Status.STEP_UNDERFLOW: "the step size fell below what t resolves",
+        Status.NONFINITE: "a state that is not finite",
+    }[status]
+    return SolveError(
+        f"solve failed with {status.name.lower()}:{who} at t={t:.10g} of {_own(problem.end, first):.10g}, step {h:.3g}: "
+        f"{what}. {ADVICE[status]} The part that was reached is in the .solution of this error; on_failure='return' "
+        "returns it.",
+        solution,
+    )
+
+
+def _own(value: Any, row: int) -> float:
+    return float(value[row]) if isinstance(value, torch.Tensor) and value.dim() else float(value)
