@@ -14,6 +14,9 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
+# Threads that wait without spinning: where other programs share the cores, spinning makes training many times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: demo test check format bench clean
 .DELETE_ON_ERROR:
 

@@ -110,7 +110,7 @@ def test_a_model_without_an_ode_has_no_solver_in_its_config(tmp_path):
     assert run.config["solver"] is None
     assert not task.takes_tolerances(run)
     assert not (run.plots / "evaluations.png").exists()
-    with pytest.raises(ValueError, match="one with 0|has 0"):
+    with pytest.raises(ValueError, match="this one has 0"):
         task.evaluate(run)
 
 

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from neuralode.cli.screen import console
@@ -21,6 +22,11 @@ def progress(epochs: int) -> tuple[list[Callback], Tell | None]:
     if console.is_terminal:
         return [RichProgressBar(leave=False)], None
     return [], lambda row: console.print(_line(row, epochs))
+
+
+def is_global_zero() -> bool:
+    """Whether this process, of those that train together, is the one that writes and speaks."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _line(row: Mapping[str, float], epochs: int) -> str:

@@ -48,7 +48,7 @@ def digits(
 ) -> None:
     """Classify scikit-learn's 1,797 handwritten digits, by default with the ODE-Net of Chen et al. 2018."""
     # Here, not above: Lightning takes seconds to load, which --help should not.
-    from neuralode.cli.progress import progress
+    from neuralode.cli.progress import is_global_zero, progress
     from neuralode.train import digits as task
     from neuralode.train.run import Run
 
@@ -76,6 +76,8 @@ def digits(
 
     callbacks, tell = progress(wanted.epochs)
     run = task.train(wanted, folder, resume=resume is not None, callbacks=callbacks, tell=tell)
+    if not is_global_zero():
+        return  # one process of several speaks for all
     show_summary(run)
     if run.summary["interrupted"]:
         console.print(f"Stopped by Ctrl-C; go on with: neuralode train digits --resume {folder}")

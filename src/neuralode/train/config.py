@@ -39,7 +39,7 @@ class Digits:
     step_size: float | None = None
     engine: str = "eager"
     seed: int = 0
-    epochs: int = 25
+    epochs: int = 20
     batch_size: int = 64
     learning_rate: float = 5e-3
     patience: int = 10

@@ -81,11 +81,14 @@ def train(
     )
     if trainer.is_global_zero and not resume:
         Run.create(folder, _config(wanted, model))
+    last = run.checkpoints / "last.ckpt"
+    if resume and not last.exists():
+        raise FileNotFoundError(f"{folder} has no checkpoint to go on from: not one epoch of it was finished.")
     task = Classifier(model, classes=CLASSES, learning_rate=wanted.learning_rate)
     data = DigitsData(digits(wanted.seed), wanted.batch_size)
 
     started = time.perf_counter()
-    interrupted = fit_until_interrupted(trainer, task, data, run.checkpoints / "last.ckpt" if resume else None)
+    interrupted = fit_until_interrupted(trainer, task, data, last if resume else None)
     took = {"epochs": len(run.metrics), "seconds": round(time.perf_counter() - started, 2), "interrupted": interrupted}
 
     if best.best_model_path:
