@@ -6,6 +6,7 @@ equal, and "error" is the distance to a float64 solve at 1e-12, relative to its 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -81,7 +82,10 @@ def reference(size: Size) -> tuple[Tensor, Tensor]:
 
 def run(device: torch.device, samples: int) -> tuple[list[Result], list[Table]]:
     """Measure every size; returns the results and the tables that show them."""
-    results = [result for size in SIZES for result in measure(size, device, samples)]
+    results = []
+    for size in SIZES:
+        print(f"W1: {size}", file=sys.stderr, flush=True)
+        results += measure(size, device, samples)
     return results, [table(results, "forward"), table(results, "forward + gradient"), targets(results)]
 
 

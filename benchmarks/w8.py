@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,7 +35,10 @@ def bare(f: SmallField, y0: Tensor, t: Tensor, calls: int) -> None:
 
 def run(device: torch.device, samples: int) -> tuple[list[Result], list[Table]]:
     """Measure every size; returns the results and the table that shows them."""
-    results = [result for size in SIZES for result in measure(size, device, samples)]
+    results = []
+    for size in SIZES:
+        print(f"W8: {size}", file=sys.stderr, flush=True)
+        results += measure(size, device, samples)
     rows = [[str(r.size), r.solver, str(r.calls), str(r.solve), str(r.bare), f"{r.tax:.2f}"] for r in results]
     columns = ["batch, dim, width", "solver", "calls", "solve, ms (range)", "bare calls, ms (range)", "tax"]
     note = "Wanted: at most 1.2 at (128, 64, 256)."
