@@ -17,6 +17,13 @@ def run(*words: object):
     return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "160", "NO_COLOR": "1"})
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _a_light_reference():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("neuralode.train.sweep.ERROR_IMAGES", 4)
+        yield
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "run"
