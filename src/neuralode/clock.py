@@ -59,12 +59,12 @@ def some(flag: Flag) -> bool:
 
 def stage_times(t: Number, h: Number, nodes: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> tuple:
     """``t + c h`` for every node c: computed in float64, given to f in ``dtype``."""
-    c = _column(nodes, device)
     if isinstance(h, Tensor) or isinstance(t, Tensor):
-        times = t + h * (c[:, None] if max(_dim(t), _dim(h)) else c)
-    else:
-        times = (c * h).add_(t)
-    return times.to(dtype).unbind()
+        c = _column(nodes, device)
+        return (t + h * (c[:, None] if max(_dim(t), _dim(h)) else c)).to(dtype).unbind()
+    if device.type == "cpu":
+        return torch.tensor([t + c * h for c in nodes], dtype=dtype).unbind()
+    return (_column(nodes, device) * h).add_(t).to(dtype).unbind()  # nothing is copied, so nothing waits
 
 
 def _dim(a: Number) -> int:

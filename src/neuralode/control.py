@@ -140,9 +140,7 @@ class PID:
         accept = sound & (ratio <= 1)
         if self.min_step is not None:
             accept = accept | (sound & (h <= self.min_step))
-        ratio = maximum(
-            where(sound, ratio, 1.0 if not isinstance(ratio, Tensor) else torch.ones_like(ratio)), RATIO_MIN
-        )
+        ratio = maximum(where(sound, ratio, math.inf), RATIO_MIN)
 
         p, i, d = self.proportional, self.integral, self.derivative
         factor = self.safety * ratio ** (-(p + i + d) / order)
@@ -150,11 +148,8 @@ class PID:
             factor = factor * history.last ** ((p + 2 * d) / order)
         if d:
             factor = factor * history.before ** (-d / order)
-        factor = maximum(minimum(factor, FACTOR_MAX), FACTOR_MIN)
-        factor = where(
-            accept & history.may_grow, factor, minimum(factor, where(accept, ratio * 0 + 1, ratio * 0 + SAFETY))
-        )
-        factor = where(sound, factor, factor * 0 + FACTOR_MIN)
+        most = where(accept, where(history.may_grow, FACTOR_MAX, 1.0), SAFETY)
+        factor = maximum(minimum(factor, most), FACTOR_MIN)
 
         following = self.bound(h * factor)
         following = where(accept & clipped, maximum(following, wanted), following)

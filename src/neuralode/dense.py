@@ -14,7 +14,7 @@ from neuralode.layout import Layout
 from neuralode.record import Chunk, Reads
 
 
-def horner(coefficients: Shaped[Tensor, "degree+1 *shape"], theta: Tensor) -> Tensor:
+def horner(coefficients: Shaped[Tensor, degree + 1 * shape], theta: Tensor) -> Tensor:
     """Σ C[j] θ^j, with θ shaped to broadcast against C[0]."""
     *lower, total = coefficients.unbind()
     for coefficient in reversed(lower):
@@ -22,12 +22,25 @@ def horner(coefficients: Shaped[Tensor, "degree+1 *shape"], theta: Tensor) -> Te
     return total
 
 
-def read_step(coefficients: Tensor, reads: Reads, t: Any, h: Any, times: Tensor) -> Tensor:
+def _horner_at(coefficients: Tensor, theta: float) -> Tensor:
+    *lower, total = coefficients.unbind()
+    for coefficient in reversed(lower):
+        total = torch.add(coefficient, total, alpha=theta)
+    return total
+
+
+def read_step(coefficients: Tensor, reads: Reads, t: Any, h: Any, times: Any) -> Tensor:
     """The states at the output times that fall on one step.
 
-    ``times`` are all output times, [outputs] or [rows, outputs] for the rows of this step. Returns [reads, rows,
-    features] on a shared clock, [reads, features] where each read is of one row.
+    ``times`` are all output times: [outputs] (on the host, a list), or [rows, outputs] for the rows of this step.
+    Returns [reads, rows, features] on a shared clock, [reads, features] where each read is of one row.
     """
+    if isinstance(times, list):
+        thetas = [(time - t) / h for time in times[reads.outputs]]
+        if len(thetas) == 1:
+            return _horner_at(coefficients, thetas[0])[None]
+        theta = torch.tensor(thetas, dtype=coefficients.dtype, device=coefficients.device)
+        return horner(coefficients[:, None], theta[:, None, None])
     if reads.rows is None:
         theta = ((times[reads.outputs] - t) / h).to(coefficients.dtype)
         return horner(coefficients[:, None], theta[:, None, None])
@@ -59,6 +72,11 @@ def find_reads(chunk: Chunk, times: Tensor, direction: float, reached: Tensor) -
     return chunk._replace(steps=steps)
 
 
+def _inside(theta: Tensor) -> Tensor:
+    """NaN beyond the last piece: a solve that failed says nothing of what follows."""
+    return torch.where(theta > 1 + 1e-6, torch.nan, theta)
+
+
 @dataclass(frozen=True)
 class DenseOutput:
     """The pieces of a solution, to be evaluated anywhere.
@@ -69,8 +87,8 @@ class DenseOutput:
 
     layout: Layout
     coefficients: Tensor
-    t: Float64[Tensor, "pieces"]
-    h: Float64[Tensor, "pieces"]
+    t: Float64[Tensor, pieces]
+    h: Float64[Tensor, pieces]
     direction: float
     row: Tensor | None = None
 
@@ -81,7 +99,7 @@ class DenseOutput:
     def _shared(self, times: Tensor) -> Tensor:
         start = self.t.detach() * self.direction
         place = (torch.searchsorted(start, times.detach() * self.direction, right=True) - 1).clamp(min=0)
-        theta = ((times - self.t[place]) / self.h[place]).to(self.coefficients.device)
+        theta = _inside((times - self.t[place]) / self.h[place]).to(self.coefficients.device)
         place = place.to(self.coefficients.device)
         chosen = self.coefficients[place].movedim(1, 0)
         return horner(chosen, theta.to(chosen.dtype)[:, None, None])
@@ -101,7 +119,7 @@ class DenseOutput:
         within = torch.searchsorted(table, (own.detach() * self.direction).contiguous(), right=True) - 1
         within = torch.minimum(within.clamp(min=0), (counts - 1).clamp(min=0)[:, None])
         place = order[(offset[:, None] + within).T]  # [queries, rows]
-        theta = (own.T - self.t[place]) / self.h[place]
+        theta = _inside((own.T - self.t[place]) / self.h[place])
         chosen = self.coefficients[place].movedim(2, 0)
         return horner(chosen, theta.to(chosen.dtype)[..., None])
 

@@ -121,7 +121,10 @@ class Layout:
 
 def lay_out(tree: Any, per_sample: bool) -> Layout:
     """Find the layout of a state; refuses what cannot be a state."""
-    named, spec = tree_flatten_with_path(tree)
+    if isinstance(tree, Tensor):
+        named, spec = [((), tree)], tree_flatten(tree)[1]
+    else:
+        named, spec = tree_flatten_with_path(tree)
     if not named:
         raise ValueError("y0 holds no tensor.")
     tensors = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +40,7 @@ def march(
     course, state, record = begin(problem, f0, plan, method, controller, norm, max_steps)
     outputs = Outputs(problem, plan)
     if not plan.steps:
-        outputs.at(_at_start(problem), problem.y0.detach())
+        outputs.start(problem.y0.detach())
     may_drop: bool | None = None
 
     while clock.some(state.status == Status.RUNNING):
@@ -49,7 +50,7 @@ def march(
         if not attempts:
             record.calls -= method.evaluations_per_step - (method.stages - 1)  # the first stage was f0
         if problem.per_sample and plan.inside:
-            chunk = find_reads(chunk, outputs.times, problem.direction, state.t)
+            chunk = find_reads(chunk, problem.times, problem.direction, state.t)
         outputs.read(chunk)
         if meet is not None:
             meet(chunk)
@@ -71,7 +72,7 @@ def march(
     _overflow(record)
     _warn_of_resolution(problem, record)
     if not plan.steps:
-        outputs.at(_at_end(problem, record.status), record.y)
+        outputs.end(record.y, record.status == Status.SUCCESS)
     return record, outputs
 
 
@@ -81,26 +82,21 @@ def begin(
     """Where the march starts: the first step size, and the rows that cannot start at all."""
     t0, t1 = problem.start, problem.end
     zero = torch.zeros_like(t0, dtype=torch.int64) if isinstance(t0, Tensor) else 0
-    finite = problem.y0.isfinite().all(1) & f0.isfinite().all(1)
-    record = Record(
-        y=problem.y0.detach(),
-        t=t0,
-        status=where(zero == 0, Status.RUNNING, Status.RUNNING),
-        accepted=zero,
-        attempts=zero,
-    )
     y0 = problem.y0.detach()
     if problem.per_sample:
+        finite = y0.isfinite().all(1) & f0.isfinite().all(1)
         status = torch.where(finite, Status.RUNNING, Status.NONFINITE)
         if not bool(finite.all()) and bool(finite.any()):
             # what is masked is computed all the same: let it be with the numbers of a healthy row
             stand_in = int(finite.nonzero()[0])
             y0 = torch.where(finite[:, None], y0, y0[stand_in])
             f0 = torch.where(finite[:, None], f0, f0[stand_in])
-        record.y = y0
     else:
-        status = Status.RUNNING if bool(finite.all()) else Status.NONFINITE
-    marks, first = _marks(problem) if plan.inside else ([], 0)
+        status = Status.RUNNING if _finite(y0) and _finite(f0) else Status.NONFINITE
+    record = Record(y=y0, t=t0, status=status, accepted=zero, attempts=zero)
+    marks, first = [], 0
+    if plan.inside and not problem.per_sample:
+        marks, first = [t * problem.direction for t in problem.times[problem.inner]], problem.inner.start
     course = Course(problem.field, method, controller, norm, plan, t1, problem.direction, max_steps, marks, first)
     h, calls = clock.maximum(abs(t1 - t0), 0.0), 0
     if controller.adaptive and problem.layout.rows and clock.some((status == Status.RUNNING) & (t0 != t1)):
@@ -179,11 +175,15 @@ def settle(record: Record, course: Course, state: State) -> None:
 
 def _overflow(record: Record) -> None:
     """A sum of finite stages can still overflow: that is no success."""
-    finite = record.y.isfinite().all(1)
     if isinstance(record.status, Tensor):
+        finite = record.y.isfinite().all(1)
         record.status = torch.where(finite | (record.status != Status.SUCCESS), record.status, Status.NONFINITE)
-    elif record.status == Status.SUCCESS and not bool(finite.all()):
+    elif record.status == Status.SUCCESS and not _finite(record.y):
         record.status = Status.NONFINITE
+
+
+def _finite(y: Tensor) -> bool:
+    return not y.numel() or math.isfinite(torch.linalg.vector_norm(y, torch.inf))
 
 
 def _warn_of_resolution(problem: Problem, record: Record) -> None:
@@ -199,31 +199,6 @@ def _warn_of_resolution(problem: Problem, record: Record) -> None:
             "or use a float64 state.",
             stacklevel=4,
         )
-
-
-def _marks(problem: Problem) -> tuple[list[float], int]:
-    """The output times strictly inside a shared clock's span, in the direction of integration."""
-    if isinstance(problem.times, Tensor):
-        return [], 0
-    start, end = problem.times[0], problem.times[-1]
-    first = next((i for i, t in enumerate(problem.times) if t != start), len(problem.times))
-    return [t * problem.direction for t in problem.times[first:] if t != end], first
-
-
-def _at_start(problem: Problem) -> Tensor:
-    times = problem.t.detach()
-    mask = times == times[..., :1]
-    mask[..., 0] = True
-    return mask.to(problem.y0.device)
-
-
-def _at_end(problem: Problem, status: Any) -> Tensor:
-    """The outputs at the end of rows that arrived."""
-    times = problem.t.detach()
-    mask = (times == times[..., -1:]) & (times != times[..., :1])
-    if isinstance(status, Tensor):
-        return mask & (status == Status.SUCCESS)[:, None]
-    return mask & (status == Status.SUCCESS)
 
 
 def _latest(attempts: Any) -> int:

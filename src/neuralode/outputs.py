@@ -49,42 +49,54 @@ class Outputs:
 
     def __init__(self, problem: Problem, plan: Plan) -> None:
         self.problem, self.plan = problem, plan
-        self.times = problem.t.detach().to(problem.y0.device)
         self.buffers: list[Tensor] | None = None
         self.spec: TreeSpec | None = None
 
-    def at(self, mask: Tensor, y: Tensor) -> None:
-        """Write one packed state at the outputs that ``mask`` ([outputs], or [rows, outputs]) marks."""
-        if self.problem.per_sample:
-            rows, outputs = mask.nonzero().unbind(1)
-            self._write((outputs, rows), self.times[rows, outputs], y[rows], rows)
-        else:
-            outputs = mask.nonzero()[:, 0]
-            self._write((outputs,), self.times[outputs], y.expand(len(outputs), *y.shape), None)
+    def start(self, y: Tensor) -> None:
+        """Write the outputs that are y0 itself."""
+        problem = self.problem
+        self._at(problem.at_start() if problem.per_sample else slice(0, problem.inner.start), y)
+
+    def end(self, y: Tensor, arrived: Any) -> None:
+        """Write the outputs that are the final state of clocks that arrived."""
+        problem = self.problem
+        if problem.per_sample:
+            self._at(problem.at_end() & arrived[:, None], y)
+        elif arrived:
+            self._at(slice(problem.inner.stop, problem.outputs), y)
 
     def read(self, chunk: Chunk) -> None:
         """Write what falls on the steps of a chunk."""
-        times = self.times if chunk.rows is None else self.times[chunk.rows]
+        times = self.problem.times if chunk.rows is None else self.problem.times[chunk.rows]
         for step in chunk.steps:
-            if step.reads is None:
-                continue
-            y = read_step(step.coefficients, step.reads, step.t, step.h, times)
-            outputs, rows = global_place(chunk, step.reads)
-            if rows is None:
-                self._write((outputs,), times[outputs], y, None)
-            else:
-                self._write((outputs, rows), times[step.reads.rows, outputs], y, rows)
+            if step.reads is not None:
+                y = read_step(step.coefficients, step.reads, step.t, step.h, times)
+                self._write(*global_place(chunk, step.reads), y)
 
-    def _write(self, place: tuple, t: Tensor, y: Tensor, rows: Tensor | None) -> None:
-        if not len(t) and (rows is None or self.buffers is not None):
+    def _at(self, outputs: Any, y: Tensor) -> None:
+        if isinstance(outputs, slice):
+            count = outputs.stop - outputs.start
+            self._write(outputs, None, y.expand(count, *y.shape))
+        else:
+            rows, outputs = outputs.nonzero().unbind(1)
+            self._write(outputs, rows, y[rows])
+
+    def _write(self, outputs: Any, rows: Tensor | None, y: Tensor) -> None:
+        if not len(y) and (rows is None or self.buffers is not None):
             return
-        kept, spec = save_state(self.problem, self.plan, t, y, rows)
+        if self.plan.save is None:
+            kept = [y]
+        else:
+            kept, self.spec = save_state(self.problem, self.plan, self._times(outputs, rows), y, rows)
         if self.buffers is None:
-            lead = (self.problem.outputs, self.problem.layout.rows) if rows is not None else (self.problem.outputs,)
+            lead = (self.problem.outputs,) if rows is None else (self.problem.outputs, self.problem.layout.rows)
             self.buffers = [_blank(x, (*lead, *x.shape[1:])) for x in kept]
-            self.spec = spec
         for buffer, x in zip(self.buffers, kept, strict=True):
-            buffer[place] = x
+            buffer[outputs if rows is None else (outputs, rows)] = x
+
+    def _times(self, outputs: Any, rows: Tensor | None) -> Tensor:
+        times = self.problem.t.detach().to(self.problem.y0.device)
+        return times[outputs] if rows is None else times[rows, outputs]
 
 
 def global_place(chunk: Chunk, reads: Reads) -> tuple[slice | Tensor, Tensor | None]:

@@ -140,7 +140,7 @@ class Problem:
 
     field: Field
     y0: Shaped[Tensor, "rows features"]
-    t: Float64[Tensor, "outputs"] | Float64[Tensor, "rows outputs"]
+    t: Float64[Tensor, outputs] | Float64[Tensor, "rows outputs"]
     times: list[float] | Tensor
     direction: float
     per_sample: bool
@@ -166,12 +166,33 @@ class Problem:
         """How many output times."""
         return self.t.shape[-1]
 
+    @cached_property
+    def inner(self) -> slice:
+        """On a shared clock: the outputs strictly between the ends, which lie between those at either end."""
+        assert isinstance(self.times, list)
+        start, end = self.times[0], self.times[-1]
+        if start == end:
+            return slice(len(self.times), len(self.times))
+        return slice(self.times.count(start), len(self.times) - self.times.count(end))
+
     @property
     def has_inner_outputs(self) -> bool:
         """Whether some output time lies strictly between its ends."""
         if isinstance(self.times, Tensor):
             return bool(((self.times != self.times[:, :1]) & (self.times != self.times[:, -1:])).any())
-        return any(t not in (self.times[0], self.times[-1]) for t in self.times)
+        return self.inner.start < self.inner.stop
+
+    def at_start(self) -> Tensor:
+        """Which outputs are y0 itself, of the shape of ``t``."""
+        times = self.t.detach()
+        mask = times == times[..., :1]
+        mask[..., 0] = True
+        return mask.to(self.y0.device)
+
+    def at_end(self) -> Tensor:
+        """Which outputs are the final state, of the shape of ``t``."""
+        times = self.t.detach()
+        return ((times == times[..., -1:]) & (times != times[..., :1])).to(self.y0.device)
 
 
 def pose(f: Any, y0: Any, t: Any, args: Any, args_dims: Any, per_sample: bool) -> Problem:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten
+from torch.utils._pytree import TreeSpec
 
 from neuralode.dense import DenseOutput
 from neuralode.gradients.solved import clocks
@@ -84,13 +84,10 @@ def wrap(
 
 
 def _stats(problem: Problem, method: Any, record: Record, backward: list[int]) -> Stats:
-    attempts, accepted = (
-        torch.as_tensor(x, device=problem.layout.device).expand(problem.layout.rows)
-        for x in (record.attempts, record.accepted)
-    )
-    each, first = method.evaluations_per_step, method.stages - 1
+    attempts, accepted = record.attempts, record.accepted
+    each, first = method.evaluations_per_step, method.stages - 1  # the first stage of the first attempt was f(t0, y0)
     evaluations = record.started + attempts * each - (each - first) * (attempts > 0)
-    return Stats(evaluations, accepted, attempts - accepted, record.calls, backward)
+    return Stats(record.calls, problem.layout.rows, (evaluations, accepted, attempts - accepted), backward)
 
 
 def _saved_after(problem: Problem, plan: Plan, save: Callable[..., Any], ys: Tensor) -> Any:

@@ -28,11 +28,25 @@ class Stats:
         Calls of f, each of a whole batch, those that checked f included.
     """
 
-    evaluations: Tensor
-    accepted: Tensor
-    rejected: Tensor
     calls: int
+    _rows: int = field(repr=False)
+    _clocks: tuple[Any, Any, Any] = field(repr=False)  # evaluations, accepted, rejected: one for all, or one a row
     _backward: list[int] = field(default_factory=lambda: [0], repr=False)
+
+    @property
+    def evaluations(self) -> Tensor:
+        """Evaluations of f that each row took part in."""
+        return torch.as_tensor(self._clocks[0]).expand(self._rows)
+
+    @property
+    def accepted(self) -> Tensor:
+        """Steps kept, by row."""
+        return torch.as_tensor(self._clocks[1]).expand(self._rows)
+
+    @property
+    def rejected(self) -> Tensor:
+        """Attempts not kept, by row."""
+        return torch.as_tensor(self._clocks[2]).expand(self._rows)
 
     @property
     def backward_evaluations(self) -> int:
@@ -172,8 +186,9 @@ def _join(first: Solution, second: Solution) -> Solution:
         ys=spec.unflatten([torch.cat((x, y[1:])) for x, y in zip(a, b, strict=True)]),
         status=second.status,
         stats=Stats(
-            *(sum(getattr(s, name) for s in costs) for name in ("evaluations", "accepted", "rejected")),
-            calls=costs[0].calls + costs[1].calls,
+            costs[0].calls + costs[1].calls,
+            costs[0]._rows,
+            tuple(x + y for x, y in zip(costs[0]._clocks, costs[1]._clocks, strict=True)),
         ),
         dense=None if first.dense is None or second.dense is None else first.dense.then(second.dense),
         _continue=second._continue,

@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import torch
 
+from neuralode.clock import some
 from neuralode.control import Given, find_controller
 from neuralode.door import check_choices, check_rows, look
 from neuralode.engines import find_engine
+from neuralode.failures import complain
 from neuralode.gradients import find_gradient
 from neuralode.gradients.ambient import surroundings
 from neuralode.gradients.solved import Solved
@@ -22,8 +24,8 @@ from neuralode.problem import check_tolerances, pose
 from neuralode.progress import bar
 from neuralode.reading import read, wrap
 from neuralode.record import Plan, number_places
-from neuralode.failures import complain
 from neuralode.solution import Solution
+from neuralode.status import Status
 
 
 def solve(
@@ -144,11 +146,12 @@ def solve(
     backward = [0]
     if differentiable:
         solved = Solved(
-            problem, plan, method, controller, engine, tolerances, max_steps, record, tuple(leaves), captured, ambient, backward
+            problem, plan, method, controller, engine, tolerances, max_steps,
+            record, tuple(leaves), captured, ambient, backward,
         )  # fmt: skip
         leaves = gradient.attach(solved)
     solution = wrap(problem, plan, method, record, leaves, outputs.spec, function, backward)
-    if not solution.success:
+    if some(record.status >= Status.MAX_STEPS):
         if on_failure == "raise":
             raise complain(solution, problem, record, max_steps)
         return solution

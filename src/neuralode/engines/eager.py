@@ -53,7 +53,8 @@ def attempt(course: Course, state: State) -> tuple[State, Taken | None, Tensor |
     aim = controller.aim(state.t, state.h, course.end, course.direction, state.history)
     status = state.status
     if controller.adaptive:
-        lost = (status == Status.RUNNING) & negate(aim.clipped) & (abs(aim.h) < UNDERFLOW * abs(state.t))
+        least = state.stumbled & (state.h <= (controller.min_step or 0.0))  # nothing smaller may be tried
+        lost = (status == Status.RUNNING) & (least | negate(aim.clipped) & (abs(aim.h) < UNDERFLOW * abs(state.t)))
         status = where(lost, where(state.stumbled, Status.NONFINITE, Status.STEP_UNDERFLOW), status)
     status = where((status == Status.RUNNING) & (state.attempts >= course.max_steps), Status.MAX_STEPS, status)
     running = status == Status.RUNNING
@@ -61,7 +62,7 @@ def attempt(course: Course, state: State) -> tuple[State, Taken | None, Tensor |
         return state._replace(status=status), None, None
 
     h = where(running, aim.h, aim.h * 0)
-    step = method.step(course.field, state.t, state.y, h, state.carry)
+    step = method.step(course.field.evaluate, state.t, state.y, h, state.carry)
     sound, size, ratio = True, None, None
     if controller.adaptive:
         ratio = course.norm(step.error, state.y, step.y1)

@@ -103,20 +103,14 @@ def _accepted(chunk: Chunk, step: Taken) -> Tensor:
 
 def end_marks(solved: Solved) -> Tensor:
     """The outputs that are the final state: [outputs], or [outputs, rows] per sample (rows that arrived)."""
-    problem, status = solved.problem, solved.record.status
-    times = problem.t.detach()
-    mask = ((times == times[..., -1:]) & (times != times[..., :1])).to(problem.y0.device)
-    if problem.per_sample:
-        return (mask & (status == Status.SUCCESS)[:, None]).T
-    return mask & (status == Status.SUCCESS)
+    mask, arrived = solved.problem.at_end(), solved.record.status == Status.SUCCESS
+    return (mask & arrived[:, None]).T if solved.problem.per_sample else mask & arrived
 
 
 def start_marks(solved: Solved) -> Tensor:
-    """The outputs that are y0 itself."""
-    times = solved.problem.t.detach()
-    mask = times == times[..., :1]
-    mask[..., 0] = True
-    return (mask.T if solved.problem.per_sample else mask).to(solved.problem.y0.device)
+    """The outputs that are y0 itself, laid out alike."""
+    mask = solved.problem.at_start()
+    return mask.T if solved.problem.per_sample else mask
 
 
 def rerun(solved: Solved) -> list[Tensor]:

@@ -99,7 +99,10 @@ class ExplicitRungeKutta:
         """Attempt one step of size h; ``carry`` is f(t, y) if it is known."""
         table = self.tableau
         y1, stages = self._stages(f, t, y, h, carry, table.stages)
-        error = None if table.b_error is None else column_times(h, combine(table.b_error, stages))
+        error = None
+        if table.b_error is not None:
+            pivot, total = combine(table.b_error, stages)
+            error = column_times(h * pivot, total)
         return Step(y1, error, stages[-1] if table.first_same_as_last else None, stages, True)
 
     def retake(self, f: Evaluate, t: Number, y: State, h: Number, dense: bool) -> tuple[State, Tensor | None]:
@@ -116,7 +119,7 @@ class ExplicitRungeKutta:
         total = polynomials[0] * stages[0]
         for polynomial, stage, weights in zip(polynomials[1:], stages[1:], self.tableau.interpolant[1:], strict=True):
             if any(weights):
-                total = total.addcmul_(polynomial, stage)
+                total.addcmul_(polynomial, stage)
         return torch.cat((y[None], column_times(h, total)))
 
     def _stages(
@@ -128,25 +131,35 @@ class ExplicitRungeKutta:
         stages = [f(times[0], y) if first is None else first]
         at = y
         for i in range(1, count):
-            at = scaled(y, h, combine(table.a[i], stages))
+            at = advanced(y, h, table.a[i], stages)
             stages.append(f(times[i], at))
         if table.first_same_as_last and count == table.stages:
             return at, stages  # the last stage was evaluated at the new state
-        return scaled(y, h, combine(table.b, stages)), stages
+        return advanced(y, h, table.b, stages), stages
 
 
-def combine(weights: tuple[float, ...], stages: Sequence[Tensor]) -> Tensor:
-    """Σ wᵢ kᵢ over the weights that are not zero."""
-    (first, weight), *rest = _nonzero(weights)
-    total = stages[first] * weight
-    for i, weight in rest:
-        total.add_(stages[i], alpha=weight)
-    return total
+def advanced(y: State, h: Number, weights: tuple[float, ...], stages: Sequence[Tensor]) -> State:
+    """``y + h Σ wᵢ kᵢ``."""
+    pivot, total = combine(weights, stages)
+    return scaled(y, h * pivot, total)
+
+
+def combine(weights: tuple[float, ...], stages: Sequence[Tensor]) -> tuple[float, Tensor]:
+    """Σ wᵢ kᵢ as w₁ · (k₁ + Σ (wᵢ / w₁) kᵢ), over the weights that are not zero: one operation a stage.
+
+    A single stage is returned as it is: what comes back is not to be written into.
+    """
+    first, pivot, rest = _pivoted(weights)
+    total = stages[first]
+    for n, (i, weight) in enumerate(rest):
+        total = total.add_(stages[i], alpha=weight) if n else torch.add(total, stages[i], alpha=weight)
+    return pivot, total
 
 
 @cache
-def _nonzero(weights: tuple[float, ...]) -> tuple[tuple[int, float], ...]:
-    return tuple((i, weight) for i, weight in enumerate(weights) if weight)
+def _pivoted(weights: tuple[float, ...]) -> tuple[int, float, list[tuple[int, float]]]:
+    (first, pivot), *rest = [(i, weight) for i, weight in enumerate(weights) if weight]
+    return first, pivot, [(i, weight / pivot) for i, weight in rest]
 
 
 def column_times(h: Number, rows: Tensor) -> Tensor:
