@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from neuralode.train.sweep import Point
 
@@ -44,6 +45,7 @@ def plot_history(rows: Sequence[Mapping[str, float]], folder: Path) -> list[Path
                 [row["epoch"] + 1 for row in have], [row[column] for row in have], marker=".", label=labels[column]
             )
         axes.set(xlabel="epoch", ylabel=title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if name == "loss":
             axes.set_yscale("log")
         axes.legend()
@@ -58,8 +60,10 @@ def plot_tolerances(points: Sequence[Point], folder: Path) -> Path:
     work = [point.evaluations for point in points]
     error.plot(work, [point.error for point in points], marker="o")
     error.set(xlabel="evaluations per solve", ylabel="relative error of the final state", yscale="log")
-    accuracy.plot(work, [100 * point.accuracy for point in points], marker="o")
-    accuracy.set(xlabel="evaluations per solve", ylabel="test accuracy, %")
+    error.margins(x=0.15)  # room for the last label
+    percent = [100 * point.accuracy for point in points]
+    accuracy.plot(work, percent, marker="o")
+    accuracy.set(xlabel="evaluations per solve", ylabel="test accuracy, %", ylim=(min(percent) - 2, 100.2))
     for point in points:
         label = f"rtol {point.rtol:g}"
         error.annotate(label, (point.evaluations, point.error), textcoords="offset points", xytext=(6, 4), fontsize=8)
