@@ -310,8 +310,8 @@ def find_controller(controller: Any, method: Any, step_size: float | None) -> An
         if method.adaptive:
             if step_size is not None:
                 raise ValueError(
-                    f"step_size={step_size!r} with the adaptive method {method.name!r}; wanted tolerances (rtol, atol), "
-                    "or controller=I(first_step=...), or a fixed method such as 'rk4'."
+                    f"step_size={step_size!r} with the adaptive method {method.name!r}; wanted tolerances (rtol, "
+                    "atol), or controller=I(first_step=...), or a fixed method such as 'rk4'."
                 )
             return CONTROLLERS["i"]
         if step_size is None:

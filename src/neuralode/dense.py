@@ -14,7 +14,7 @@ from neuralode.layout import Layout
 from neuralode.record import Chunk, Reads
 
 
-def horner(coefficients: Shaped[Tensor, degree + 1 * shape], theta: Tensor) -> Tensor:
+def horner(coefficients: Shaped[Tensor, "coefficients ..."], theta: Tensor) -> Tensor:
     """Σ C[j] θ^j, with θ shaped to broadcast against C[0]."""
     *lower, total = coefficients.unbind()
     for coefficient in reversed(lower):
@@ -87,8 +87,8 @@ class DenseOutput:
 
     layout: Layout
     coefficients: Tensor
-    t: Float64[Tensor, pieces]
-    h: Float64[Tensor, pieces]
+    t: Float64[Tensor, " pieces"]
+    h: Float64[Tensor, " pieces"]
     direction: float
     row: Tensor | None = None
 
@@ -127,7 +127,9 @@ class DenseOutput:
         """The pieces of both, where the other begins at this one's end."""
         return DenseOutput(
             self.layout,
-            *(torch.cat((getattr(self, name), getattr(other, name))) for name in ("coefficients", "t", "h")),
+            torch.cat((self.coefficients, other.coefficients)),
+            torch.cat((self.t, other.t)),
+            torch.cat((self.h, other.h)),
             self.direction if len(self.t) else other.direction,
             None if self.row is None or other.row is None else torch.cat((self.row, other.row)),
         )

@@ -1,4 +1,4 @@
-"""Questions put to f before a solve: is what it returns a slope, and does every row depend on itself alone?"""
+"""What f is asked before a solve: whether it returns a slope, and whether each row depends on itself alone."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ def check_rows(problem: Problem) -> int:
         answer = problem.field(torch.where(keep, times, others).to(dtype), torch.where(keep[:, None], y, moved))
         if not _agree(whole[keep], answer[keep]):
             raise ValueError(
-                "f of one row changes with the other rows, which per_sample=True cannot allow: write `t[:, None]` where t "
-                "(shape [B]) meets y, or f mixes samples (BatchNorm in training, a mean over the batch), or draws random "
-                "numbers. With per_sample=False all rows share one step."
+                "f of one row changes with the other rows, which per_sample=True cannot allow: write `t[:, None]` "
+                "where t (shape [B]) meets y, or f mixes samples (BatchNorm in training, a mean over the batch), or "
+                "draws random numbers. With per_sample=False all rows share one step."
             )
     known.add(case)
     return 3

@@ -14,10 +14,10 @@ from neuralode.status import SolveError, Status
 ADVICE = {
     Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. If |y| moves slowly while the steps are small, the "
     "problem is stiff: an implicit method (such as Radau) takes it in few steps, an explicit one cannot.",
-    Status.STEP_UNDERFLOW: "f may be singular or jump there, or its solution blow up; or the tolerance is finer than the "
-    "dtype of the state resolves (use float64). A stiff problem wants an implicit method (such as Radau).",
-    Status.NONFINITE: "f, or the state, became infinite or NaN there: check f and y0, shorten the span, or take smaller "
-    "steps (max_step, or step_size).",
+    Status.STEP_UNDERFLOW: "f may be singular or jump there, or its solution blow up; or the tolerance is finer than "
+    "the dtype of the state resolves (use float64). A stiff problem wants an implicit method (such as Radau).",
+    Status.NONFINITE: "f, or the state, became infinite or NaN there: check f and y0, shorten the span, or take "
+    "smaller steps (max_step, or step_size).",
 }
 SHOWN = 8  # rows named before the rest are counted
 
@@ -39,9 +39,9 @@ def complain(solution: Solution, problem: Problem, record: Record, max_steps: in
         Status.NONFINITE: "a state that is not finite",
     }[status]
     return SolveError(
-        f"solve failed with {status.name.lower()}:{who} at t={t:.10g} of {_own(problem.end, first):.10g}, step {h:.3g}: "
-        f"{what}. {ADVICE[status]} The part that was reached is in the .solution of this error; on_failure='return' "
-        "returns it.",
+        f"solve failed with {status.name.lower()}:{who} at t={t:.10g} of {_own(problem.end, first):.10g}, step "
+        f"{h:.3g}: {what}. {ADVICE[status]} The part that was reached is in the .solution of this error; "
+        "on_failure='return' returns it.",
         solution,
     )
 

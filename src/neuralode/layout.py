@@ -13,8 +13,6 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_flatten_with_path, tree_unflatten
 
-ACCUMULATE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
-
 
 @dataclass(frozen=True)
 class Leaf:
@@ -145,12 +143,17 @@ def lay_out(tree: Any, per_sample: bool) -> Layout:
         shape = x.shape[1:] if has_rows else x.shape
         leaves.append(Leaf(shape, x.dtype, start, start + math.prod(shape)))
         start += math.prod(shape)
-    dtype = ACCUMULATE.get(tensors[0].dtype, tensors[0].dtype)
+    dtype = _packed(tensors[0].dtype)
     for x in tensors[1:]:
-        dtype = torch.promote_types(dtype, ACCUMULATE.get(x.dtype, x.dtype))
+        dtype = torch.promote_types(dtype, _packed(x.dtype))
     rows = tensors[0].shape[0] if has_rows else 1
     layout = Layout(spec, tuple(leaves), dtype, tensors[0].device, rows, has_rows)
     return replace(layout, axes=_memory_order(tensors[0])) if len(tensors) == 1 and has_rows else layout
+
+
+def _packed(dtype: torch.dtype) -> torch.dtype:
+    """Half precision is too coarse to add steps up in."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def _demand_rows(named: Sequence[tuple[Any, Tensor]]) -> None:

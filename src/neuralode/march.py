@@ -35,7 +35,8 @@ def march(
 ) -> tuple[Record, Outputs]:
     """Solve without a graph; ``f0`` is f at the start, ``tell`` is told the fraction done.
 
-    Whoever has to ``meet`` every chunk as it passes does so instead of the record. Returns the record of steps and where each row ended, and the outputs.
+    Whoever has to ``meet`` every chunk as it passes does so instead of the record. Returns the record of steps and of
+    where each row ended, and the outputs.
     """
     course, state, record = begin(problem, f0, plan, method, controller, norm, max_steps)
     outputs = Outputs(problem, plan)
@@ -49,7 +50,7 @@ def march(
         record.calls += (_latest(state.attempts) - attempts) * method.evaluations_per_step
         if not attempts:
             record.calls -= method.evaluations_per_step - (method.stages - 1)  # the first stage was f0
-        if problem.per_sample and plan.inside:
+        if isinstance(problem.times, Tensor) and plan.inside:
             chunk = find_reads(chunk, problem.times, problem.direction, state.t)
         outputs.read(chunk)
         if meet is not None:
@@ -95,7 +96,7 @@ def begin(
         status = Status.RUNNING if _finite(y0) and _finite(f0) else Status.NONFINITE
     record = Record(y=y0, t=t0, status=status, accepted=zero, attempts=zero)
     marks, first = [], 0
-    if plan.inside and not problem.per_sample:
+    if plan.inside and isinstance(problem.times, list):
         marks, first = [t * problem.direction for t in problem.times[problem.inner]], problem.inner.start
     course = Course(problem.field, method, controller, norm, plan, t1, problem.direction, max_steps, marks, first)
     h, calls = clock.maximum(abs(t1 - t0), 0.0), 0
@@ -112,8 +113,8 @@ def begin(
 def first_step(problem: Problem, course: Course, y0: Tensor, f0: Tensor) -> tuple[Any, int]:
     """Size of the first attempt, and the evaluations it cost.
 
-    Hairer, Nørsett & Wanner I, II.4, algorithm 4.14: a step whose explicit Euler increment is small, and whose change of
-    slope is within the tolerance.
+    Hairer, Nørsett & Wanner I, II.4, algorithm 4.14: a step whose explicit Euler increment is small, and whose change
+    of slope is within the tolerance.
     """
     controller, norm = course.controller, course.norm
     t0, span = problem.start, abs(problem.end - problem.start)
@@ -126,7 +127,7 @@ def first_step(problem: Problem, course: Course, y0: Tensor, f0: Tensor) -> tupl
     d0, d1 = size(y0, y0, y0), size(f0, y0, y0)
     tiny = (d0 < 1e-5) | (d1 < 1e-5)
     h0 = clock.minimum(where(tiny, d0 * 0 + 1e-6, 0.01 * d0 / where(tiny, d1 * 0 + 1, d1)), span)
-    calls = 0
+    calls, d2 = 0, d1
     for _ in range(11):  # a trial that is not finite is divided by ten, at most ten times
         probe = clock.scaled(y0, h0 * problem.direction, f0)
         times = clock.stage_times(t0, h0 * problem.direction, (1.0,), y0.dtype.to_real(), y0.device)
@@ -195,8 +196,8 @@ def _warn_of_resolution(problem: Problem, record: Record) -> None:
     still = (record.accepted > 0) & (abs(record.t - problem.start) < eps * largest * record.accepted)
     if clock.some(still):
         warnings.warn(
-            f"steps are shorter than {problem.field.time_dtype} resolves in t, in which f is given it: shift t towards 0, "
-            "or use a float64 state.",
+            f"steps are shorter than {problem.field.time_dtype} resolves in t, in which f is given it: shift t towards "
+            "0, or use a float64 state.",
             stacklevel=4,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -72,10 +72,10 @@ class Norm:
         """The norm of some rows: tolerances that differ by row are gathered along."""
         if not any(isinstance(x, Tensor) and x.shape[0] > 1 for x in (self.rtol, self.atol)):
             return self
-        gathered = [
+        rtol, atol = (
             x.index_select(0, rows) if isinstance(x, Tensor) and x.shape[0] > 1 else x for x in (self.rtol, self.atol)
-        ]
-        return Norm(self.layout, *gathered, self.per_sample, self.reduction, self.leaves)
+        )
+        return replace(self, rtol=rtol, atol=atol)
 
 
 def check_reduction(reduction: Any) -> Any:

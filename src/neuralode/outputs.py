@@ -16,7 +16,8 @@ from neuralode.record import Chunk, Plan, Reads
 def save_state(problem: Problem, plan: Plan, t: Tensor, y: Tensor, rows: Tensor | None) -> tuple[list[Tensor], Any]:
     """What is kept of packed states: themselves, or the leaves of the user's function of them.
 
-    Shared clock: ``t [n]`` and ``y [n, rows, features]``. Per sample: ``t [n]`` and ``y [n, features]``, each of one row.
+    Shared clock: ``t [n]`` and ``y [n, rows, features]``. Per sample: ``t [n]`` and ``y [n, features]``, each of one
+    row.
     """
     if plan.save is None:
         return [y], None
@@ -38,8 +39,8 @@ def _tensors(saved: Any, rows: int | None = None) -> tuple[list[Tensor], TreeSpe
             raise TypeError(f"save(t, y) returned a {type(leaf).__name__}; wanted tensors, or a pytree of them.")
         if rows is not None and leaf.shape[:1] != (rows,):
             raise ValueError(
-                f"save(t, y) returned shape {list(leaf.shape)} for {rows} rows; per_sample=True wants a leading axis of "
-                "one entry a row."
+                f"save(t, y) returned shape {list(leaf.shape)} for {rows} rows; per_sample=True wants a leading axis "
+                "of one entry a row."
             )
     return leaves, spec
 

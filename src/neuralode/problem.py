@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -140,7 +141,7 @@ class Problem:
 
     field: Field
     y0: Shaped[Tensor, "rows features"]
-    t: Float64[Tensor, outputs] | Float64[Tensor, "rows outputs"]
+    t: Float64[Tensor, " outputs"] | Float64[Tensor, "rows outputs"]
     times: list[float] | Tensor
     direction: float
     per_sample: bool
@@ -267,7 +268,7 @@ def _check_times(t: Tensor, per_sample: bool) -> tuple[list[float] | Tensor, flo
         place = f" in row {index}" if per_sample else ""
         if not all(map(math.isfinite, row)):
             raise ValueError(f"t holds a time that is not finite{place}: {_short(row)}.")
-        if any((b - a) * direction < 0 for a, b in zip(row, row[1:], strict=False)):
+        if any((b - a) * direction < 0 for a, b in pairwise(row)):
             raise ValueError(
                 f"t is not monotone{place}: {_short(row)}; wanted times that only increase or only decrease"
                 f"{', the same way in every row' if per_sample else ''}."
@@ -281,7 +282,7 @@ def _short(row: list[float]) -> str:
 
 def check_tolerances(rtol: Any, atol: Any, layout: Layout) -> tuple[Any, Any]:
     """Tolerances as numbers or columns; refuses negative ones, warns of what the state cannot resolve."""
-    columns = []
+    columns, least = [], []
     for name, value in (("rtol", rtol), ("atol", atol)):
         try:
             column = layout.broadcast(value)
@@ -290,22 +291,19 @@ def check_tolerances(rtol: Any, atol: Any, layout: Layout) -> tuple[Any, Any]:
                 f"{name}={value!r} does not broadcast against y0; wanted a number, a tensor that broadcasts against "
                 "each leaf, or a pytree of these like y0."
             ) from error
-        least = float(column.min()) if isinstance(column, Tensor) and column.numel() else column
-        if isinstance(column, Tensor) and not column.numel():
-            least = 0.0
-        if isinstance(value, bool) or not (math.isfinite(float(least)) and float(least) >= 0):
+        extremes = [float(x) for x in column.aminmax()] if isinstance(column, Tensor) and column.numel() else [column]
+        extremes = [0.0] if isinstance(extremes[0], Tensor) else extremes
+        if isinstance(value, bool) or not all(math.isfinite(x) and x >= 0 for x in extremes):
             raise ValueError(f"{name}={value!r}; wanted finite tolerances that are not negative.")
         columns.append(column)
-    resolution = torch.finfo(layout.dtype).eps
-    lowest = columns[0].min() if isinstance(columns[0], Tensor) and columns[0].numel() else columns[0]
-    if not isinstance(lowest, Tensor) or lowest.numel() == 1:
-        if 0 < float(lowest) < 10 * resolution:
-            warnings.warn(
-                f"rtol={float(lowest):.1e} is below 10 eps of {layout.dtype} ({10 * resolution:.1e}); "
-                "rounding will decide the steps. Use a float64 state for such tolerances.",
-                stacklevel=4,
-            )
-    both = [float(c.max()) if isinstance(c, Tensor) and c.numel() else c for c in columns]
-    if both == [0.0, 0.0]:
+        least.append(extremes)
+    if max(*least[0], *least[1]) == 0 and layout.rows and layout.features:
         raise ValueError("rtol and atol are both 0; wanted at least one above 0.")
+    finest = 10 * torch.finfo(layout.dtype).eps
+    if 0 < least[0][0] < finest:
+        warnings.warn(
+            f"rtol={least[0][0]:.1e} is below 10 eps of {layout.dtype} ({finest:.1e}): rounding will decide the steps. "
+            "Use a float64 state for such tolerances.",
+            stacklevel=3,
+        )
     return columns[0], columns[1]

@@ -17,8 +17,8 @@ class Plan:
     """What must be kept while the solve goes by.
 
     ``inside``: some output times lie strictly between the ends. ``dense``: every step's interpolation coefficients.
-    ``steps``: every step's new state is an output. ``replay``: the state before every ``every``-th step, for a gradient.
-    ``save``: keep this function of the state at the output times, instead of the state.
+    ``steps``: every step's new state is an output. ``replay``: the state before every ``every``-th step, for a
+    gradient. ``save``: keep this function of the state at the output times, instead of the state.
     """
 
     inside: bool = False
@@ -42,13 +42,14 @@ class Taken(NamedTuple):
     t: Number
     h: Number  # signed; 0 where it was not accepted
     landing: Flag  # h = end − t
-    accept: Tensor | None
-    y: Tensor | None = None
-    y1: Tensor | None = None
-    coefficients: Tensor | None = None
+    accept: Any  # the clocks that accepted it; None on a shared one
+    # what follows is there if the plan wants it
+    y: Any = None
+    y1: Any = None
+    coefficients: Any = None
     reads: Reads | None = None
-    piece: int | Tensor | None = None  # its place(s) among the pieces of the dense output
-    stop: int | Tensor | None = None  # the place(s) of its new state among the outputs, with save="steps"
+    piece: Any = None  # its place, or places by row, among the pieces of the dense output
+    stop: Any = None  # the place, or places by row, of its new state among the outputs, with save="steps"
 
 
 class Chunk(NamedTuple):
@@ -96,8 +97,8 @@ class Record:
 def number_places(chunks: list[Chunk], rows: int, device: torch.device) -> list[Chunk]:
     """Give every accepted step its place in the dense output and among the outputs of ``save="steps"``.
 
-    On a shared clock places count steps. Per sample, pieces count accepted (step, row) pairs in the order they came, and
-    stops count each row's own steps.
+    On a shared clock places count steps. Per sample, pieces count accepted (step, row) pairs in the order they came,
+    and stops count each row's own steps.
     """
     piece, stop = 0, 1
     own = torch.ones(rows, dtype=torch.int64, device=device)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-def pick(argument: str, value: str | T, table: Mapping[str, T], kind: type | tuple[type, ...]) -> T:
+def pick(argument: str, value: Any, table: Mapping[str, T], kind: type | tuple[type, ...]) -> T:
     """Return ``value`` if it is already a ``kind``, or what ``table`` holds under that name.
 
     Examples

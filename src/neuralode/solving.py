@@ -131,9 +131,8 @@ def solve(
 
     f0, captured = look(problem, function)
     differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (problem.y0, problem.t, *captured))
-    if differentiable:
-        plan = gradient.plan(plan)
-        ambient = surroundings(problem.field.f, problem.layout.device)
+    plan = gradient.plan(plan) if differentiable else plan
+    ambient = surroundings(problem.field.f, problem.layout.device) if differentiable else None
     with torch.no_grad(), bar(progress) as tell:
         checks = check_rows(problem) if per_sample else 0
         record, outputs = march(problem, f0, plan, method, controller, norm, engine, max_steps, tell)

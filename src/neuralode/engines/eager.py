@@ -17,7 +17,7 @@ UNDERFLOW = 16 * EPS  # a step this small against t no longer moves it
 
 
 class Eager:
-    """Steps on the host; the ratio of each attempt is read back, and everything else about a shared clock is a float."""
+    """Steps on the host: of each attempt the ratio is read back; what else a shared clock needs is a float."""
 
     name = "eager"
     gradients = frozenset({"replay", "adjoint", "direct"})

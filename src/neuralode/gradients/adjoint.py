@@ -1,9 +1,9 @@
 r"""Adjoint: solve the adjoint equation backwards in time, at a memory that does not grow with the steps.
 
 With :math:`\lambda = \partial L/\partial y(t)`: :math:`\dot\lambda = -\lambda^\top \partial f/\partial y` and
-:math:`\partial L/\partial\theta = -\int_{t_1}^{t_0} \lambda^\top \partial f/\partial\theta\,dt`, with y solved backwards
-beside them (Chen, Rubanova, Bettencourt & Duvenaud, *Neural Ordinary Differential Equations*, 2018, algorithm 1). The norm
-that leaves the parameters out is Kidger, Chen & Lyons, *"Hey, that's not an ODE"*, 2021.
+:math:`\partial L/\partial\theta = -\int_{t_1}^{t_0} \lambda^\top \partial f/\partial\theta\,dt`, with y solved
+backwards beside them (Chen, Rubanova, Bettencourt & Duvenaud, *Neural Ordinary Differential Equations*, 2018, algorithm
+1). The norm that leaves the parameters out is Kidger, Chen & Lyons, *"Hey, that's not an ODE"*, 2021.
 """
 
 from __future__ import annotations
@@ -107,8 +107,9 @@ class Adjoint:
             size = self.step_size or getattr(controller, "step_size", None)
             if size is None:
                 raise ValueError(
-                    f"gradient='adjoint' would solve backwards by the fixed method {method.name!r} after a forward solve by "
-                    f"{forward.name!r} without a step size; wanted Adjoint(step_size=...) or Adjoint(method='tsit5')."
+                    f"gradient='adjoint' would solve backwards by the fixed method {method.name!r} after a forward "
+                    f"solve by {forward.name!r} without a step size; wanted Adjoint(step_size=...) or "
+                    "Adjoint(method='tsit5')."
                 )
             controller = Fixed(size)
         rtol, atol = tolerances
@@ -142,7 +143,7 @@ class _Adjoint(torch.autograd.Function):
         return (outputs,)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> Any:
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
         check_unchanged(ctx)
         if torch.is_grad_enabled():
             raise GradientError(
@@ -150,7 +151,7 @@ class _Adjoint(torch.autograd.Function):
             )
         solved: Solved = ctx.solved
         with solved.ambient.restored():
-            return None, None, *Sweep(solved, ctx.how, ctx.outputs, cotangent).run()
+            return None, None, *Sweep(solved, ctx.how, ctx.outputs, cotangents[0]).run()
 
 
 class Sweep:

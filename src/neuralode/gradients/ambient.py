@@ -1,4 +1,4 @@
-"""The surroundings of a forward pass, to evaluate f again under the same ones: autocast, train or eval, random numbers."""
+"""The surroundings of a forward pass, to evaluate f again under the same: autocast, train or eval, random numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
@@ -57,7 +58,7 @@ class Watch(TorchFunctionMode):
 
 
 def _differentiable(x: Tensor) -> bool:
-    return x.requires_grad and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return x.requires_grad and not is_functorch_wrapped_tensor(x)
 
 
 def watch(evaluate: Callable[[], Any]) -> tuple[Any, list[Tensor]]:

@@ -33,8 +33,7 @@ class _Evaluation(torch.autograd.Function):
         return point.field(point.chunk)(t, y)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> Any:
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
         point: Checkpointed = ctx.point
         apart = point.apart
         with torch.enable_grad(), apart.on():
@@ -45,5 +44,5 @@ class _Evaluation(torch.autograd.Function):
         check_leaves([answer], apart.known | {id(t), id(y)}, apart.edges)
         inputs = (t, y, *apart.inputs)
         wanted = [x for x in inputs if x.requires_grad]
-        grads = iter(torch.autograd.grad(answer, wanted, cotangent, allow_unused=True))
+        grads = iter(torch.autograd.grad(answer, wanted, cotangents, allow_unused=True))
         return None, *(next(grads) if x.requires_grad else None for x in inputs)

@@ -32,6 +32,7 @@ class Substitute(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def swap(self, x: Any) -> Any:
+        """The stand-in for ``x``, or ``x``."""
         return self.stand_ins.get(id(x), x) if isinstance(x, Tensor) else x
 
 
@@ -62,6 +63,7 @@ class Isolation:
         self.edges: set[Node] = {x.grad_fn for x in self.inputs if x.grad_fn is not None}
 
     def add(self, owner: int, x: Tensor) -> None:
+        """Differentiate by ``x`` on behalf of a captured tensor."""
         self.inputs.append(x)
         self.owners.append(owner)
 

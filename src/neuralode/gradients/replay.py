@@ -1,7 +1,8 @@
 """Replay: going back, take one recorded step at a time again, and its vector–Jacobian product.
 
-Exact for the discrete map that the forward pass computed, at the memory of its states and of one step. (Discretise, then
-optimise; Gholami, Keutzer & Biros, *ANODE*, 2019; Matsubara, Miyatake & Yaguchi, *Symplectic adjoint method*, 2021.)
+Exact for the discrete map that the forward pass computed, at the memory of its states and of one step. (Discretise,
+then optimise; Gholami, Keutzer & Biros, *ANODE*, 2019; Matsubara, Miyatake & Yaguchi, *Symplectic adjoint method*,
+2021.)
 """
 
 from __future__ import annotations
@@ -223,7 +224,7 @@ class Reverse:
         rest = grads[1:]
         if self.t is not None:
             if rest[0] is not None:
-                self.t_total += rest[0]
+                self.t_total = rest[0] if self.t_total is None else self.t_total + rest[0]
             rest = rest[1:]
         self.totals = [
             total if g is None else g.clone() if total is None else total.add_(g)

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from neuralode.dense import read_step
-from neuralode.gradients.ambient import Ambient
 from neuralode.outputs import global_place, save_state
 from neuralode.problem import Problem
 from neuralode.record import Chunk, Plan, Record, Taken
@@ -32,7 +31,7 @@ class Solved:
     record: Record
     leaves: tuple[Tensor, ...]  # what was put out: the outputs, and the dense output's coefficients last
     captured: tuple[Tensor, ...]  # every differentiable tensor that f and save use, args among them
-    ambient: Ambient
+    ambient: Any  # an Ambient
     backward: list[int]  # evaluations of f made by gradients so far
 
     @property

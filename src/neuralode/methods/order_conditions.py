@@ -1,8 +1,8 @@
 r"""The order conditions of Runge–Kutta methods, from rooted trees.
 
 A method has order p when, for every rooted tree :math:`\tau` of at most p nodes, the elementary weight
-:math:`\sum_i b_i \Phi_i(\tau)` equals :math:`1/\gamma(\tau)`; a continuous extension :math:`b_i(\theta)` has order q when
-:math:`\sum_i b_i(\theta) \Phi_i(\tau) = \theta^{|\tau|}/\gamma(\tau)` for every tree of at most q nodes
+:math:`\sum_i b_i \Phi_i(\tau)` equals :math:`1/\gamma(\tau)`; a continuous extension :math:`b_i(\theta)` has order q
+when :math:`\sum_i b_i(\theta) \Phi_i(\tau) = \theta^{|\tau|}/\gamma(\tau)` for every tree of at most q nodes
 (Hairer, Nørsett & Wanner, *Solving Ordinary Differential Equations I*, II.2 and II.6).
 """
 
@@ -64,7 +64,9 @@ def stage_weights(tree: Tree, a: np.ndarray) -> np.ndarray:
 def residual(order: int, a: np.ndarray, b: np.ndarray) -> float:
     """Largest violation of the order conditions by ``b`` over all trees of at most ``order`` nodes."""
     return max(
-        abs(b @ stage_weights(tree, a) - 1 / density(tree)) for nodes in range(1, order + 1) for tree in trees(nodes)
+        abs(float(b @ stage_weights(tree, a)) - 1 / density(tree))
+        for nodes in range(1, order + 1)
+        for tree in trees(nodes)
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,12 +59,12 @@ class Tableau:
 
     name: str
     order: int
-    c: Sequence[float]
-    a: Sequence[Sequence[float]]
-    b: Sequence[float]
-    interpolant: Sequence[Sequence[float]]
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    interpolant: tuple[tuple[float, ...], ...]
     source: str
-    b_error: Sequence[float] | None = None
+    b_error: tuple[float, ...] | None = None
     error_order: int = 0
     interpolant_order: int = 0
 

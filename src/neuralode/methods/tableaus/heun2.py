@@ -11,5 +11,6 @@ HEUN2 = Tableau(
     interpolant=((1, -1 / 2), (0, 1 / 2)),
     interpolant_order=2,
     source="K. Heun, Neue Methoden zur approximativen Integration der Differentialgleichungen, Z. Math. Phys. 45, "
-    "1900. The interpolant is the one quadratic that satisfies the order conditions (Hairer, Nørsett & Wanner I, II.6).",
+    "1900. The interpolant is the one quadratic that satisfies the order conditions (Hairer, Nørsett & Wanner I, "
+    "II.6).",
 )
