@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from neuralode.extras import require
+
 
 @contextmanager
 def bar(show: bool) -> Iterator[Callable[[float], None] | None]:
@@ -14,12 +16,8 @@ def bar(show: bool) -> Iterator[Callable[[float], None] | None]:
     if not show:
         yield None
         return
-    try:
-        rich: Any = import_module("rich.progress")
-    except ImportError as error:
-        raise ImportError(
-            "progress=True draws with rich, which is missing: pip install 'neuralode[progress]'."
-        ) from error
+    require("progress", "rich")
+    rich: Any = import_module("rich.progress")
     with rich.Progress(transient=True) as progress:
         task = progress.add_task("solve", total=1.0)
         yield lambda fraction: progress.update(task, completed=fraction)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from neuralode.solution import Solution
+from typing import Any
 
 
 class Status(IntEnum):
@@ -42,7 +39,7 @@ class SolveError(RuntimeError):
         What was reached: outputs after the failure are NaN, ``solution.status`` says which rows failed and how.
     """
 
-    def __init__(self, message: str, solution: Solution) -> None:
+    def __init__(self, message: str, solution: Any) -> None:
         super().__init__(message)
         self.solution = solution
 
