@@ -596,7 +596,7 @@ def test_the_gradient_does_not_depend_on_how_rows_are_batched(per_sample: bool) 
     assert relative_error(together, sum(apart)) <= 1e-12
 
 
-@pytest.mark.parametrize(("every", "memory"), itertools.product((1, 2, 7, 1000), ("step", "stage")))
+@pytest.mark.parametrize(("every", "memory"), [*itertools.product((1, 2, 7, 1000), ("step", "stage"))])
 def test_any_stride_of_replay_gives_the_same_gradient(every: int, memory: Any) -> None:
     world = World()
     wanted = world.gradients(world.loss(world.solve(gradient="direct", rtol=1e-6)))

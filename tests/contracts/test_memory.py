@@ -84,7 +84,7 @@ def test_the_peak_of_adjoint_is_flat_against_its_own_steps(per_sample: bool) -> 
     f = Deep(2)
     few, many = (
         solve_and_go_back(f, Adjoint(method="rk4", step_size=1 / steps), 10, per_sample=per_sample)
-        for steps in (10, 80)
+        for steps in (40, 320)  # steps come in chunks: the peak is reached once a chunk is full
     )
     assert many <= 1.05 * few
 
