@@ -47,6 +47,11 @@ def isfinite(a: Number) -> Flag:
     return torch.isfinite(a) if isinstance(a, Tensor) else math.isfinite(a)
 
 
+def power(a: Number, exponent: float) -> Number:
+    """``a ** exponent`` for positive a. By exp and log, whose bits do not depend on how many clocks there are."""
+    return torch.exp(torch.log(a) * exponent) if isinstance(a, Tensor) else a**exponent
+
+
 def negate(flag: Flag) -> Flag:
     """Logical not (``~True`` is −2)."""
     return ~flag if isinstance(flag, Tensor) else not flag

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from neuralode.clock import Flag, Number, maximum, minimum, negate, where
+from neuralode.clock import Flag, Number, maximum, minimum, negate, power, where
 from neuralode.clock import isfinite as finite
 from neuralode.registry import pick
 
@@ -143,11 +143,11 @@ class PID:
         ratio = maximum(where(sound, ratio, math.inf), RATIO_MIN)
 
         p, i, d = self.proportional, self.integral, self.derivative
-        factor = self.safety * ratio ** (-(p + i + d) / order)
+        factor = self.safety * power(ratio, -(p + i + d) / order)
         if p + 2 * d:
-            factor = factor * history.last ** ((p + 2 * d) / order)
+            factor = factor * power(history.last, (p + 2 * d) / order)
         if d:
-            factor = factor * history.before ** (-d / order)
+            factor = factor * power(history.before, -d / order)
         most = where(accept, where(history.may_grow, FACTOR_MAX, 1.0), SAFETY)
         factor = maximum(minimum(factor, most), FACTOR_MIN)
 

@@ -139,7 +139,8 @@ def first_step(problem: Problem, course: Course, y0: Tensor, f0: Tensor) -> tupl
         h0 = where(bad, h0 / 10, h0)
     steepest = clock.maximum(d1, where(clock.isfinite(d2), d2, d1))
     flat = steepest <= 1e-15
-    h1 = where(flat, clock.maximum(h0 * 1e-3, 1e-6), (0.01 / where(flat, steepest * 0 + 1, steepest)) ** (1 / order))
+    fitted = clock.power(0.01 / where(flat, steepest * 0 + 1, steepest), 1 / order)
+    h1 = where(flat, clock.maximum(h0 * 1e-3, 1e-6), fitted)
     h = clock.minimum(clock.minimum(100 * h0, h1), span)
     return clock.minimum(controller.bound(h), clock.maximum(span, controller.min_step or 0.0)), calls
 
