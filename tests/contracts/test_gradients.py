@@ -383,7 +383,7 @@ def test_the_adjoint_converges_as_its_tolerance_falls(
     method: str, norm: str, per_sample: bool, reverse: bool, true_gradients: Any
 ) -> None:
     world = World(per_sample, reverse)
-    tight = 1e-7 if ORDER[method] < 5 else 1e-9
+    tight = 1e-6 if ORDER[method] < 5 else 1e-9
     errors = []
     for tolerance in (1e-2, tight):
         adjoint = Adjoint(rtol=tolerance, atol=tolerance / 10, norm=norm)
@@ -401,7 +401,7 @@ def test_the_adjoint_of_a_fixed_method_converges_with_the_step(
 ) -> None:
     world = World(per_sample, reverse)
     errors = []
-    for step_size in (0.04, 0.01):
+    for step_size in (0.1, 0.025):
         sol = world.solve(gradient="adjoint", method=method, step_size=step_size)
         errors.append(worst(world.gradients(world.loss(sol)), true_gradients(per_sample, reverse)))
     assert errors[1] <= 2 * errors[0] / 4 ** ORDER[method], errors
@@ -411,7 +411,7 @@ def test_the_adjoint_of_a_fixed_method_converges_with_the_step(
 def test_the_adjoint_may_use_its_own_method(per_sample: bool, true_gradients: Any) -> None:
     world = World(per_sample)
     fine = {"rtol": 1e-9, "atol": 1e-10}
-    for adjoint in (Adjoint(method="dopri5"), Adjoint(method="rk4", step_size=0.01)):
+    for adjoint in (Adjoint(method="dopri5"), Adjoint(method="rk4", step_size=0.02)):
         sol = world.solve(gradient=adjoint, **fine)
         assert worst(world.gradients(world.loss(sol)), true_gradients(per_sample, False)) <= 1e-6
 
