@@ -73,10 +73,10 @@ class Solution:
     Examples
     --------
     >>> import torch, neuralode as node
-    >>> sol = node.solve(lambda t, y: -y, torch.ones(2, 1), (0.0, 1.0), rtol=1e-6, dense=True)
+    >>> sol = node.solve(lambda t, y: -y, torch.ones(2, 1), (0.0, 1.0), dense=True)
     >>> sol.success, sol.ys.shape
     (True, torch.Size([2, 2, 1]))
-    >>> abs(sol(0.5)[0].item() - 0.60653) < 1e-4
+    >>> abs(sol(0.5)[0].item() - 0.60653) < 1e-3
     True
     """
 

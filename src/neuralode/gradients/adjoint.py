@@ -310,11 +310,12 @@ class Sweep:
         """Add one vector–Jacobian product by the parameters."""
         apart = self.apart
         with torch.enable_grad():
-            slope = (apart.field if rows is None else apart.field.take(rows))(t, y.detach())
+            y = y.detach().requires_grad_()  # an f that differentiates inside finds what it finds in a forward pass
+            slope = (apart.field if rows is None else apart.field.take(rows))(t, y)
         self.solved.backward[0] += 1
         if not slope.requires_grad:
             return
-        check_leaves([slope], apart.known, apart.edges)
+        check_leaves([slope], apart.known | {id(y)}, apart.edges)
         grads = torch.autograd.grad(slope, apart.inputs, weighted, allow_unused=True)
         for total, g in zip(self.totals, grads, strict=True):
             if g is not None:

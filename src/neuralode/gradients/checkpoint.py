@@ -30,7 +30,7 @@ class _Evaluation(torch.autograd.Function):
     def forward(ctx: Any, point: Checkpointed, t: Tensor, y: Tensor, *inputs: Tensor) -> Tensor:
         ctx.point = point
         ctx.save_for_backward(t, y)
-        return point.field(point.chunk)(t, y)
+        return point.field(point.chunk)(t.detach(), y.detach())  # as in a forward pass: nothing to differentiate
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:

@@ -1,0 +1,76 @@
+"""Fields that differentiate inside: Hamiltonian nets, divergences. Every gradient goes through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neuralode import Adjoint, Replay, solve
+
+energy = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+velocity = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+
+
+def hamiltonian(t: Tensor, y: Tensor) -> Tensor:
+    with torch.enable_grad():
+        y = y if y.requires_grad else y.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(energy(y).sum(), y, create_graph=True)
+    return torch.stack((slope[:, 1], -slope[:, 0]), 1)
+
+
+def hamiltonian_by_transform(t: Tensor, y: Tensor) -> Tensor:
+    slope = torch.func.vmap(torch.func.grad(lambda z: energy(z).sum()))(y)
+    return torch.stack((slope[:, 1], -slope[:, 0]), 1)
+
+
+def flow(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    z, _ = state
+    with torch.enable_grad():
+        z = z if z.requires_grad else z.detach().requires_grad_()
+        dz = velocity(z)
+        parts = [torch.autograd.grad(dz[:, i].sum(), z, create_graph=True)[0][:, i] for i in range(2)]
+    return dz, -sum(parts)[:, None]
+
+
+def flow_by_transform(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    z, _ = state
+    jacobian = torch.func.vmap(torch.func.jacrev(velocity))(z)
+    return velocity(z), -jacobian.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
+
+
+FIELDS = {
+    hamiltonian: (energy, False),
+    hamiltonian_by_transform: (energy, False),
+    flow: (velocity, True),
+    flow_by_transform: (velocity, True),
+}
+
+
+def gradients(f: Callable, gradient: object, per_sample: bool) -> list[Tensor]:
+    net, has_density = FIELDS[f]
+    y0 = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2).requires_grad_()
+    start = (y0, torch.zeros(4, 1, dtype=torch.float64)) if has_density else y0
+    sol = solve(f, start, (0.0, 1.0), rtol=1e-7, atol=1e-9, gradient=gradient, per_sample=per_sample)
+    loss = sum(x.square().sum() for x in (sol.y1 if has_density else (sol.y1,)))
+    found = torch.autograd.grad(loss, [y0, *net.parameters()], allow_unused=True)
+    return [g for g in found if g is not None]
+
+
+@pytest.mark.parametrize("per_sample", [False, True], ids=["shared", "per sample"])
+@pytest.mark.parametrize("f", FIELDS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    ("gradient", "accuracy"),
+    [("replay", 1e-10), (Replay(memory="stage"), 1e-10), (Adjoint(rtol=1e-9, atol=1e-9), 1e-6)],
+    ids=["replay", "stage", "adjoint"],
+)
+def test_a_field_that_differentiates_inside_is_differentiated(
+    f: Callable, gradient: object, accuracy: float, per_sample: bool
+) -> None:
+    wanted = gradients(f, "direct", per_sample)
+    found = gradients(f, gradient, per_sample)
+    assert len(found) == len(wanted) >= 4
+    for a, b in zip(found, wanted, strict=True):
+        assert (a - b).abs().max() <= accuracy * b.abs().max()
