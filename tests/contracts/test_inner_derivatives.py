@@ -55,8 +55,8 @@ def gradients(f: Callable, gradient: object, per_sample: bool) -> list[Tensor]:
     start = (y0, torch.zeros(4, 1, dtype=torch.float64)) if has_density else y0
     sol = solve(f, start, (0.0, 1.0), rtol=1e-7, atol=1e-9, gradient=gradient, per_sample=per_sample)
     loss = sum(x.square().sum() for x in (sol.y1 if has_density else (sol.y1,)))
-    found = torch.autograd.grad(loss, [y0, *net.parameters()], allow_unused=True)
-    return [g for g in found if g is not None]
+    # the last bias moves no derivative: its gradient is zero, or none
+    return list(torch.autograd.grad(loss, [y0, *net.parameters()], allow_unused=True, materialize_grads=True))
 
 
 @pytest.mark.parametrize("per_sample", [False, True], ids=["shared", "per sample"])
@@ -71,6 +71,6 @@ def test_a_field_that_differentiates_inside_is_differentiated(
 ) -> None:
     wanted = gradients(f, "direct", per_sample)
     found = gradients(f, gradient, per_sample)
-    assert len(found) == len(wanted) >= 4
+    assert sum(bool(x.any()) for x in wanted) >= 4
     for a, b in zip(found, wanted, strict=True):
         assert (a - b).abs().max() <= accuracy * b.abs().max()
