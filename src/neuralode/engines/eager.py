@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralode.clock import EPS, Number, negate, some, where
+from neuralode.clock import EPS, Number, isfinite, negate, some, where
 from neuralode.engines.state import Course, State, arrive
 from neuralode.record import Chunk, Reads, Taken
 from neuralode.status import Status
@@ -84,11 +84,7 @@ def attempt(course: Course, state: State) -> tuple[State, Taken | None, Tensor |
         status=status,
         attempts=state.attempts + running,
         accepted=state.accepted + accept,
-        stumbled=state.stumbled
-        if ratio is None
-        else negate(torch.isfinite(ratio))
-        if isinstance(ratio, Tensor)
-        else ratio - ratio != 0,
+        stumbled=state.stumbled if ratio is None else negate(isfinite(ratio)),
     )
     return following, keep(course, state, following, h, aim, step, accept), size
 
