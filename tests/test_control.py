@@ -148,6 +148,14 @@ def test_rounding_adds_no_last_step(t1: float, step_size: float, count: int, per
         assert set(sol.stats.accepted.tolist()) == {count}
 
 
+@settings(deadline=None, max_examples=200)
+@given(t0=some.floats(-100, 100), length=some.floats(1e-2, 10), count=some.integers(1, 40), reverse=some.booleans())
+def test_a_grid_that_fits_has_no_sliver(t0: float, length: float, count: int, reverse: bool) -> None:
+    t1 = t0 - length if reverse else t0 + length
+    times = steps((t0, t1), method="euler", step_size=abs(t1 - t0) / count)
+    assert len(times) - 1 == count
+
+
 def test_times_of_a_grid_do_not_drift() -> None:
     times = steps((0.0, 100.0), method="euler", step_size=0.1)
     assert len(times) == 1001
@@ -328,3 +336,17 @@ def test_a_clipped_step_does_not_lower_the_remembered_size(control: Any) -> None
 def test_dense_output_over_no_time_is_the_state(options: dict[str, Any], per_sample: bool) -> None:
     sol = solve(wave, Y0[:, None], (2.0, 2.0), dense=True, per_sample=per_sample, **options)
     assert torch.equal(sol(2.0), Y0[:, None])
+
+
+@pytest.mark.parametrize("control", [PI(), PID()], ids=["PI", "PID"])
+def test_rejections_and_clipped_steps_do_not_enter_the_history(control: Any) -> None:
+    history = control.start(0.0, 1.0)
+    history = control.judge(0.5, 0.1, 0.1, False, history, 5).history  # an ordinary step does
+    after_next = {}
+    for name, ratio, clipped in (("nothing", None, False), ("a clipped step", 1e-3, True), ("a rejection", 7.0, False)):
+        own = history if ratio is None else control.judge(ratio, 0.1, 0.1, clipped, history, 5).history
+        own = control.judge(0.3, 0.1, 0.1, False, own, 5).history  # and this lets the step grow again
+        after_next[name] = control.judge(0.4, 0.1, 0.1, False, own, 5).h
+    assert after_next["a clipped step"] == after_next["nothing"] == after_next["a rejection"]
+    remembered = control.judge(0.4, 0.1, 0.1, False, control.start(0.0, 1.0), 5).h
+    assert remembered != after_next["nothing"], "no history counts at all: the test shows nothing"
