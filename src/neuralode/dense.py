@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuralode.clock import column
 from neuralode.layout import Layout
-from neuralode.record import Chunk, Reads
+from neuralode.record import Chunk, Reads, Taken
 
 
 def horner(coefficients: Shaped[Tensor, "coefficients ..."], theta: Tensor) -> Tensor:
@@ -22,30 +22,19 @@ def horner(coefficients: Shaped[Tensor, "coefficients ..."], theta: Tensor) -> T
     return total
 
 
-def _horner_at(coefficients: Tensor, theta: float) -> Tensor:
-    *lower, total = coefficients.unbind()
-    for coefficient in reversed(lower):
-        total = torch.add(coefficient, total, alpha=theta)
-    return total
+def read_step(step: Taken, coefficients: Tensor, t: Any, h: Any, times: Tensor) -> Tensor:
+    """The states at the output times that fall on one step, which begins at ``t`` and is ``h`` long.
 
-
-def read_step(coefficients: Tensor, reads: Reads, t: Any, h: Any, times: Any) -> Tensor:
-    """The states at the output times that fall on one step.
-
-    ``times`` are all output times: [outputs] (on the host, a list), or [rows, outputs] for the rows of this step.
-    Returns [reads, rows, features] on a shared clock, [reads, features] where each read is of one row.
+    ``times`` are all output times: [outputs], or [rows, outputs] for the rows of this step. Returns [reads, rows,
+    features] on a shared clock, [reads, features] where each read is of one row.
     """
-    if isinstance(times, list):
-        thetas = [(time - t) / h for time in times[reads.outputs]]
-        if len(thetas) == 1:
-            return _horner_at(coefficients, thetas[0])[None]
-        theta = torch.tensor(thetas, dtype=coefficients.dtype, device=coefficients.device)
+    assert step.reads is not None
+    outputs, rows, _ = step.reads
+    if rows is None:
+        theta = ((times[outputs] - t) / h).to(coefficients.dtype)
         return horner(coefficients[:, None], theta[:, None, None])
-    if reads.rows is None:
-        theta = ((times[reads.outputs] - t) / h).to(coefficients.dtype)
-        return horner(coefficients[:, None], theta[:, None, None])
-    theta = (times[reads.rows, reads.outputs] - t[reads.rows]) / h[reads.rows]
-    return horner(coefficients[:, reads.rows], column(theta, coefficients))
+    theta = (times[rows, outputs] - t[rows]) / h[rows]
+    return horner(coefficients[:, rows], column(theta, coefficients))
 
 
 def find_reads(chunk: Chunk, times: Tensor, direction: float, reached: Tensor) -> Chunk:

@@ -68,10 +68,10 @@ class Outputs:
 
     def read(self, chunk: Chunk) -> None:
         """Write what falls on the steps of a chunk."""
-        times = self.problem.times if chunk.rows is None else self.problem.times[chunk.rows]
+        times: Any = self.problem.times if chunk.rows is None else self.problem.times[chunk.rows]
         for step in chunk.steps:
             if step.reads is not None:
-                y = read_step(step.coefficients, step.reads, step.t, step.h, times)
+                y = step.inner if step.inner is not None else read_step(step, step.coefficients, step.t, step.h, times)
                 self._write(*global_place(chunk, step.reads), y)
 
     def _at(self, outputs: Any, y: Tensor) -> None:

@@ -30,10 +30,14 @@ class Plan:
 
 
 class Reads(NamedTuple):
-    """Output times that fall on one step: which outputs, and of which of its rows (all of them on a shared clock)."""
+    """Output times that fall on one step: which outputs, and of which of its rows.
 
-    outputs: slice | Tensor
+    On a shared clock of all of them (``rows`` is None), at these ``thetas`` between 0 and 1.
+    """
+
+    outputs: Any  # slice or Tensor
     rows: Tensor | None
+    thetas: tuple[float, ...] = ()
 
 
 class Taken(NamedTuple):
@@ -47,6 +51,7 @@ class Taken(NamedTuple):
     y: Any = None
     y1: Any = None
     coefficients: Any = None
+    inner: Any = None  # the states at its reads, on a shared clock
     reads: Reads | None = None
     piece: Any = None  # its place, or places by row, among the pieces of the dense output
     stop: Any = None  # the place, or places by row, of its new state among the outputs, with save="steps"
@@ -88,6 +93,7 @@ class Record:
                 step._replace(
                     y=step.y if spare else None,
                     y1=step.y1 if plan.steps else None,
+                    inner=None,
                     coefficients=step.coefficients if plan.dense else None,
                 )
             )

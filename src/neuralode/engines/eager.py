@@ -95,10 +95,12 @@ def keep(course: Course, state: State, following: State, h: Number, aim: Any, st
     per_sample = isinstance(accept, Tensor)
     if not (per_sample or accept):
         return None
-    reads = None if per_sample else marks_within(course, state.t, aim.t1)
-    coefficients = None
-    if plan.dense or reads is not None or (per_sample and plan.inside):
-        coefficients = course.method.interpolant(course.field, state.t, state.y, h, step.stages)
+    method, coefficients, inner = course.method, None, None
+    reads = None if per_sample else marks_within(course, state.t, aim.t1, h)
+    if reads is not None:
+        inner = method.interpolate(state.y, h, step.stages, reads.thetas)
+    if plan.dense or (per_sample and plan.inside):
+        coefficients = method.interpolant(course.field, state.t, state.y, h, step.stages)
     return Taken(
         t=state.t,
         h=where(accept, h, h * 0) if per_sample else h,
@@ -107,16 +109,19 @@ def keep(course: Course, state: State, following: State, h: Number, aim: Any, st
         y=state.y if plan.replay else None,
         y1=following.y if plan.steps else None,
         coefficients=coefficients,
+        inner=inner,
         reads=reads,
     )
 
 
-def marks_within(course: Course, t: float, t1: float) -> Reads | None:
-    """The outputs of a shared clock after t, up to and with t1."""
-    if not course.marks:
+def marks_within(course: Course, t: float, t1: float, h: float) -> Reads | None:
+    """The outputs of a shared clock after t, up to and with t1 = t + h."""
+    marks, sign = course.marks, course.direction
+    low, high = bisect_right(marks, t * sign), bisect_right(marks, t1 * sign)
+    if high == low:
         return None
-    low, high = bisect_right(course.marks, t * course.direction), bisect_right(course.marks, t1 * course.direction)
-    return Reads(slice(course.first_mark + low, course.first_mark + high), None) if high > low else None
+    thetas = tuple((mark * sign - t) / h for mark in marks[low:high])
+    return Reads(slice(course.first_mark + low, course.first_mark + high), None, thetas)
 
 
 def stop_at_nonfinite(state: State, steps: list[Taken], sizes: list[Tensor]) -> tuple[State, list[Taken]]:

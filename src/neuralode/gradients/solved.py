@@ -63,7 +63,11 @@ def retake(
     """One recorded step from y: the new state, and what it puts out in the order of `places`."""
     plan, problem = solved.plan, solved.problem
     begin, h = clocks(problem, step, chunk.rows, t)
-    y1, coefficients = solved.method.retake(field, begin, y, h, step.reads is not None or plan.dense)
+    method, by_number = solved.method, t is None and not problem.per_sample
+    y1, stages = method.retake(field, begin, y, h, step.reads is not None or plan.dense)
+    coefficients: Any = None
+    if plan.dense or (step.reads is not None and not by_number):
+        coefficients = method.interpolant(field, begin, y, h, stages)
     if step.accept is not None:
         y1 = torch.where(step.accept[:, None], y1, y)
     out: list[Tensor] = []
@@ -71,7 +75,10 @@ def retake(
         times = (problem.t.detach() if t is None else t).to(y.device)
         times = times if chunk.rows is None else times[chunk.rows]
         which = step.reads.outputs if step.reads.rows is None else (step.reads.rows, step.reads.outputs)
-        read = read_step(coefficients, step.reads, begin, h, times)
+        if by_number:
+            read = method.interpolate(y, h, stages, step.reads.thetas)
+        else:
+            read = read_step(step, coefficients, begin, h, times)
         out += save_state(problem, plan, times[which], read, global_place(chunk, step.reads)[1])[0]
     if plan.steps:
         out.append(y1 if step.accept is None else y1[step.accept])

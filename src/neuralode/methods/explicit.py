@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -105,13 +105,22 @@ class ExplicitRungeKutta:
             error = column_times(h * pivot, total)
         return Step(y1, error, stages[-1] if table.first_same_as_last else None, stages, True)
 
-    def retake(self, f: Evaluate, t: Number, y: State, h: Number, dense: bool) -> tuple[State, Tensor | None]:
-        """An accepted step again: the new state, and with ``dense`` its interpolation coefficients.
+    def retake(self, f: Evaluate, t: Number, y: State, h: Number, inside: bool) -> tuple[State, Sequence[Tensor]]:
+        """An accepted step again: the new state and its stages, those that only the inside needs if it is asked for."""
+        return self._stages(f, t, y, h, None, self.stages if inside else len(self.weights))
 
-        Skips what only the error estimate needs.
-        """
-        y1, stages = self._stages(f, t, y, h, None, self.stages if dense else len(self.weights))
-        return y1, self.interpolant(f, t, y, h, stages) if dense else None
+    def interpolate(self, y: State, h: Number, stages: Sequence[Tensor], thetas: Sequence[float]) -> Tensor:
+        """The states at some θ of one step, each by its own weights b_i(θ): shape [θ, rows, features]."""
+        return torch.stack([advanced(y, h, self._weights_at(theta), stages) for theta in thetas])
+
+    def _weights_at(self, theta: float) -> tuple[float, ...]:
+        weights = []
+        for row in self.tableau.interpolant:
+            total = 0.0
+            for coefficient in reversed(row):
+                total = (total + coefficient) * theta
+            weights.append(total)
+        return tuple(weights)
 
     def interpolant(self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor]) -> Tensor:
         """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j on the step, θ from 0 to 1: shape [q + 1, rows, features]."""
@@ -156,7 +165,7 @@ def combine(weights: tuple[float, ...], stages: Sequence[Tensor]) -> tuple[float
     return pivot, total
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _pivoted(weights: tuple[float, ...]) -> tuple[int, float, list[tuple[int, float]]]:
     (first, pivot), *rest = [(i, weight) for i, weight in enumerate(weights) if weight]
     return first, pivot, [(i, weight / pivot) for i, weight in rest]
