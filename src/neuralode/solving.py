@@ -140,7 +140,8 @@ def solve(
         if plan.dense or plan.steps:
             record.chunks = number_places(record.chunks, problem.layout.rows, problem.layout.device)
         leaves = read(problem, plan, record, outputs)
-    torch.clear_autocast_cache()  # casts made without a graph would be found again by code that wants one
+    if torch.is_autocast_enabled(problem.layout.device.type):
+        torch.clear_autocast_cache()  # casts made without a graph would be found again by code that wants one
 
     backward = [0]
     if differentiable:
