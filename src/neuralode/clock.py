@@ -10,14 +10,12 @@ import math
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
 Number: TypeAlias = Any  # float | Tensor["clocks"]
 Flag: TypeAlias = Any  # bool | Tensor["clocks"]
 
-NUMPY = {torch.float32: np.float32, torch.float64: np.float64}  # packed states have no other real dtype
 EPS = torch.finfo(torch.float64).eps
 
 
@@ -70,7 +68,7 @@ def stage_times(t: Number, h: Number, nodes: tuple[float, ...], dtype: torch.dty
         c = _column(nodes, device)
         return (t + h * (c[:, None] if max(_dim(t), _dim(h)) else c)).to(dtype).unbind()
     if device.type == "cpu":
-        return torch.from_numpy((t + h * np.asarray(nodes)).astype(NUMPY[dtype])).unbind()
+        return torch.tensor([t + c * h for c in nodes], dtype=dtype).unbind()
     return (_column(nodes, device) * h).add_(t).to(dtype).unbind()  # nothing is copied, so nothing waits
 
 
