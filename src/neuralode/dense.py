@@ -61,9 +61,11 @@ def find_reads(chunk: Chunk, times: Tensor, direction: float, reached: Tensor) -
     return chunk._replace(steps=steps)
 
 
-def _inside(theta: Tensor) -> Tensor:
-    """NaN beyond the last piece: a solve that failed says nothing of what follows."""
-    return torch.where(theta > 1 + 1e-6, torch.nan, theta)
+def _evaluate(coefficients: Tensor, theta: Tensor, trailing: int) -> Tensor:
+    """Horner within the pieces; NaN beyond the last, where a solve that failed says nothing, and without a gradient."""
+    beyond = (theta > 1 + 1e-6)[(...,) + (None,) * trailing].to(coefficients.device)
+    theta = theta[(...,) + (None,) * trailing].to(coefficients)
+    return horner(coefficients, torch.where(beyond, 0, theta)).masked_fill(beyond, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,10 @@ class DenseOutput:
     def _shared(self, times: Tensor) -> Tensor:
         start = self.t.detach() * self.direction
         place = (torch.searchsorted(start, times.detach() * self.direction, right=True) - 1).clamp(min=0)
-        theta = _inside((times - self.t[place]) / self.h[place]).to(self.coefficients.device)
+        theta = (times - self.t[place]) / self.h[place]
         place = place.to(self.coefficients.device)
         chosen = self.coefficients[place].movedim(1, 0)
-        return horner(chosen, theta.to(chosen.dtype)[:, None, None])
+        return _evaluate(chosen, theta, 2)
 
     def _per_sample(self, times: Tensor) -> Tensor:
         assert self.row is not None
@@ -108,17 +110,25 @@ class DenseOutput:
         within = torch.searchsorted(table, (own.detach() * self.direction).contiguous(), right=True) - 1
         within = torch.minimum(within.clamp(min=0), (counts - 1).clamp(min=0)[:, None])
         place = order[(offset[:, None] + within).T]  # [queries, rows]
-        theta = _inside((own.T - self.t[place]) / self.h[place])
+        theta = (own.T - self.t[place]) / self.h[place]
         chosen = self.coefficients[place].movedim(2, 0)
-        return horner(chosen, theta.to(chosen.dtype)[..., None])
+        return _evaluate(chosen, theta, 1)
 
     def then(self, other: DenseOutput) -> DenseOutput:
         """The pieces of both, where the other begins at this one's end."""
+        degree = max(self.coefficients.shape[1], other.coefficients.shape[1])
         return DenseOutput(
             self.layout,
-            torch.cat((self.coefficients, other.coefficients)),
+            torch.cat([_padded(x.coefficients, degree) for x in (self, other)]),
             torch.cat((self.t, other.t)),
             torch.cat((self.h, other.h)),
-            self.direction if len(self.t) else other.direction,
+            other.direction,
             None if self.row is None or other.row is None else torch.cat((self.row, other.row)),
         )
+
+
+def _padded(coefficients: Tensor, degree: int) -> Tensor:
+    """With zeros for the powers that a constant piece does not have."""
+    missing = list(coefficients.shape)
+    missing[1] = degree - missing[1]
+    return torch.cat((coefficients, coefficients.new_zeros(missing)), 1)

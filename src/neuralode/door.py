@@ -83,8 +83,9 @@ def check_rows(problem: Problem) -> int:
     rows, f = problem.layout.rows, problem.field.f
     owner = getattr(f, "__self__", f)  # bound methods are made anew each time
     known = _rows_checked.setdefault(owner, set()) if _can_remember(owner) else set()
-    case = (getattr(f, "__name__", ""), getattr(owner, "training", None), problem.y0.shape, problem.y0.dtype)
-    if rows < 2 or case in known:
+    modes = tuple(m.training for module in modules_of(f) for m in module.modules())
+    case = (getattr(f, "__name__", ""), modes, problem.y0.shape, problem.y0.dtype)
+    if rows < 2 or (case in known and not problem.field.args):  # other args make another field
         return 0
     y, t = problem.y0.detach(), problem.t.detach()
     start, span = t[:, 0], t[:, -1] - t[:, 0]

@@ -102,10 +102,11 @@ class Layout:
         """Tolerances as columns: a number stays one; tensors, or a pytree of both, broadcast against their leaves."""
         if isinstance(value, (int, float)):
             return float(value)
-        single = isinstance(value, Tensor) or not isinstance(
-            value, type(tree_unflatten([0] * len(self.leaves), self.spec))
-        )
-        values = [value] * len(self.leaves) if single else tree_flatten(value)[0]
+        values = [value] * len(self.leaves)
+        if not isinstance(value, Tensor) and not self.spec.is_leaf():
+            values, spec = tree_flatten(value)
+            if spec != self.spec:
+                raise ValueError("its structure, the order of keys included, is not that of y0")
         parts = []
         for x, leaf in zip(values, self.leaves, strict=True):
             x = torch.as_tensor(x, dtype=self.dtype.to_real(), device=self.device)

@@ -17,6 +17,8 @@ from neuralode.record import Chunk, Plan, Record, Taken
 from neuralode.solution import Solution, Stats
 from neuralode.status import Status
 
+INSTANT = 1e-100  # the size of a piece that is one point
+
 
 def read(problem: Problem, plan: Plan, record: Record, outputs: Outputs) -> list[Tensor]:
     """The leaves of a march: outputs or steps, then the coefficients of the dense output."""
@@ -75,7 +77,7 @@ def wrap(
     elif save is None:
         ys = layout.unpack(leaves[0])
     elif plan.save is None:
-        ys = _saved_after(problem, plan, save, leaves[0])
+        ys = _saved_after(problem, save, leaves[0])
     else:
         assert spec is not None
         ys = spec.unflatten(leaves)
@@ -87,21 +89,28 @@ def _stats(problem: Problem, method: Any, record: Record, backward: list[int]) -
     attempts, accepted = record.attempts, record.accepted
     each, first = method.evaluations_per_step, method.stages - 1  # the first stage of the first attempt was f(t0, y0)
     evaluations = record.started + attempts * each - (each - first) * (attempts > 0)
-    return Stats(record.calls, problem.layout.rows, (evaluations, accepted, attempts - accepted), backward)
+    return Stats(record.calls, problem.layout.rows, (evaluations, accepted, attempts - accepted), (backward,))
 
 
-def _saved_after(problem: Problem, plan: Plan, save: Callable[..., Any], ys: Tensor) -> Any:
-    """A function of outputs that were kept as states."""
-    keeping = Plan(save=save)
-    times = problem.t.detach().to(ys.device)
+def _saved_after(problem: Problem, save: Callable[..., Any], ys: Tensor) -> Any:
+    """A function of outputs that were kept as states; of those that were not reached it is NaN, without a gradient."""
+    keeping, times = Plan(save=save), problem.t.to(ys.device)
+    count, rows = ys.shape[:2]
+    reached = ys.detach().isfinite().all(-1) if problem.per_sample else ys.detach().isfinite().flatten(1).all(-1)
+    ys = torch.where(reached[(...,) + (None,) * (ys.dim() - reached.dim())], ys, problem.y0.detach())
     if not problem.per_sample:
         leaves, spec = save_state(problem, keeping, times, ys, None)
-        return spec.unflatten(leaves)
-    count, rows = ys.shape[:2]
-    leaves, spec = save_state(
-        problem, keeping, times.T.reshape(-1), ys.flatten(0, 1), torch.arange(rows, device=ys.device).repeat(count)
-    )
-    return spec.unflatten([x.unflatten(0, (count, rows)) for x in leaves])
+    else:
+        place = torch.arange(rows, device=ys.device).repeat(count)
+        leaves, spec = save_state(problem, keeping, times.T.reshape(-1), ys.flatten(0, 1), place)
+        leaves = [x.unflatten(0, (count, rows)) for x in leaves]
+    return spec.unflatten([_blanked(x, ~reached) for x in leaves])
+
+
+def _blanked(saved: Tensor, missing: Tensor) -> Tensor:
+    if not (saved.is_floating_point() or saved.is_complex()):
+        return saved
+    return saved.masked_fill(missing[(...,) + (None,) * (saved.dim() - missing.dim())], torch.nan)
 
 
 def _padded(problem: Problem, record: Record, states: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,12 +135,12 @@ def _padded(problem: Problem, record: Record, states: Tensor) -> tuple[Tensor, T
 
 def _dense(problem: Problem, record: Record, coefficients: Tensor) -> DenseOutput:
     """The pieces with their clocks; rows that took no step get one constant piece."""
-    t = problem.t
+    t, instant = problem.t, problem.direction * INSTANT
     when = [(chunk, step, *clocks(problem, step, chunk.rows, t)) for chunk, step in _each(record)]
     if not problem.per_sample:
         if not when:
             constant = torch.stack((problem.y0, torch.zeros_like(problem.y0)))[None]
-            return DenseOutput(problem.layout, constant, t[:1], torch.ones_like(t[:1]), problem.direction)
+            return DenseOutput(problem.layout, constant, t[:1], torch.full_like(t[:1], instant), problem.direction)
         begins = torch.stack([begin for *_, begin, _ in when])
         sizes = torch.stack([torch.as_tensor(h, dtype=t.dtype, device=t.device) for *_, h in when])
         return DenseOutput(problem.layout, coefficients, begins, sizes, problem.direction)
@@ -148,7 +157,7 @@ def _dense(problem: Problem, record: Record, coefficients: Tensor) -> DenseOutpu
         problem.layout,
         torch.cat((coefficients, still)),
         torch.cat((*begins, t[idle, 0])),
-        torch.cat((*sizes, torch.ones_like(t[idle, 0]))),
+        torch.cat((*sizes, torch.full_like(t[idle, 0], instant))),
         problem.direction,
         torch.cat((*row, idle)),
     )

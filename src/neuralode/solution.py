@@ -31,7 +31,7 @@ class Stats:
     calls: int
     _rows: int = field(repr=False)
     _clocks: tuple[Any, Any, Any] = field(repr=False)  # evaluations, accepted, rejected: one for all, or one a row
-    _backward: list[int] = field(default_factory=lambda: [0], repr=False)
+    _backward: tuple[list[int], ...] = field(default=(), repr=False)  # counted into by the gradients
 
     @property
     def evaluations(self) -> Tensor:
@@ -51,7 +51,7 @@ class Stats:
     @property
     def backward_evaluations(self) -> int:
         """Evaluations of f that gradients of this solve made so far."""
-        return self._backward[0]
+        return sum(count for (count,) in self._backward)
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,7 @@ def _join(first: Solution, second: Solution) -> Solution:
             costs[0].calls + costs[1].calls,
             costs[0]._rows,
             tuple(x + y for x, y in zip(costs[0]._clocks, costs[1]._clocks, strict=True)),
+            costs[0]._backward + costs[1]._backward,
         ),
         dense=None if first.dense is None or second.dense is None else first.dense.then(second.dense),
         _continue=second._continue,

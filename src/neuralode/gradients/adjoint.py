@@ -137,10 +137,8 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, solved: Solved, how: Backwards, *inputs: Tensor) -> tuple[Tensor, ...]:
         ctx.solved, ctx.how = solved, how
-        outputs = solved.leaves[0].clone()
         ctx.save_for_backward(*inputs)
-        ctx.outputs = outputs.detach()
-        return (outputs,)
+        return (solved.leaves[0].clone(),)  # the user may write into these: backward reads the original
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
@@ -151,7 +149,7 @@ class _Adjoint(torch.autograd.Function):
             )
         solved: Solved = ctx.solved
         with solved.ambient.restored():
-            return None, None, *Sweep(solved, ctx.how, ctx.outputs, cotangents[0]).run()
+            return None, None, *Sweep(solved, ctx.how, solved.leaves[0], cotangents[0]).run()
 
 
 class Sweep:
@@ -266,8 +264,9 @@ class Sweep:
         if not isinstance(tolerance, Tensor):
             return tolerance
         own = tolerance.expand(self.outputs[0].shape)
-        if self.per_sample:
-            return torch.cat((own, own), 1)
+        if layout.has_rows:
+            rest = own.min().expand(len(own), layout.features - 2 * own.shape[1])
+            return torch.cat((own, own, rest), 1)
         rest = own.min().expand(layout.features - 2 * own.numel())
         return torch.cat((own.reshape(-1), own.reshape(-1), rest))[None]
 

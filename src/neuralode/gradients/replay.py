@@ -206,7 +206,7 @@ class Reverse:
         if solved.plan.save is None:
             picked = given[0][place].to(adjoint.dtype)
             return adjoint + picked.sum(0) if rows is None else adjoint.index_add(0, rows, picked)
-        times = problem.t.detach().to(y.device)
+        times = (problem.t.detach() if self.t is None else self.t).to(y.device)
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             states = y[rows] if rows is not None else y.expand(len(place[0]), *y.shape)

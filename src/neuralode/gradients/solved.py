@@ -37,7 +37,8 @@ class Solved:
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         """What gradients flow to."""
-        return (self.problem.y0, self.problem.t, *self.captured)
+        # as views, made by a torch function: a solve around this one can see them pass
+        return (self.problem.y0, self.problem.t, *(x.view_as(x) for x in self.captured))
 
 
 def clocks(problem: Problem, step: Taken, rows: Tensor | None, t: Tensor | None) -> tuple[Any, Any]:
@@ -130,7 +131,7 @@ def rerun(solved: Solved) -> list[Tensor]:
         place = where.nonzero(as_tuple=True)
         if not len(place[0]):
             return
-        times = problem.t.detach().to(state.device)
+        times = problem.t.to(state.device)
         own = times[place] if not problem.per_sample else times[place[1], place[0]]
         states = state.expand(len(place[0]), *state.shape) if not problem.per_sample else state[place[1]]
         kept, _ = save_state(problem, plan, own, states, place[1] if problem.per_sample else None)
