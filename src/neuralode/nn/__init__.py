@@ -1,6 +1,34 @@
 """Layers and models that have a differential equation inside."""
 
 from neuralode.nn.block import NeuralODE, ode_blocks
+from neuralode.nn.evolve import Evolve
+from neuralode.nn.latent import Elbo, LatentODE, Trajectory
+from neuralode.nn.likelihood import Likelihood
+from neuralode.nn.mlp import MLPField, mlp
+from neuralode.nn.observations import Observations
 from neuralode.nn.odenet import MODELS, ConvField, ODENet, ResidualBlock, ResNet
+from neuralode.nn.poisson import PoissonProcess
+from neuralode.nn.recurrent import ODERNN, RNN, GRUDecay, Recurrent
 
-__all__ = ["MODELS", "ConvField", "NeuralODE", "ODENet", "ResNet", "ResidualBlock", "ode_blocks"]
+__all__ = [
+    "MODELS",
+    "ODERNN",
+    "RNN",
+    "ConvField",
+    "Elbo",
+    "Evolve",
+    "GRUDecay",
+    "LatentODE",
+    "Likelihood",
+    "MLPField",
+    "NeuralODE",
+    "ODENet",
+    "Observations",
+    "PoissonProcess",
+    "Recurrent",
+    "ResNet",
+    "ResidualBlock",
+    "Trajectory",
+    "mlp",
+    "ode_blocks",
+]

@@ -1,0 +1,50 @@
+"""Multilayer perceptrons: as fields, encoders and decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.Tanh) -> nn.Sequential:
+    """Linear layers from the first of ``widths`` to the last, with an activation between each two.
+
+    Examples
+    --------
+    >>> mlp(2, 16, 1)(torch.zeros(5, 2)).shape
+    torch.Size([5, 1])
+    """
+    layers: list[nn.Module] = []
+    for before, after in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(before, after), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+class MLPField(nn.Module):
+    """A field ``dy/dt = MLP(y)``, the same at all times.
+
+    Parameters
+    ----------
+    features : int
+        Of the state, its last axis.
+    width, layers : int
+        Of the hidden layers.
+
+    Examples
+    --------
+    >>> MLPField(4, width=20)(torch.tensor(0.0), torch.zeros(3, 4)).shape
+    torch.Size([3, 4])
+    """
+
+    def __init__(
+        self, features: int, width: int = 32, layers: int = 1, activation: Callable[[], nn.Module] = nn.Tanh
+    ) -> None:
+        super().__init__()
+        self.net = mlp(features, *[width] * layers, features, activation=activation)
+
+    def forward(self, t: Tensor, y: Float[Tensor, "... features"]) -> Float[Tensor, "... features"]:
+        """The slope at y."""
+        return self.net(y)
