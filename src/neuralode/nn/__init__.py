@@ -1,6 +1,7 @@
 """Layers and models that have a differential equation inside."""
 
 from neuralode.nn.block import NeuralODE, ode_blocks
+from neuralode.nn.classify import SeriesNet
 from neuralode.nn.evolve import Evolve
 from neuralode.nn.latent import Elbo, LatentODE, Trajectory
 from neuralode.nn.likelihood import Likelihood
@@ -28,6 +29,7 @@ __all__ = [
     "Recurrent",
     "ResNet",
     "ResidualBlock",
+    "SeriesNet",
     "Trajectory",
     "mlp",
     "ode_blocks",

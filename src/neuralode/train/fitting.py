@@ -1,0 +1,144 @@
+"""One way to fit: Lightning trains, the epoch with the lowest validation loss is kept, and Ctrl-C only ends it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+
+from neuralode.train.interrupt import fit_until_interrupted
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to train, and on what.
+
+    Parameters
+    ----------
+    epochs : int
+        At most.
+    patience : int
+        Epochs without a lower validation loss after which it stops.
+    accelerator, devices, precision
+        Lightning's flags.
+    """
+
+    epochs: int
+    patience: int
+    accelerator: str = "cpu"
+    devices: str = "1"
+    precision: Any = "32-true"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How it went.
+
+    Attributes
+    ----------
+    epochs : int
+        Trained in all.
+    best : float
+        The lowest validation loss.
+    interrupted : bool
+        Whether Ctrl-C cut it short.
+    """
+
+    epochs: int
+    best: float
+    interrupted: bool
+
+
+class Watched(L.LightningModule):
+    """A task whose loss, validated once an epoch, says which weights to keep. Adam, and a clipped gradient."""
+
+    def __init__(self, learning_rate: float, weight_decay: float = 0.0) -> None:
+        super().__init__()
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+
+    def configure_optimizers(self) -> Any:
+        """Adam, its rate falling along a half cosine to a hundredth."""
+        optimizer = torch.optim.AdamW(self.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, self.learning_rate / 100)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def fit(
+    task: L.LightningModule,
+    data: L.LightningDataModule,
+    effort: Effort,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    progress_bar: bool = False,
+) -> Fitted:
+    """Train ``task`` and leave it with the weights of its best epoch.
+
+    Parameters
+    ----------
+    task : LightningModule
+        It logs ``val_loss``.
+    data : LightningDataModule
+        With training and validation batches.
+    effort : Effort
+        When to stop.
+    folder : Path, optional
+        Where checkpoints stay, to go on from; else they are gone in the end.
+    resume : bool
+        Go on from the last checkpoint in ``folder``.
+    callbacks : sequence of Callback
+        Lightning's.
+    progress_bar : bool
+        Lightning's own.
+    """
+    with tempfile.TemporaryDirectory() as passing, _quiet():
+        kept = Path(passing) if folder is None else folder
+        best = ModelCheckpoint(kept, "best", monitor="val_loss", save_last=True, enable_version_counter=False)
+        stop = EarlyStopping("val_loss", patience=effort.patience)
+        trainer = L.Trainer(
+            accelerator=effort.accelerator,
+            devices=effort.devices,
+            precision=effort.precision,
+            max_epochs=effort.epochs,
+            gradient_clip_val=1.0,
+            callbacks=[best, stop, *callbacks],
+            logger=False,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=progress_bar,
+            default_root_dir=kept,
+        )
+        last = kept / "last.ckpt"
+        if resume and not last.exists():
+            raise FileNotFoundError(f"{kept} has no checkpoint to go on from: not one epoch was finished.")
+        interrupted = fit_until_interrupted(trainer, task, data, last if resume else None)
+        if best.best_model_path:
+            task.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
+        score = float("nan") if best.best_model_score is None else float(best.best_model_score)
+        return Fitted(trainer.current_epoch, score, interrupted)
+
+
+class _quiet(warnings.catch_warnings):
+    """Without what Lightning says besides: hardware it found, advice on data loading."""
+
+    def __enter__(self) -> Any:
+        entered = super().__enter__()
+        warnings.filterwarnings("ignore", module="lightning")
+        self._logger = logging.getLogger("lightning.pytorch")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.ERROR)
+        return entered
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._logger.setLevel(self._level)
+        super().__exit__(*exc_info)
