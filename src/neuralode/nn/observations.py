@@ -141,7 +141,7 @@ class Observations:
         lengths = keep.sum(1)
         if not bool((lengths > 0).all()):
             raise ValueError("keep leaves a series without any step; wanted at least one of each.")
-        order = (~keep).long().argsort(1, stable=True)[:, : int(lengths.max())]
+        order = (~keep).long().argsort(dim=1, stable=True)[:, : int(lengths.max())]
         place = torch.minimum(torch.arange(order.shape[1], device=order.device), lengths[:, None] - 1)
         order = order.gather(1, place)  # behind the end: the last one kept, again
         kept = replace(self, times=self.times.gather(1, order), lengths=lengths)
