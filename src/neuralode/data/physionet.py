@@ -105,13 +105,13 @@ def physionet(sets: str = "abc", every: int = 1) -> Patients:
     outcomes = pd.read_parquet(home / "outcomes.parquet", filters=[("set", "in", wanted)]).sort_values("record_id")
     table = pd.read_parquet(home / "measurements.parquet", filters=[("set", "in", wanted)])
     table["parameter"] = table["parameter"].astype(str)
-    table = table[table["parameter"] != "RecordID"]
+    table = table.loc[table["parameter"] != "RecordID"]
     patient = np.searchsorted(outcomes["record_id"].to_numpy(), table["record_id"].to_numpy())
 
     once = table["parameter"].isin((*STATIC, "ICUType")).to_numpy()
-    static = _static(table[once], patient[once], len(outcomes))
+    static = _static(table.loc[once], patient[once], len(outcomes))
     measured = ~once & ~((table["parameter"] == "Weight") & (table["value"] < 0)).to_numpy()
-    table, patient = table[measured], patient[measured]
+    table, patient = table.loc[measured], patient[measured]
     channels = tuple(sorted(table["parameter"].unique()))
     skewed = table["parameter"].isin(SKEWED).to_numpy()
     value = table["value"].to_numpy(np.float64)

@@ -25,7 +25,7 @@ class Scaling:
 
     Examples
     --------
-    >>> table = np.array([[1.0, 0.0], [10.0, 2.0], [1000.0, np.nan]])
+    >>> table = np.array([[1.0, 0.0], [2.0, 2.0], [4.0, np.nan], [8.0, 1.0], [99.0, 1.0]])
     >>> scaling = Scaling.of(table)
     >>> scaling.logged.tolist()
     [True, False]

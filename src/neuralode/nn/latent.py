@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
@@ -28,7 +28,10 @@ from neuralode.nn.recurrent import ODERNN, RNN, Recurrent
 from neuralode.registry import pick
 from neuralode.solving import solve
 
-RECOGNITION: dict[str, type[Recurrent]] = {"rnn": RNN, "odernn": ODERNN}
+# In units of the prior: where `LatentODE.elbo` asks for consistency, states nearer than this are as good as the same.
+SLACK = 0.1
+
+RECOGNITION: dict[str, Callable[[int, int], Recurrent]] = {"rnn": RNN, "odernn": ODERNN}
 
 
 class Elbo(NamedTuple):
@@ -40,11 +43,14 @@ class Elbo(NamedTuple):
         What to minimise: minus the mean over series of ``log_likelihood - kl_weight * kl``.
     log_likelihood, kl : Tensor[series]
         Log-probability of what was seen, averaged over samples of z0; divergence of q(z0 | x) from the prior.
+    inconsistency : Tensor[series]
+        How far trajectories pass from where later observations alone put them; 0 where it was not asked for.
     """
 
     loss: Tensor
     log_likelihood: Float[Tensor, " series"]
     kl: Float[Tensor, " series"]
+    inconsistency: Float[Tensor, " series"]
 
 
 class Trajectory(NamedTuple):
@@ -131,15 +137,23 @@ class LatentODE(nn.Module):
     def encode(self, observed: Observations) -> Normal:
         """q(z0 | x): a diagonal Gaussian over [series, latent], z0 being the state at each series' ``start``."""
         self._check(observed)
-        read = self.recognition(observed.reversed())
-        first = observed.times[:, 0]
-        read = self.recognition.between(read, first, observed.start)
-        parts = [read, (first - observed.start)[:, None].to(read.dtype)]
-        if self.static:
-            assert observed.static is not None
-            parts.append(observed.static)
-        mean, raw = self.posterior(torch.cat(parts, -1)).chunk(2, -1)
-        return Normal(mean, nn.functional.softplus(raw) + SCALE_MIN)
+        return self._first(observed, self.recognition(observed.reversed()))
+
+    def encode_later(self, observed: Observations) -> Normal:
+        """q(z(t) | x from t on) at each observation: [series, steps, latent]; of no use behind the end of a series.
+
+        The recognition network reads backwards in time, and knows times by their differences: what it holds on its way
+        is what it would have read of a series that begins there. So one pass encodes all of them.
+
+        Examples
+        --------
+        >>> batch = Observations.gather([([0.0, 0.4, 1.0], [[0.0], [0.4], [0.8]]), ([0.0, 0.7], [[1.0], [0.6]])])
+        >>> model = LatentODE(channels=1, latent=3)
+        >>> torch.allclose(model.encode_later(batch).mean[:, 0], model.encode(batch).mean)
+        True
+        """
+        self._check(observed)
+        return self._later(observed, self._states(observed))
 
     def follow(
         self,
@@ -192,6 +206,8 @@ class LatentODE(nn.Module):
         *,
         samples: int = 1,
         kl_weight: float = 1.0,
+        consistency: float = 0.0,
+        within: Bool[Tensor, "series steps"] | None = None,
     ) -> Elbo:
         """The evidence lower bound.
 
@@ -201,23 +217,75 @@ class LatentODE(nn.Module):
             What the recognition network sees.
         targets : Observations, optional
             What is to be explained, ``observed`` itself unless given: further points in between (interpolation) or
-            beyond (extrapolation).
+            beyond (extrapolation). It reaches as far as ``observed``.
         samples : int
             Of z0 for each series.
         kl_weight : float
             Weight of the divergence in the loss: below 1 while it is annealed.
+        consistency : float
+            Weight of ``inconsistency`` in the loss. The prior says what a state looks like at the start of a series;
+            where the flow takes it is learned as far as observations reach, and a forecast beyond leaves that region
+            unless it comes back to it. With a weight, a state may look at any time as it may at the start: the
+            trajectory is to pass through what `encode_later` makes of the observations from there on. For systems that
+            do not depend on absolute time.
+        within : BoolTensor[series, steps], optional
+            At which of ``observed`` that is asked; at all unless given. Few remaining observations say little.
         """
         targets = observed if targets is None else targets
-        posterior = self.encode(observed)
+        self._check(observed)
+        states = self._states(observed) if consistency else None
+        posterior = self.encode(observed) if states is None else self._first(observed, states[:, 0])
         z0 = posterior.rsample(torch.Size((samples,)))
-        z, expected = self.follow(z0, observed.start, targets.times)
+        apart = torch.zeros_like(posterior.mean[:, 0])
+        if states is None:
+            z, expected = self.follow(z0, observed.start, targets.times)
+        else:
+            both, order = torch.cat((targets.times, observed.times), 1).sort(stable=True, dim=1)
+            z, expected = self.follow(z0, observed.start, both)
+            z = z.gather(2, order.argsort(1)[None, :, :, None].expand_as(z))
+            z, passed = z.split((targets.times.shape[1], observed.times.shape[1]), 2)
+            apart = self._apart(passed, self._later(observed, states), observed.inside if within is None else within)
         log_likelihood = self.likelihood.log_prob(self.decode(z), targets.values, targets.seen).sum((-2, -1)).mean(0)
         if self.events is not None:
             assert expected is not None
             log_likelihood = log_likelihood + self.events.log_prob(z, targets.seen, expected).mean(0)
         prior = Normal(torch.zeros_like(posterior.mean), torch.ones_like(posterior.mean))
         kl = kl_divergence(posterior, prior).sum(-1)
-        return Elbo((kl_weight * kl - log_likelihood).mean(), log_likelihood, kl)
+        loss = (kl_weight * kl + consistency * apart - log_likelihood).mean()
+        return Elbo(loss, log_likelihood, kl, apart)
+
+    def _states(self, observed: Observations) -> Float[Tensor, "series steps hidden"]:
+        """What the recognition network holds once it has read back to each observation."""
+        states = self.recognition.states(observed.reversed())
+        steps = torch.arange(states.shape[1], device=states.device)
+        place = (observed.lengths[:, None] - 1 - steps).clamp(min=0)
+        return states.gather(1, place[..., None].expand_as(states))
+
+    def _first(self, observed: Observations, read: Float[Tensor, "series hidden"]) -> Normal:
+        """q(z0 | x), from what was read back to the first observation."""
+        first = observed.times[:, 0]
+        read = self.recognition.between(read, first, observed.start)
+        return self._posterior(observed, read[:, None], (first - observed.start)[:, None], squeeze=True)
+
+    def _later(self, observed: Observations, states: Float[Tensor, "series steps hidden"]) -> Normal:
+        return self._posterior(observed, states, torch.zeros_like(observed.times))
+
+    def _posterior(self, observed: Observations, read: Tensor, since: Tensor, squeeze: bool = False) -> Normal:
+        parts = [read, since[..., None].to(read.dtype)]
+        if self.static:
+            assert observed.static is not None
+            parts.append(observed.static[:, None].expand(-1, read.shape[1], -1))
+        numbers = self.posterior(torch.cat(parts, -1))
+        mean, raw = (numbers[:, 0] if squeeze else numbers).chunk(2, -1)
+        return Normal(mean, nn.functional.softplus(raw) + SCALE_MIN)
+
+    @staticmethod
+    def _apart(z: Float[Tensor, "samples series steps latent"], later: Normal, within: Tensor) -> Tensor:
+        # The width is a unit of measurement here and not to be learned: else it would grow, or all states shrink, to
+        # please. It has a floor, or a posterior that becomes narrow early would rule the loss.
+        width = (later.scale.detach() ** 2 + SLACK**2).sqrt()
+        square = ((z - later.mean) / width).square().sum(-1).mean(0)
+        return torch.where(within, square, 0).sum(1) / within.sum(1).clamp(min=1)
 
     def _check(self, observed: Observations) -> None:
         if observed.channels != self.channels:

@@ -35,6 +35,8 @@ class Likelihood(nn.Module):
     torch.Size([1, 2])
     """
 
+    binary: Tensor
+
     def __init__(self, channels: int, *, binary: Sequence[int] = (), scale: float | str = "channel") -> None:
         super().__init__()
         if isinstance(scale, str) and scale not in ("channel", "state"):
@@ -44,8 +46,10 @@ class Likelihood(nn.Module):
         if any(not 0 <= channel < channels for channel in binary):
             raise ValueError(f"binary={tuple(binary)!r}; wanted channels from 0 to {channels - 1}.")
         self.channels, self.scale = channels, scale
-        self.register_buffer("binary", torch.zeros(channels, dtype=torch.bool), persistent=False)
-        self.binary[list(binary)] = True
+        self.mixed = len(binary) > 0
+        flags = torch.zeros(channels, dtype=torch.bool)
+        flags[list(binary)] = True
+        self.register_buffer("binary", flags, persistent=False)
         # a parameter of binary channels alone would never be used
         self.log_scale = nn.Parameter(torch.zeros(channels)) if scale == "channel" and len(binary) < channels else None
 
@@ -57,7 +61,7 @@ class Likelihood(nn.Module):
     def mean(self, decoded: Float[Tensor, "... outputs"]) -> Float[Tensor, "... channels"]:
         """The expected observation."""
         raw = decoded[..., : self.channels]
-        return torch.where(self.binary, raw.sigmoid(), raw) if bool(self.binary.any()) else raw
+        return torch.where(self.binary, raw.sigmoid(), raw) if self.mixed else raw
 
     def spread(self, decoded: Float[Tensor, "... outputs"]) -> Float[Tensor, "... channels"]:
         """The standard deviation of an observation."""
@@ -70,7 +74,7 @@ class Likelihood(nn.Module):
             scale = (self.log_scale.exp() + SCALE_MIN).expand_as(raw)
         else:
             scale = torch.ones_like(raw)
-        if not bool(self.binary.any()):
+        if not self.mixed:
             return scale
         chance = raw.sigmoid()
         return torch.where(self.binary, (chance * (1 - chance)).sqrt(), scale)
@@ -85,7 +89,7 @@ class Likelihood(nn.Module):
         raw = decoded[..., : self.channels]
         values = torch.where(seen, values, 0)  # whatever stands in a gap, its gradient is 0, not NaN
         log_prob = Normal(raw, self.spread(decoded), validate_args=False).log_prob(values)
-        if bool(self.binary.any()):
+        if self.mixed:
             log_prob = torch.where(self.binary, Bernoulli(logits=raw, validate_args=False).log_prob(values), log_prob)
         return torch.where(seen, log_prob, 0)
 
@@ -96,7 +100,7 @@ class Likelihood(nn.Module):
         mean, scale = self.mean(decoded), self.spread(decoded)
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         drawn = mean + scale * noise
-        if not bool(self.binary.any()):
+        if not self.mixed:
             return drawn
         chance = torch.rand(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         return torch.where(self.binary, (chance < mean).to(mean.dtype), drawn)

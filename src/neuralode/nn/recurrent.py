@@ -8,7 +8,8 @@ References
 ----------
 .. [1] Z. Che, S. Purushotham, K. Cho, D. Sontag, Y. Liu, "Recurrent neural networks for multivariate time series with
    missing values", Scientific Reports 8, 2018: GRU-D.
-.. [2] Y. Rubanova, R. T. Q. Chen, D. Duvenaud, "Latent ODEs for irregularly-sampled time series", NeurIPS 2019: ODE-RNN.
+.. [2] Y. Rubanova, R. T. Q. Chen, D. Duvenaud, "Latent ODEs for irregularly-sampled time series", NeurIPS 2019:
+   ODE-RNN.
 """
 
 from __future__ import annotations
@@ -49,15 +50,12 @@ class Recurrent(nn.Module):
         observed : Observations
             Read as they stand: `Observations.reversed` has them read backwards in time.
         """
-        ended: list[Tensor] = []
         order = torch.argsort(observed.lengths, descending=True, stable=True)
-        h = observed.values.new_zeros(len(observed), self.hidden)
-        for h in self._walk(observed, order):
-            ended.append(h)
+        ended = list(self._walk(observed, order))
         # series that go on stand first: those which step k ended are the rows of its state that step k + 1 has not
-        counts = [len(h) for h in ended] + [0]
-        last = [h[after:] for h, after in zip(ended, counts[1:], strict=True)]
-        return torch.cat(last[::-1])[torch.argsort(order)] if last else h
+        after = [len(h) for h in ended[1:]] + [0]
+        last = [h[count:] for h, count in zip(ended, after, strict=True)]
+        return torch.cat(last[::-1])[torch.argsort(order)]
 
     def states(self, observed: Observations) -> Float[Tensor, "series steps hidden"]:
         """The hidden state after every observation; 0 behind the end of a series."""

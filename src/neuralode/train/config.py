@@ -47,3 +47,109 @@ class Digits:
     accelerator: str = "auto"
     devices: str = "auto"
     batches: int | None = None
+
+
+@dataclass(frozen=True)
+class PhysioNet:
+    """What a run on PhysioNet 2012 is asked to do.
+
+    Parameters
+    ----------
+    task : {"mortality", "interpolation"}
+        Say who dies in hospital, or fill in a series of which half the times were read.
+    model : str
+        "odernn", "gru-decay" or "rnn" for mortality; "latent-ode" for interpolation.
+    method, steps
+        Of the ODE between observations: how it is solved, in how many equal steps.
+    sets, every
+        As in `neuralode.data.physionet.physionet`; as they stand, those of the published comparisons.
+    seed : int
+        Of the split, the first weights and the order of the batches.
+    epochs, batch_size, learning_rate, weight_decay
+        Of the training.
+    hidden, width, latent
+        Numbers in the state of what reads; in the hidden layers of its fields; in the state of the latent ODE.
+    dropout : float
+        Before and behind the layer that names the outcome.
+    patience : int
+        Epochs without a better validation after which it stops.
+    precision, accelerator, devices
+        Lightning's flags.
+    batches : int, optional
+        At most so many batches an epoch, the same ones each time: for trying things out.
+    """
+
+    task: str = "mortality"
+    model: str = "odernn"
+    method: str = "euler"
+    steps: int = 1
+    sets: str = "ab"
+    every: int = 6
+    seed: int = 0
+    epochs: int = 8
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    hidden: int = 40
+    width: int = 50
+    latent: int = 20
+    dropout: float = 0.3
+    patience: int = 8
+    precision: str = "32-true"
+    accelerator: str = "cpu"
+    devices: str = "1"
+    batches: int | None = None
+
+
+@dataclass(frozen=True)
+class Spirals:
+    """What a run on the paper's spirals is asked to do.
+
+    Parameters
+    ----------
+    observed : int
+        Points kept of the 100 of each window: 30, 50 or 100 in the paper.
+    model : {"latent-ode", "rnn"}
+        A latent ODE, or a recurrent network that is told how far each point is from the one before.
+    method, rtol, atol, gradient
+        As in `neuralode.solve`; a recurrent network has no use for them.
+    seed : int
+        Of the series, the first weights and the batches.
+    series : int
+        To learn from, a tenth of which validates.
+    last : int
+        The last point of a curve at which a window to learn from begins. At 400 windows cover the curves; at 300, where
+        the windows end that are tested, no series shows the last fifth of a curve.
+    epochs, batches, batch_size, learning_rate
+        Of the training: each epoch has so many batches.
+    latent, hidden, width : int
+        Numbers in the state of the latent ODE; in that of what reads; in hidden layers.
+    consistency : float
+        Weight of the consistency of states in time: see `neuralode.nn.LatentODE.elbo`.
+    shorter : float
+        Share of the batches in which only a part of each window is read and what follows in it is to be explained.
+    precision, accelerator, devices
+        Lightning's flags.
+    """
+
+    observed: int = 100
+    model: str = "latent-ode"
+    method: str = "tsit5"
+    rtol: float = 1e-3
+    atol: float = 1e-3
+    gradient: str = "replay"
+    seed: int = 0
+    series: int = 1000
+    last: int = 400
+    epochs: int = 45
+    batches: int = 100
+    batch_size: int = 125
+    learning_rate: float = 1e-2
+    latent: int = 4
+    hidden: int = 40
+    width: int = 64
+    consistency: float = 1.0
+    shorter: float = 0.5
+    precision: str = "32-true"
+    accelerator: str = "cpu"
+    devices: str = "1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,14 +26,14 @@ class Effort:
     ----------
     epochs : int
         At most.
-    patience : int
-        Epochs without a lower validation loss after which it stops.
+    patience : int or None
+        Epochs without a lower validation loss after which it stops; None trains them all, without validation.
     accelerator, devices, precision
         Lightning's flags.
     """
 
     epochs: int
-    patience: int
+    patience: int | None
     accelerator: str = "cpu"
     devices: str = "1"
     precision: Any = "32-true"
@@ -47,13 +48,16 @@ class Fitted:
     epochs : int
         Trained in all.
     best : float
-        The lowest validation loss.
+        The lowest validation loss; NaN without validation.
+    best_epoch : int
+        Epochs trained up to that, or all.
     interrupted : bool
         Whether Ctrl-C cut it short.
     """
 
     epochs: int
     best: float
+    best_epoch: int
     interrupted: bool
 
 
@@ -103,17 +107,19 @@ def fit(
     """
     with tempfile.TemporaryDirectory() as passing, _quiet():
         kept = Path(passing) if folder is None else folder
-        best = ModelCheckpoint(kept, "best", monitor="val_loss", save_last=True, enable_version_counter=False)
-        stop = EarlyStopping("val_loss", patience=effort.patience)
+        watched = None if effort.patience is None else "val_loss"
+        best = ModelCheckpoint(kept, "best", monitor=watched, save_last=True, enable_version_counter=False)
+        stop = [] if effort.patience is None else [EarlyStopping("val_loss", patience=effort.patience)]
         trainer = L.Trainer(
             accelerator=effort.accelerator,
             devices=effort.devices,
             precision=effort.precision,
             max_epochs=effort.epochs,
             gradient_clip_val=1.0,
-            callbacks=[best, stop, *callbacks],
+            callbacks=[best, *stop, *callbacks],
             logger=False,
             num_sanity_val_steps=0,
+            limit_val_batches=0 if effort.patience is None else None,
             enable_model_summary=False,
             enable_progress_bar=progress_bar,
             default_root_dir=kept,
@@ -121,11 +127,19 @@ def fit(
         last = kept / "last.ckpt"
         if resume and not last.exists():
             raise FileNotFoundError(f"{kept} has no checkpoint to go on from: not one epoch was finished.")
-        interrupted = fit_until_interrupted(trainer, task, data, last if resume else None)
-        if best.best_model_path:
-            task.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
+        origin = last if resume else None
+        if threading.current_thread() is threading.main_thread():
+            interrupted = fit_until_interrupted(trainer, task, data, origin)
+        else:  # Ctrl-C comes to the main thread alone, and only there can it be listened to
+            trainer.fit(task, data, ckpt_path=origin, weights_only=True)
+            interrupted = False
+        epochs = chosen = trainer.current_epoch
+        if effort.patience is not None and best.best_model_path:
+            found = torch.load(best.best_model_path, weights_only=True)
+            task.load_state_dict(found["state_dict"])
+            chosen = found["epoch"] + 1
         score = float("nan") if best.best_model_score is None else float(best.best_model_score)
-        return Fitted(trainer.current_epoch, score, interrupted)
+        return Fitted(epochs, score, chosen, interrupted)
 
 
 class _quiet(warnings.catch_warnings):

@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from neuralode.train.sweep import Point
 
 # What is drawn over the epochs: file, title, and a label for each column of metrics.csv that the run has.
-HISTORY: Sequence[tuple[str, str, Mapping[str, str]]] = (
+Pictures = Sequence[tuple[str, str, Mapping[str, str]]]
+HISTORY: Pictures = (
     ("loss", "cross entropy", {"train_loss": "training", "val_loss": "validation"}),
     ("accuracy", "accuracy", {"train_accuracy": "training", "val_accuracy": "validation"}),
     (
@@ -23,8 +24,8 @@ HISTORY: Sequence[tuple[str, str, Mapping[str, str]]] = (
 )
 
 
-def plot_history(rows: Sequence[Mapping[str, float]], folder: Path) -> list[Path]:
-    """Draw loss, accuracy and evaluations over the epochs; return the files written.
+def plot_history(rows: Sequence[Mapping[str, float]], folder: Path, pictures: Pictures = HISTORY) -> list[Path]:
+    """Draw figures over the epochs, loss, accuracy and evaluations unless told; return the files written.
 
     Parameters
     ----------
@@ -32,13 +33,15 @@ def plot_history(rows: Sequence[Mapping[str, float]], folder: Path) -> list[Path
         One per epoch, as in ``metrics.csv``.
     folder : Path
         Where the pictures go.
+    pictures : sequence of (file, title, labels of columns)
+        Which there are; one without figures is left out.
     """
     written = []
-    for name, title, labels in HISTORY:
+    for name, title, labels in pictures:
         columns = [column for column in labels if any(column in row for row in rows)]
         if not columns:
             continue
-        figure, [axes] = _figure(1)
+        figure, [axes] = blank(1)
         for column in columns:
             have = [row for row in rows if column in row]
             axes.plot(
@@ -49,14 +52,14 @@ def plot_history(rows: Sequence[Mapping[str, float]], folder: Path) -> list[Path
         if name == "loss":
             axes.set_yscale("log")
         axes.legend()
-        written.append(_save(figure, folder / f"{name}.png"))
+        written.append(save(figure, folder / f"{name}.png"))
     return written
 
 
 def plot_tolerances(points: Sequence[Point], folder: Path) -> Path:
     """Draw numerical error and accuracy against evaluations, a mark per tolerance; return the file written."""
     points = sorted(points, key=lambda point: point.evaluations)
-    figure, (error, accuracy) = _figure(2)
+    figure, (error, accuracy) = blank(2)
     work = [point.evaluations for point in points]
     error.plot(work, [point.error for point in points], marker="o")
     error.set(xlabel="evaluations per solve", ylabel="relative error of the final state", yscale="log")
@@ -67,10 +70,11 @@ def plot_tolerances(points: Sequence[Point], folder: Path) -> Path:
     for point in points:
         label = f"rtol {point.rtol:g}"
         error.annotate(label, (point.evaluations, point.error), textcoords="offset points", xytext=(6, 4), fontsize=8)
-    return _save(figure, folder / "tolerance.png")
+    return save(figure, folder / "tolerance.png")
 
 
-def _figure(columns: int) -> tuple[Figure, list[Axes]]:
+def blank(columns: int) -> tuple[Figure, list[Axes]]:
+    """Return axes side by side to draw on."""
     # Figure without pyplot: no window system, no state shared with the user's own plots.
     figure = Figure(figsize=(5.2 * columns, 3.6), layout="constrained")
     figure.subplots(1, columns)
@@ -80,7 +84,8 @@ def _figure(columns: int) -> tuple[Figure, list[Axes]]:
     return figure, figure.axes
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Write a picture, and the folders it lies in; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path

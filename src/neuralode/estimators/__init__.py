@@ -1,0 +1,11 @@
+"""Estimators in scikit-learn's manner: `fit`, `predict`, `score`, and folders to keep them in."""
+
+from neuralode.extras import require
+
+require("train", "lightning", "torchmetrics", "safetensors", "sklearn")
+require("series", "pandas", "pyarrow")
+
+from neuralode.estimators.classifier import SeriesClassifier  # noqa: E402  (after the sentences above)
+from neuralode.estimators.forecaster import LatentODEForecaster  # noqa: E402
+
+__all__ = ["LatentODEForecaster", "SeriesClassifier"]

@@ -1,0 +1,135 @@
+"""Keep a fitted estimator in a folder of plain files; reading one back never unpickles.
+
+::
+
+    estimator.json              which estimator, its parameters, what it learned besides tensors, versions
+    weights-<digest>.safetensors
+
+The JSON names the tensors that belong to it and is replaced last: whoever reads finds the old estimator or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load, save
+from sklearn.base import BaseEstimator
+from torch import Tensor, nn
+
+from neuralode.train.run import versions, write_json
+
+FORMAT = 1
+FILE = "estimator.json"
+
+
+def save_estimator(
+    folder: str | Path, estimator: BaseEstimator, config: Mapping[str, Any], module: nn.Module | Mapping[str, Tensor]
+) -> None:
+    """Keep ``estimator``; what the folder held before of this kind is replaced.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it is not there.
+    estimator : BaseEstimator
+        Its class name and its parameters are kept; of a random state only a number is: a generator becomes None.
+    config : mapping
+        What else it learned, as JSON: numbers, text, lists, mappings. Numpy's numbers and arrays become plain ones.
+    module : Module or mapping of tensors
+        What it learned as tensors.
+
+    Raises
+    ------
+    TypeError
+        For parameters or ``config`` that JSON cannot hold; nothing is written then.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> class Nothing(BaseEstimator):
+    ...     def __init__(self, size=2):
+    ...         self.size = size
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_estimator(folder, Nothing(), {"names": ["a", "b"]}, nn.Linear(2, 1))
+    ...     config, tensors = load_estimator(folder, Nothing)
+    >>> config, sorted(tensors)
+    ({'names': ['a', 'b'], 'params': {'size': 2}}, ['bias', 'weight'])
+    """
+    folder = Path(folder)
+    found = module.state_dict() if isinstance(module, nn.Module) else module
+    # copies: of tensors that share memory safetensors would refuse to keep both
+    content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in found.items()})
+    weights = folder / f"weights-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    kept = {
+        "estimator": type(estimator).__name__,
+        "format": FORMAT,
+        "params": plain(estimator.get_params(deep=False)),
+        "config": plain(config),
+        "weights": weights.name,
+        "versions": versions("neuralode", "torch", "numpy", "scikit-learn"),
+    }
+    try:
+        json.dumps(kept)
+    except TypeError as error:
+        raise TypeError(f"{type(estimator).__name__} has something that JSON cannot hold: {error}.") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = weights.with_name(weights.name + ".partial")
+    partial.write_bytes(content)
+    os.replace(partial, weights)
+    write_json(folder / FILE, kept)
+    for old in folder.glob("weights-*.safetensors"):
+        if old != weights:
+            old.unlink(missing_ok=True)
+
+
+def load_estimator(folder: str | Path, kind: type[BaseEstimator]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what `save_estimator` was given: its ``config``, with ``"params"`` added, and the tensors.
+
+    Parameters
+    ----------
+    folder : path
+        Where it is kept.
+    kind : class
+        What it has to be.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where no estimator is kept.
+    ValueError
+        Where another kind is, or one of a later format.
+    """
+    file = Path(folder) / FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} holds no estimator: it has no {FILE}.")
+    kept = json.loads(file.read_text())
+    if kept["estimator"] != kind.__name__:
+        raise ValueError(f"{folder} holds a {kept['estimator']}; wanted a {kind.__name__}.")
+    if kept["format"] > FORMAT:
+        raise ValueError(f"{folder} has format {kept['format']}; this version of neuralode reads up to {FORMAT}.")
+    return {**kept["config"], "params": kept["params"]}, load((file.parent / kept["weights"]).read_bytes())
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as JSON has it.
+
+    Examples
+    --------
+    >>> plain({"mean": np.arange(2.0), "steps": np.int64(3), "random_state": np.random.RandomState(0)})
+    {'mean': [0.0, 1.0], 'steps': 3, 'random_state': None}
+    """
+    if isinstance(value, np.random.RandomState | np.random.Generator):
+        return None
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return value

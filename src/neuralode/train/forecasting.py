@@ -1,0 +1,169 @@
+"""Lightning's view of forecasting: windows of series, of which the first part is read and all is to be explained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from neuralode.nn import LatentODE, Observations
+from neuralode.train.fitting import Watched
+
+Pair = tuple[np.ndarray, np.ndarray]  # times [n] and values [n, channels] with NaN gaps, on the model's scales
+Batch = tuple[Observations, Observations]  # what is read, and what is to be explained
+
+FEWEST = 2  # observations to read: one alone says nothing of where things are going
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How windows are cut from series.
+
+    Parameters
+    ----------
+    window : int
+        Observations of a window, at most.
+    context : int
+        Of these, at most so many at its beginning are read; the others are forecast.
+    """
+
+    window: int
+    context: int
+
+    def drawn(self, series: Sequence[Pair], rng: np.random.Generator) -> tuple[Pair, Pair]:
+        """One window at random, longer series more often: the part that is read, and the whole."""
+        weights = np.array([len(times) for times, _ in series], np.float64)
+        times, values = series[rng.choice(len(series), p=weights / weights.sum())]
+        length = min(self.window, len(times))
+        if length > 4 and rng.random() < 0.5:  # shorter ones, too: at prediction time there may be little to read
+            length = int(rng.integers(max(3, length // 2), length + 1))
+        begin = int(rng.integers(0, len(times) - length + 1))
+        most = min(self.context, length)
+        read = int(rng.integers(min(FEWEST, most), most + 1))
+        part = slice(begin, begin + length)
+        return (times[begin : begin + read], values[begin : begin + read]), (times[part], values[part])
+
+
+def together(windows: Sequence[tuple[Pair, Pair]]) -> Batch:
+    """Windows as a batch, each beginning at time 0."""
+    shifted = [[(times - read[0][0], values) for times, values in (read, whole)] for read, whole in windows]
+    observed, targets = zip(*shifted, strict=True)
+    return Observations.gather(observed, start=0.0), Observations.gather(targets, start=0.0)
+
+
+class Windows:
+    """Each epoch other windows, drawn at random.
+
+    Parameters
+    ----------
+    series : sequence of (times, values)
+        To draw from.
+    cut : Cut
+        How.
+    batches, size : int
+        Batches an epoch, windows a batch.
+    seed : int
+        Of what is drawn; the epoch enters, so that a training that is resumed draws what it would have drawn.
+    """
+
+    def __init__(self, series: Sequence[Pair], cut: Cut, batches: int, size: int, seed: int) -> None:
+        self.series, self.cut, self.batches, self.size, self.seed = series, cut, batches, size, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        for _ in range(self.batches):
+            yield together([self.cut.drawn(self.series, rng) for _ in range(self.size)])
+
+
+class ForecastData(L.LightningDataModule):
+    """Windows to learn from, and held-out ends of series to decide by.
+
+    Parameters
+    ----------
+    train : Windows
+        To learn from.
+    held : sequence of batches
+        What is read, and what follows; empty where nothing is held out.
+    """
+
+    def __init__(self, train: Windows, held: Sequence[Batch]) -> None:
+        super().__init__()
+        self.train, self.held = train, held
+
+    def train_dataloader(self) -> Windows:  # noqa: D102
+        assert self.trainer is not None
+        self.train.epoch = self.trainer.current_epoch
+        return self.train
+
+    def val_dataloader(self) -> DataLoader:  # noqa: D102
+        return DataLoader(cast(Any, self.held), batch_size=None)
+
+
+class Forecasting(Watched):
+    """Train a latent ODE by its evidence lower bound, the divergence annealed; validate on what follows.
+
+    Parameters
+    ----------
+    model : LatentODE
+        To train.
+    learning_rate, weight_decay
+        Of `Watched`.
+    samples : int
+        Of z0 for each window.
+    kl_weight : float
+        Of the divergence once it is annealed.
+    annealing : float
+        Over which part of the training its weight rises.
+    """
+
+    def __init__(
+        self,
+        model: LatentODE,
+        *,
+        learning_rate: float = 1e-2,
+        weight_decay: float = 0.0,
+        samples: int = 1,
+        kl_weight: float = 1.0,
+        annealing: float = 0.3,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay)
+        self.model, self.samples, self.kl_weight, self.annealing = model, samples, kl_weight, annealing
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: D102
+        observed, targets = batch
+        elbo = self.model.elbo(observed, targets, samples=self.samples, kl_weight=self._weight())
+        values = targets.seen.sum() / len(targets)
+        loss = elbo.loss / values  # a value, so that the rate does not depend on how many there are
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(observed))
+        self.log("train_kl", elbo.kl.mean(), on_step=False, on_epoch=True, batch_size=len(observed))
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:  # noqa: D102
+        observed, targets = batch
+        z = self.model.follow(self.model.encode(observed).mean[None], observed.start, targets.times).z
+        error = (self.model.likelihood.mean(self.model.decode(z)[0]) - targets.values) ** 2
+        values = int(targets.seen.sum())
+        # the squared error, not the likelihood: that of few values far ahead is soon ruled by an overconfident scale
+        loss = torch.where(targets.seen, error, 0).sum() / max(1, values)
+        self.log("val_loss", loss, on_epoch=True, batch_size=values)
+
+    def _weight(self) -> float:
+        steps = self.annealing * int(self.trainer.estimated_stepping_batches)
+        return self.kl_weight * min(1.0, (1 + self.trainer.global_step) / max(1.0, steps))
+
+
+def batches_an_epoch(series: Sequence[Pair], cut: Cut, size: int, least: int = 8, most: int = 100) -> int:
+    """So many that an epoch sees each observation about twice, within reason."""
+    observations = sum(len(times) for times, _ in series)
+    return min(most, max(least, math.ceil(2 * observations / (cut.window * size))))

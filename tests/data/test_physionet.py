@@ -1,0 +1,132 @@
+"""What becomes of PhysioNet's records: a small folder laid out like the real one, and the real one where it is."""
+
+import math
+import os
+
+import numpy as np
+import pytest
+import torch
+
+pd = pytest.importorskip("pandas")
+pytest.importorskip("pyarrow")
+
+from neuralode.data.physionet import MINUTES, physionet  # noqa: E402
+
+# set, record, minute, parameter, value; record 3 holds nothing but what is given once
+ROWS = [
+    ("a", 1, 0, "RecordID", 1.0), ("a", 1, 0, "Age", 60.0), ("a", 1, 0, "Gender", 1.0), ("a", 1, 0, "Height", 180.0),
+    ("a", 1, 0, "ICUType", 2.0), ("a", 1, 0, "Weight", -1.0),
+    ("a", 1, 7, "HR", 70.0), ("a", 1, 7, "HR", 80.0), ("a", 1, 11, "HR", 90.0), ("a", 1, 11, "Lactate", 3.0),
+    ("a", 1, 60, "Weight", 75.0),
+    ("a", 2, 0, "RecordID", 2.0), ("a", 2, 0, "Age", 40.0), ("a", 2, 0, "Gender", -1.0), ("a", 2, 0, "Height", -1.0),
+    ("a", 2, 0, "ICUType", 4.0), ("a", 2, 2880, "HR", 100.0),
+    ("a", 3, 0, "RecordID", 3.0), ("a", 3, 0, "Age", 50.0), ("a", 3, 0, "Gender", 0.0), ("a", 3, 0, "Height", 160.0),
+    ("a", 3, 0, "ICUType", 1.0),
+    ("b", 4, 0, "RecordID", 4.0), ("b", 4, 0, "Age", 90.0), ("b", 4, 0, "ICUType", 3.0), ("b", 4, 5, "HR", 50.0),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _small_folder(tmp_path, monkeypatch):
+    home = tmp_path / "physionet2012"
+    home.mkdir()
+    table = pd.DataFrame(ROWS, columns=["set", "record_id", "minute", "parameter", "value"])
+    types = {"set": "category", "record_id": "int32", "minute": "int16", "parameter": "category", "value": "float32"}
+    table.astype(types).to_parquet(home / "measurements.parquet")
+    outcomes = {
+        "set": list("aaab"), "record_id": [1, 2, 3, 4], "saps_i": [777] * 4, "sofa": [777] * 4,
+        "length_of_stay": [777] * 4, "survival": [777] * 4, "in_hospital_death": [0, 1, 0, 1],
+    }  # fmt: skip
+    pd.DataFrame(outcomes).sample(frac=1, random_state=0).to_parquet(home / "outcomes.parquet")
+    monkeypatch.setenv("NEURALODE_DATA", str(tmp_path))
+
+
+def value(patients, patient, minute, channel):
+    [step] = (patients.observed.times[patient] * MINUTES - minute).abs().argsort(stable=True)[:1].tolist()
+    place = patients.channels.index(channel)
+    return float(patients.observed.values[patient, step, place]), bool(patients.observed.seen[patient, step, place])
+
+
+def test_times_are_rounded_down_and_what_falls_together_is_averaged():
+    apart, together = physionet("a", every=1), physionet("a", every=6)
+    assert (apart.observed.times[0] * MINUTES).round().tolist() == [7, 11, 60]
+    assert value(apart, 0, 7, "HR") == (75.0, True)
+    assert (together.observed.times[0] * MINUTES).round().tolist() == [6, 60]
+    assert (together.observed.times[1] * MINUTES).round().tolist() == [2880, 2880]  # padded with its last time
+    assert together.observed.lengths.tolist() == [2, 1]
+    assert value(together, 0, 6, "HR") == (80.0, True)
+
+
+def test_a_whole_record_is_one_unit_of_time():
+    assert physionet("a").observed.times.max() == 1
+
+
+def test_skewed_amounts_enter_by_their_logarithm():
+    found, seen = value(physionet("a"), 0, 11, "Lactate")
+    assert seen
+    assert found == pytest.approx(math.log1p(3))
+
+
+def test_an_unknown_height_becomes_the_mean_and_is_said_to_be_unknown():
+    static = physionet("a").observed.static
+    assert static.shape == (2, 3 + 3 + 4)
+    assert static[1, :3].tolist() == [40.0, 0.5, 170.0]  # of the heights 180 and 160, of the genders 1 and 0
+    assert static[:, 3:6].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert static[:, 6:].tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
+
+
+def test_an_unknown_weight_was_not_seen():
+    patients = physionet("a")
+    assert value(patients, 0, 60, "Weight") == (75.0, True)
+    assert int(patients.observed.seen[..., patients.channels.index("Weight")].sum()) == 1
+
+
+def test_what_is_given_once_and_outcomes_are_no_channels():
+    patients = physionet("ab")
+    assert patients.channels == ("HR", "Lactate", "Weight")
+    assert not (patients.observed.values == 777).any()
+    assert not (patients.observed.static == 777).any()
+
+
+def test_patients_are_matched_with_their_outcomes_and_without_measurements_left_out():
+    patients = physionet("ab")
+    assert patients.died.tolist() == [False, True, True]  # records 1, 2 and 4
+    assert patients.observed.static[:, 0].tolist() == [60, 40, 90]
+
+
+def test_only_the_sets_asked_for_are_loaded():
+    assert len(physionet("b")) == 1
+
+
+def test_scaling_sees_only_the_patients_it_is_told_of():
+    patients = physionet("ab")
+    scaled = patients.scaled_as(patients[torch.tensor([0, 1])])
+    rate = scaled.channels.index("HR")
+    first = scaled.observed.values[:2, :, rate][scaled.observed.seen[:2, :, rate]]
+    again = patients[torch.tensor([0, 1])].scaled_as(patients[torch.tensor([0, 1])]).observed
+    torch.testing.assert_close(first, again.values[..., rate][again.seen[..., rate]])
+    assert scaled.observed.values.abs().max() <= 5
+    assert (scaled.observed.values[~scaled.observed.seen] == 0).all()
+
+
+def test_a_folder_without_the_files_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEURALODE_DATA", str(tmp_path / "elsewhere"))
+    with pytest.raises(FileNotFoundError, match="should name a folder that holds physionet2012/measurements.parquet"):
+        physionet()
+    monkeypatch.delenv("NEURALODE_DATA")
+    with pytest.raises(FileNotFoundError, match="NEURALODE_DATA is not set"):
+        physionet()
+
+
+REAL = os.environ.get("NEURALODE_DATA")  # before the fixture puts the small folder in its place
+
+
+@pytest.mark.skipif(not REAL, reason="NEURALODE_DATA is not set: the real records are read from there")
+def test_of_the_real_sets_all_but_a_few_patients_have_a_series(monkeypatch):
+    monkeypatch.setenv("NEURALODE_DATA", str(REAL))
+    patients = physionet("a", every=6)
+    assert 3990 <= len(patients) <= 4000
+    assert len(patients.channels) == 37
+    assert float(patients.died.float().mean()) == pytest.approx(554 / 4000, abs=1e-3)
+    assert bool(patients.observed.seen[patients.observed.inside].any(-1).all())
+    assert np.isfinite(patients.observed.values.numpy()).all()
