@@ -221,6 +221,39 @@ def test_what_was_kept_has_the_same_classes_and_features(tmp_path, labels):
         loaded.predict(X[["c", "b", "a"]])
 
 
+def test_loading_moves_no_random_state_and_later_parameters_change_nothing_learned(tmp_path):
+    series, labels = waves()
+    model = small(max_epochs=1).fit(series, labels)
+    model.set_params(hidden=3, method="rk4").save(tmp_path)
+    before = torch.get_rng_state()
+    loaded = SeriesClassifier.load(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert loaded.hidden == 3
+    assert np.array_equal(loaded.predict_proba(series), model.predict_proba(series))
+
+
+def test_what_json_cannot_hold_is_refused_before_anything_is_written(tmp_path):
+    series, labels = waves()
+    model = small(max_epochs=1).fit(series, labels).set_params(accelerator=object())
+    with pytest.raises(TypeError, match="SeriesClassifier has something that JSON cannot hold"):
+        model.save(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_training_that_diverges_says_so(monkeypatch):
+    series, labels = waves()
+    first = SeriesClassifier._network
+
+    def spoiled(self):
+        network = first(self)
+        torch.nn.init.constant_(network.head[1].bias, torch.nan)
+        return network
+
+    monkeypatch.setattr(SeriesClassifier, "_network", spoiled)
+    with pytest.raises(ValueError, match="learning_rate=0.01 led to weights that are not finite; wanted a lower one"):
+        small().fit(series, labels)
+
+
 def test_saving_again_leaves_only_the_newer(tmp_path):
     series, labels = waves()
     small(max_epochs=1).fit(series, labels).save(tmp_path)

@@ -82,7 +82,14 @@ def test_the_summary_holds_the_figures(trained, filled):
 def test_what_was_asked_is_found_again(trained, filled):
     assert task.asked(trained) == SMALL
     assert task.asked(filled) == FILL
-    assert trained.config["solver"] == {"method": "euler", "steps": 1}
+    assert trained.config["solver"] == {"method": "euler", "steps": 1, "carry": True}
+
+
+def test_the_last_value_seen_is_shown_where_there_is_none_now():
+    nan = float("nan")
+    observed = Observations.gather([([0.0, 1.0, 2.0], [[5.0, nan], [nan, 7.0], [6.0, nan]])])
+    shown = task.CarryingODERNN(2, 3).inputs(observed)[0].tolist()
+    assert shown == [[5, 0, 1, 0], [5, 7, 0, 1], [6, 7, 1, 0]]
 
 
 def test_what_was_trained_is_what_is_loaded(trained, filled):

@@ -1,4 +1,4 @@
-"""`neuralode evaluate`: precision against work, on a trained model."""
+"""`neuralode evaluate`: what a trained model is worth, on data it has not seen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from neuralode.cli.screen import console, in_one_sentence, show_points
+from neuralode.cli.screen import console, in_one_sentence, show_comparison, show_points
 from neuralode.train.run import Run
 
 
@@ -16,14 +16,22 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     rtol: Annotated[
         list[float] | None,
-        typer.Option(help="Relative tolerance; give it once or several times.", show_default="1e-1 to 1e-5"),
+        typer.Option(help="Of images: relative tolerance; give it once or several times.", show_default="1e-1 to 1e-5"),
     ] = None,
+    data: Annotated[Path | None, typer.Option(help="Of series: another table, whose ends are forecast.")] = None,
 ) -> None:
-    """Solve a trained model at other tolerances: its accuracy, numerical error and evaluations on the test images."""
+    """Precision against work of an image model on its test images; errors of a forecaster beside the baselines."""
     opened = Run.open(run)
     # Here, not above: Lightning takes seconds to load, which --help and a mistyped folder should not.
+    if opened.config["task"] == "series":
+        from neuralode.estimators import runs
+
+        show_comparison(runs.evaluate_run(opened, data))
+        return
     from neuralode.train import digits as task
     from neuralode.train.sweep import RTOLS
 
+    if opened.config["task"] != "digits":
+        raise ValueError(f"{run} is a run of {opened.config['task']!r}; its figures are in its summary.json.")
     show_points(task.evaluate(opened, rtol or RTOLS))
     console.print(f"Table and picture: {opened.folder / 'tolerances.csv'}, {opened.plots / 'tolerance.png'}.")

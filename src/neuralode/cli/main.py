@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from neuralode.cli.evaluate import evaluate
+from neuralode.cli.fit import fit, forecast, impute
+from neuralode.cli.reproduce import reproduce
 from neuralode.cli.train import train
 
 app = typer.Typer(
@@ -17,7 +19,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(train, name="train")
+app.command()(fit)
+app.command()(forecast)
+app.command()(impute)
 app.command()(evaluate)
+app.add_typer(reproduce, name="reproduce")
 
 
 def _print_version(wanted: bool) -> None:

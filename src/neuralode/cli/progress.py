@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Callable, Mapping
 
+import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
@@ -14,7 +16,7 @@ from neuralode.cli.screen import console
 Tell = Callable[[Mapping[str, float]], None]
 
 
-def progress(epochs: int) -> tuple[list[Callback], Tell | None]:
+def telling(epochs: int) -> tuple[list[Callback], Tell | None]:
     """Return Lightning callbacks and a function for each epoch's figures; one of them shows where training is."""
     # What Lightning says besides (hardware it found, advice on data loading workers) would drown that.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -24,18 +26,44 @@ def progress(epochs: int) -> tuple[list[Callback], Tell | None]:
     return [], lambda row: console.print(_line(row, epochs))
 
 
+def progress(epochs: int, every: int = 1) -> list[Callback]:
+    """Lightning callbacks that show where a training is, by themselves."""
+    callbacks, tell = telling(epochs)
+    return callbacks if tell is None else [Lines(epochs, every)]
+
+
 def is_global_zero() -> bool:
     """Whether this process, of those that train together, is the one that writes and speaks."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
+class Lines(Callback):
+    """A line every few epochs, for output that is not a terminal and training that keeps no history of its own."""
+
+    def __init__(self, epochs: int, every: int) -> None:
+        self.epochs, self.every, self.started = epochs, every, 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: D102
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: D102
+        if (trainer.current_epoch + 1) % self.every == 0:
+            figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            row = {"epoch": trainer.current_epoch, "seconds": time.perf_counter() - self.started, **figures}
+            console.print(_line(row, self.epochs))
+
+
+# What a line tells of an epoch, if there is such a figure.
+FIGURES = {
+    "train_loss": "loss {:.4f}",
+    "val_accuracy": "validation accuracy {:.4f}",
+    "val_auroc": "validation area under the curve {:.4f}",
+    "val_loss": "validation loss {:.4f}",
+    "train_evaluations": "{:.1f} evaluations",
+    "seconds": "{:.1f} s",
+}
+
+
 def _line(row: Mapping[str, float], epochs: int) -> str:
-    parts = [
-        f"epoch {row['epoch'] + 1:.0f}/{epochs}",
-        f"loss {row['train_loss']:.4f}",
-        f"validation accuracy {row['val_accuracy']:.4f}",
-        f"{row['seconds']:.1f} s",
-    ]
-    if "train_evaluations" in row:
-        parts.insert(3, f"{row['train_evaluations']:.1f} evaluations")
-    return ", ".join(parts)
+    figures = [told.format(row[name]) for name, told in FIGURES.items() if name in row]
+    return ", ".join((f"epoch {row['epoch'] + 1:.0f}/{epochs}", *figures))

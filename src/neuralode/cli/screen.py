@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,6 +14,8 @@ from neuralode.status import SolveError
 from neuralode.train.run import Run
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from neuralode.train.sweep import Point
 
 P = ParamSpec("P")
@@ -22,6 +24,7 @@ R = TypeVar("R")
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
+INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C ended
 USAGE = 2  # the status of a command that was asked for something it cannot do
 
 
@@ -76,3 +79,47 @@ def show_points(points: Sequence[Point]) -> None:
             f"{point.seconds:.2f}",
         )
     console.print(table)
+
+
+def show_figures(title: str, figures: Mapping[str, str]) -> None:
+    """Print a few named figures."""
+    table = Table(show_header=False, title=title)
+    for name, value in figures.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+def show_comparison(compared: pd.DataFrame) -> None:
+    """Print errors of a forecaster beside those of the baselines, the smallest of each row in bold."""
+    if not len(compared):
+        console.print("Nothing was held out, so there is nothing to compare: every series is short, or holdout is 0.")
+        return
+    table = Table("", "channel", "values", "latent ODE", "last value", "baseline", title="root mean square error")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in compared.to_dict("records"):
+        errors = [float(row[name]) for name in ("model", "last_value", "baseline")]
+        told = [f"[bold]{error:.4g}[/]" if error == min(errors) else f"{error:.4g}" for error in errors]
+        table.add_row(row["what"], str(row["channel"]), str(row["values"]), *told)
+    console.print(table)
+    console.print("Baselines: of forecasts, the season before or the trend; of fillings, straight lines.")
+
+
+def show_frame(frame: pd.DataFrame, title: str, most: int = 20) -> None:
+    """Print the first rows of a table."""
+    table = Table(*map(str, frame.columns), title=title if len(frame) <= most else f"{title}: first {most} rows")
+    for row in frame.head(most).itertuples(index=False):
+        table.add_row(*map(_cell, row))
+    console.print(table)
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Print rows that share their columns."""
+    table = Table(*rows[0], title=title)
+    for row in rows:
+        table.add_row(*map(_cell, row.values()))
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

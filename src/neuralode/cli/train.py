@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 
-from neuralode.cli.screen import console, in_one_sentence, show_points, show_summary
-from neuralode.train.config import Digits
-from neuralode.train.run import free_folder
+from neuralode.cli.screen import INTERRUPTED, console, in_one_sentence, show_figures, show_points, show_summary
+from neuralode.train.config import Digits, PhysioNet, Spirals
+from neuralode.train.run import Run, free_folder
 
 train = typer.Typer(help="Train a model; what comes of it is a run, a folder.", no_args_is_help=True)
-
-INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C ended
 
 
 @train.callback()
@@ -48,9 +46,8 @@ def digits(
 ) -> None:
     """Classify scikit-learn's 1,797 handwritten digits, by default with the ODE-Net of Chen et al. 2018."""
     # Here, not above: Lightning takes seconds to load, which --help should not.
-    from neuralode.cli.progress import is_global_zero, progress
+    from neuralode.cli.progress import is_global_zero, telling
     from neuralode.train import digits as task
-    from neuralode.train.run import Run
 
     wanted = Digits(
         model=model,
@@ -74,7 +71,7 @@ def digits(
         wanted = task.asked(Run.open(resume))
     folder = resume or out or free_folder(Path("runs") / f"digits-{wanted.model}")
 
-    callbacks, tell = progress(wanted.epochs)
+    callbacks, tell = telling(wanted.epochs)
     run = task.train(wanted, folder, resume=resume is not None, callbacks=callbacks, tell=tell)
     if not is_global_zero():
         return  # one process of several speaks for all
@@ -85,3 +82,99 @@ def digits(
     if task.takes_tolerances(run):
         show_points(task.evaluate(run))
     console.print(f"The run is in {folder}, its pictures in {run.plots}.")
+
+
+@train.command()
+@in_one_sentence
+def spirals(
+    observed: Annotated[int, typer.Option(help="Points kept of the 100 of each series.")] = Spirals.observed,
+    model: Annotated[str, typer.Option(help="latent-ode or rnn.")] = Spirals.model,
+    gradient: Annotated[str, typer.Option(help="replay, adjoint or direct.")] = Spirals.gradient,
+    method: Annotated[str, typer.Option(help="How the ODE is solved.")] = Spirals.method,
+    rtol: Annotated[float, typer.Option(help="Relative tolerance of the solver.")] = Spirals.rtol,
+    seed: Annotated[int, typer.Option(help="Of the series, the first weights and the batches.")] = Spirals.seed,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the training.")] = Spirals.epochs,
+    batches: Annotated[int, typer.Option(min=1, help="In each epoch.")] = Spirals.batches,
+    batch_size: Annotated[int, typer.Option(min=1, help="Series per step of the optimizer.")] = Spirals.batch_size,
+    learning_rate: Annotated[float, typer.Option(help="The highest.")] = Spirals.learning_rate,
+    latent: Annotated[int, typer.Option(min=1, help="Size of the latent state.")] = Spirals.latent,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/spirals-MODEL")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run; other options are its own.")] = None,
+) -> None:
+    """Forecast the paper's noisy spirals, by default with a latent ODE; see also: neuralode reproduce table2."""
+    from neuralode.cli.progress import telling
+    from neuralode.train import spirals as task
+
+    wanted = Spirals(
+        observed=observed, model=model, gradient=gradient, method=method, rtol=rtol, atol=rtol, seed=seed,
+        epochs=epochs, batches=batches, batch_size=batch_size, learning_rate=learning_rate, latent=latent,
+    )  # fmt: skip
+    if resume:
+        wanted = task.asked(Run.open(resume))
+    folder = resume or out or free_folder(Path("runs") / f"spirals-{wanted.model}")
+    callbacks, tell = telling(wanted.epochs)
+    run = task.train(wanted, folder, resume=resume is not None, callbacks=callbacks, tell=tell)
+    _finish(
+        run,
+        "spirals",
+        {
+            "error beyond the window": f"[bold]{run.summary['test_rmse']:.4f}[/]",
+            "error within": f"{run.summary['window_rmse']:.4f}",
+            "smallest possible beyond": f"{run.summary['floor_rmse']:.4f}",
+        },
+    )
+
+
+@train.command()
+@in_one_sentence
+def physionet(
+    task: Annotated[str, typer.Option(help="mortality or interpolation.")] = PhysioNet.task,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="odernn, gru-decay or rnn; latent-ode to interpolate.", show_default="odernn or latent-ode, by task"
+        ),
+    ] = None,
+    sets: Annotated[str, typer.Option(help="Of the challenge: a, b, c, 4,000 patients each.")] = PhysioNet.sets,
+    every: Annotated[int, typer.Option(min=1, help="Minutes to which times are rounded.")] = PhysioNet.every,
+    method: Annotated[str, typer.Option(help="How the ODE is solved between observations.")] = PhysioNet.method,
+    steps: Annotated[int, typer.Option(min=1, help="Steps between observations.")] = PhysioNet.steps,
+    seed: Annotated[int, typer.Option(help="Of the split, the first weights and the batches.")] = PhysioNet.seed,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the training.")] = PhysioNet.epochs,
+    batch_size: Annotated[int, typer.Option(min=1, help="Patients per step of the optimizer.")] = PhysioNet.batch_size,
+    learning_rate: Annotated[float, typer.Option(help="The highest.")] = PhysioNet.learning_rate,
+    hidden: Annotated[int, typer.Option(min=1, help="Size of the hidden state.")] = PhysioNet.hidden,
+    batches: Annotated[int | None, typer.Option(help="At most so many batches an epoch: to try things out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/physionet-MODEL")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run; other options are its own.")] = None,
+) -> None:
+    """Who dies in hospital, or what was not measured: intensive care, as PhysioNet 2012 has it."""
+    from neuralode.cli.progress import telling
+    from neuralode.train import physionet as experiment
+
+    wanted = PhysioNet(
+        task=task, model=model or ("latent-ode" if task == "interpolation" else PhysioNet.model), sets=sets,
+        every=every, method=method, steps=steps, seed=seed, epochs=epochs, batch_size=batch_size,
+        learning_rate=learning_rate, hidden=hidden, batches=batches,
+    )  # fmt: skip
+    if resume:
+        wanted = experiment.asked(Run.open(resume))
+    folder = resume or out or free_folder(Path("runs") / f"physionet-{wanted.model}")
+    callbacks, tell = telling(wanted.epochs)
+    run = experiment.train(wanted, folder, resume=resume is not None, callbacks=callbacks, tell=tell)
+    tested = {name.removeprefix("test_").replace("_", " "): value for name, value in run.summary.items()
+              if name.startswith("test_")}  # fmt: skip
+    figures = {name: f"{value:.4g}" for name, value in tested.items()}
+    _finish(run, f"physionet, {wanted.task}", {**figures, "an epoch": f"{run.summary['seconds_per_epoch']:.1f} s"})
+
+
+def _finish(run: Run, task: str, figures: dict[str, str]) -> None:
+    """Say what came of a training, or how to go on with it."""
+    summary, config = run.summary, run.config
+    parameters = f"{summary['parameters']:,}"
+    epochs = f"{summary['epochs']}, {summary['seconds']:.0f} s"
+    show_figures(task, {"model": config["model"], "parameters": parameters, "epochs": epochs, **figures})
+    if summary["interrupted"]:
+        console.print(f"Stopped by Ctrl-C; go on with: neuralode train {task.split(',')[0]} --resume {run.folder}")
+        raise typer.Exit(INTERRUPTED)
+    console.print(f"The run is in {run.folder}, its pictures in {run.plots}.")

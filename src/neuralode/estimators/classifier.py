@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
@@ -20,11 +21,10 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d,
 
 from neuralode.estimators.keeping import load_estimator, save_estimator
 from neuralode.estimators.series import Columns, Scale, first_table, from_array, from_series, is_table, labels_of
-from neuralode.estimators.training import seed_of, train_to_label
-from neuralode.nn import ODERNN, RNN, GRUDecay, Observations, Recurrent, SeriesNet
+from neuralode.estimators.training import MODELS, Architecture, own_random_state, seed_of, train_to_label
+from neuralode.nn import Observations, SeriesNet
 from neuralode.train.fitting import Effort
 
-MODELS = ("odernn", "gru-decay", "rnn")
 AT_ONCE = 256  # series in a batch of predictions
 GAPS: dict[str, Any] = {"dtype": np.float64, "ensure_all_finite": "allow-nan"}  # scikit-learn's checks: NaN is a gap
 
@@ -56,10 +56,8 @@ class SeriesClassifier(ClassifierMixin, BaseEstimator):
         themselves decide which epoch is kept.
     random_state : int, RandomState or None
         Same number, same bits. None is a new one each time. The global random states are neither read nor moved.
-    accelerator : str
-        Lightning's, for training; predictions are made on the CPU.
-    verbose : bool
-        Show a progress bar.
+    accelerator, verbose : str, bool
+        Lightning's, for training (predictions are made on the CPU); and whether it shows a progress bar.
 
     Attributes
     ----------
@@ -174,6 +172,10 @@ class SeriesClassifier(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise ValueError(f"y has 1 class, {self.classes_.tolist()[0]!r}; wanted two or more to tell apart.")
         self.scale_ = Scale.of(observed)
+        # as it is now: parameters may be set to something else between fitting and saving
+        self.architecture_ = Architecture(
+            self.model, int(self.hidden), int(self.width), self.method, self.steps, float(self.dropout)
+        )
         self.network_, done = train_to_label(
             self._network,
             self.scale_.apply(observed).to(torch.float32),
@@ -223,6 +225,7 @@ class SeriesClassifier(ClassifierMixin, BaseEstimator):
             "feature_names": getattr(self, "feature_names_in_", None),
             "columns": None if self.columns_ is None else self.columns_.to_json(),
             "scale": self.scale_.to_json(),
+            "architecture": asdict(self.architecture_),
             "epochs": self.n_iter_,
             "best_loss": self.best_loss_,
         }
@@ -240,7 +243,9 @@ class SeriesClassifier(ClassifierMixin, BaseEstimator):
         loaded.columns_ = None if config["columns"] is None else Columns.from_json(config["columns"])
         loaded.scale_ = Scale.from_json(config["scale"])
         loaded.n_iter_, loaded.best_loss_ = config["epochs"], config["best_loss"]
-        loaded.network_ = loaded._network().eval()
+        loaded.architecture_ = Architecture(**config["architecture"])
+        with own_random_state(0):  # the first weights are replaced: nobody's random numbers should go into them
+            loaded.network_ = loaded._network().eval()
         loaded.network_.load_state_dict(tensors)
         return loaded
 
@@ -291,11 +296,4 @@ class SeriesClassifier(ClassifierMixin, BaseEstimator):
         return from_array(np.asarray(table)[..., None])
 
     def _network(self) -> SeriesNet:
-        channels, hidden, width = self.scale_.channels, int(self.hidden), int(self.width)
-        reader: Recurrent
-        if self.model == "odernn":
-            reader = ODERNN(channels, hidden, width=width, method=self.method, steps=self.steps)
-        else:
-            reader = (RNN if self.model == "rnn" else GRUDecay)(channels, hidden)
-        covariates, classes = self.scale_.covariates, len(self.classes_)
-        return SeriesNet(reader, classes, static=covariates, width=width, dropout=self.dropout)
+        return self.architecture_.build(self.scale_.channels, self.scale_.covariates, len(self.classes_))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,17 @@ from torch import nn
 
 from neuralode.data.scaling import Scaling
 from neuralode.data.tables import SeriesTable, read_series
-from neuralode.data.timeline import Clock
 from neuralode.estimators.comparison import COLUMNS, compare, r_squared
+from neuralode.estimators.frames import QUANTILES, answers_frame, table_from_parts, table_parts, wanted_times
 from neuralode.estimators.keeping import load_estimator, save_estimator
-from neuralode.estimators.reading import answer, times_for
+from neuralode.estimators.reading import answer
 from neuralode.estimators.setup import Setup, hold_out, set_up
 from neuralode.nn import LatentODE, Likelihood
 from neuralode.train.fitting import Effort, Fitted, fit
 from neuralode.train.forecasting import Cut, ForecastData, Forecasting, Pair, Windows, batches_an_epoch, together
 
-QUANTILES = (0.05, 0.5, 0.95)
+# What accompanies a stage of the training: callbacks of Lightning for "first", with something held out, and "refit".
+Company = Callable[[str], Sequence[Callback]]
 
 
 class LatentODEForecaster(BaseEstimator):
@@ -154,7 +155,7 @@ class LatentODEForecaster(BaseEstimator):
         time: str | None = None,
         values: Iterable[str] | None = None,
         checkpoints: Path | None = None,
-        callbacks: Sequence[Callback] = (),
+        company: Company | None = None,
     ) -> LatentODEForecaster:
         """Learn from a table.
 
@@ -170,8 +171,8 @@ class LatentODEForecaster(BaseEstimator):
             Columns of measurements; all others unless given.
         checkpoints : Path, optional
             A folder; a training that was cut off goes on from what it finds there.
-        callbacks : sequence of Callback
-            Lightning's.
+        company : callable, optional
+            From the name of a stage, "first" or "refit", to callbacks of Lightning.
 
         Raises
         ------
@@ -183,10 +184,10 @@ class LatentODEForecaster(BaseEstimator):
         self._remember(table)
         seed = int(check_random_state(self.random_state).randint(2**31))
         with torch.random.fork_rng(devices=[]):
-            self._train(table, seed, checkpoints, callbacks)
+            self._train(table, seed, checkpoints, company or (lambda stage: ()))
         return self
 
-    def _train(self, table: SeriesTable, seed: int, folder: Path | None, callbacks: Sequence[Callback]) -> None:
+    def _train(self, table: SeriesTable, seed: int, folder: Path | None, company: Company) -> None:
         pairs = table.pairs()
         self.setup_ = set_up(pairs, window=self.window, latent=self.latent, hidden=self.hidden, width=self.width)
         cut = self.setup_.cut
@@ -195,13 +196,12 @@ class LatentODEForecaster(BaseEstimator):
         self.binary_ = table.binary
         scaled = [self._scaled(pair) for pair in held.train]
         ends = [(scaled[number], self._scaled((times, values))) for number, times, values in held.ends]
-        first = folder and folder / "first"
-        done = self._fitted(scaled, ends, self.max_epochs, seed, first, callbacks)
+        done = self._fitted(scaled, ends, self.max_epochs, seed, folder and folder / "first", company("first"))
         self._note(done)
         self.evaluation_ = compare(self._answers, held, self.channels_) if ends else pd.DataFrame(columns=COLUMNS)
         if self.refit and ends and not done.interrupted:
             everything = [self._scaled(pair) for pair in pairs]
-            again = self._fitted(everything, [], done.best_epoch, seed, folder and folder / "refit", callbacks)
+            again = self._fitted(everything, [], done.best_epoch, seed, folder and folder / "refit", company("refit"))
             self._note(again)
 
     def _fitted(
@@ -269,22 +269,22 @@ class LatentODEForecaster(BaseEstimator):
         DataFrame
             A row for each series, time and channel, with the mean and a column for each quantile.
         """
-        table, wanted = self._asked(X, times)
-        drawn = self._answers(table.pairs(), wanted)
-        return self._frame(table, wanted, drawn, quantiles)
+        table = self.read(X)
+        wanted = list(table.times) if times is None else wanted_times(table, times)
+        return answers_frame(table, wanted, self._answers(table.pairs(), wanted), quantiles)
 
     def forecast(self, X: Any = None, horizon: int = 1, *, quantiles: Sequence[float] = QUANTILES) -> pd.DataFrame:
         """Forecast ``horizon`` steps beyond each series' end, a step being the typical time between observations."""
         if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 1:
             raise ValueError(f"horizon={horizon!r}; wanted a whole number of steps, at least 1.")
-        table = self._table(X)
+        table = self.read(X)
         steps = np.arange(1, horizon + 1) * self.setup_.spacing
         wanted = [times[-1] + steps for times in table.times]
-        return self._frame(table, wanted, self._answers(table.pairs(), wanted), quantiles)
+        return answers_frame(table, wanted, self._answers(table.pairs(), wanted), quantiles)
 
     def impute(self, X: Any = None) -> pd.DataFrame:
         """The table in long form, its gaps filled with the mean of what may have been there."""
-        table = self._table(X)
+        table = self.read(X)
         drawn = self._answers(table.pairs(), table.times)
         values = tuple(
             np.where(np.isnan(seen), mean.mean(0), seen) for seen, (mean, _) in zip(table.values, drawn, strict=True)
@@ -333,13 +333,13 @@ class LatentODEForecaster(BaseEstimator):
         The part is that of ``holdout`` (a fifth where that is 0); averaged over channels; 1 is perfect, 0 as good as
         the mean of what was to be forecast. On the table that was learned from it is too good: see ``evaluation_``.
         """
-        table = self._table(X)
+        table = self.read(X)
         held = self._held_ends(table)
         return r_squared(self._answers, held)
 
     def evaluate(self, X: Any = None) -> pd.DataFrame:
         """Compare forecasts of the last part of each series, and fillings of gaps made in it, with the baselines."""
-        table = self._table(X)
+        table = self.read(X)
         return compare(self._answers, self._held_ends(table), self.channels_)
 
     # -- keeping -------------------------------------------------------------------------------------------------------
@@ -347,27 +347,18 @@ class LatentODEForecaster(BaseEstimator):
     def save(self, folder: str | Path) -> None:
         """Keep the estimator, with the table it learned from, in a folder of JSON and safetensors."""
         check_is_fitted(self)
-        table = self.table_
+        told, tensors = table_parts(self.table_)
         config = {
-            "channels": self.channels_,
             "binary": self.binary_,
             "scaling": self.scaling_.to_json(),
             "setup": asdict(self.setup_),
-            "table": {
-                "names": table.names,
-                "clock": table.clock.to_json(),
-                "series_column": table.series_column,
-                "time_column": table.time_column,
-                "lengths": [len(times) for times in table.times],
-            },
+            "table": told,
             "evaluation": self.evaluation_.to_dict("list"),
             "n_iter": self.n_iter_,
             "interrupted": self.interrupted_,
             "feature_names": getattr(self, "feature_names_in_", None),
         }
-        tensors = {f"network.{name}": x for name, x in self.network_.state_dict().items()}
-        tensors["table.times"] = torch.tensor(np.concatenate(table.times))
-        tensors["table.values"] = torch.tensor(np.concatenate(table.values))
+        tensors |= {f"network.{name}": x for name, x in self.network_.state_dict().items()}
         save_estimator(folder, self, config, tensors)
 
     @classmethod
@@ -375,21 +366,10 @@ class LatentODEForecaster(BaseEstimator):
         """Read back what `save` kept; nothing in the folder is executed."""
         config, tensors = load_estimator(folder, cls)
         self = cls(**config["params"])
-        kept = config["table"]
-        cuts = np.cumsum(kept["lengths"])[:-1]
-        self._remember(
-            SeriesTable(
-                tuple(kept["names"]),
-                tuple(np.split(tensors["table.times"].numpy(), cuts)),
-                tuple(np.split(tensors["table.values"].numpy(), cuts)),
-                tuple(config["channels"]),
-                Clock.from_json(kept["clock"]),
-                kept["series_column"],
-                kept["time_column"],
-            )
-        )
+        self._remember(table_from_parts(config["table"], tensors))
         if config["feature_names"] is not None:
-            self.feature_names_in_ = np.array(config["feature_names"], dtype=object)
+            # a property of the base class as type checkers see it
+            vars(self)["feature_names_in_"] = np.array(config["feature_names"], dtype=object)
         sizes = config["setup"]
         self.setup_ = Setup(**{**sizes, "cut": Cut(**sizes["cut"])})
         self.scaling_, self.binary_ = Scaling.from_json(config["scaling"]), tuple(config["binary"])
@@ -407,7 +387,7 @@ class LatentODEForecaster(BaseEstimator):
         tags.non_deterministic = self.random_state is None
         return tags
 
-    # -- below -----------------------------------------------------------------------------------------------------------
+    # -- below ---------------------------------------------------------------------------------------------------------
 
     def _read_first(self, X: Any, series: str | None, time: str | None, values: Any) -> SeriesTable:
         if isinstance(X, str | Path) or (isinstance(X, pd.DataFrame) and (series or time or values)):
@@ -415,8 +395,8 @@ class LatentODEForecaster(BaseEstimator):
         checked = self._checked(X, reset=True)
         return read_series(checked, channels=self._names(checked))
 
-    def _table(self, X: Any) -> SeriesTable:
-        """Another table, read as the first one was."""
+    def read(self, X: Any) -> SeriesTable:
+        """Read another table as the first one was; that one itself for None."""
         check_is_fitted(self)
         if X is None:
             return self.table_
@@ -458,53 +438,8 @@ class LatentODEForecaster(BaseEstimator):
         drawn = answer(self.network_, scaled, clocks, self.setup_.cut.context, self.samples, self._seed())
         return [(self.scaling_.undo(means), self.scaling_.undo(values)) for means, values in drawn]
 
-    def _asked(self, X: Any, times: Any) -> tuple[SeriesTable, list[np.ndarray]]:
-        table = self._table(X)
-        if times is None:
-            return table, list(table.times)
-        wanted = []
-        for name, first, at in zip(table.names, table.times, times_for(table.names, times), strict=True):
-            column = pd.Series(list(at), name="times")
-            if not len(column):
-                raise ValueError(f"times is empty for series {name!r}; wanted at least one.")
-            numbers = table.clock.numbers(column, "times")
-            if (numbers < first[0]).any():
-                told = table.clock.labels(np.array([numbers.min(), first[0]]))
-                whose = "" if name is None else f" of series {name!r}"
-                raise ValueError(f"times has {told[0]}, before the first observation{whose} at {told[1]}.")
-            wanted.append(numbers)
-        return table, wanted
-
     def _held_ends(self, table: SeriesTable) -> Any:
         held = hold_out(table.pairs(), self.holdout or 0.2, self.setup_.cut, np.random.default_rng(0))
         if not held.ends:
             raise ValueError("every series is too short to hold out its end; wanted at least 5 observations of one.")
         return held
-
-    def _frame(
-        self,
-        table: SeriesTable,
-        wanted: Sequence[np.ndarray],
-        drawn: Sequence[tuple[np.ndarray, np.ndarray]],
-        quantiles: Sequence[float],
-    ) -> pd.DataFrame:
-        """A row for each series, time and channel."""
-        if any(not 0 < q < 1 for q in quantiles):
-            raise ValueError(f"quantiles={tuple(quantiles)!r}; wanted numbers between 0 and 1.")
-        frames = []
-        for name, at, (means, values) in zip(table.names, wanted, drawn, strict=True):
-            columns: dict[str, Any] = {}
-            if table.series_column is not None:
-                columns[table.series_column] = _repeated(name, len(at) * len(self.channels_))
-            labels = table.clock.labels(at)
-            columns[table.time_column or "time"] = labels.repeat(len(self.channels_))
-            columns["channel"] = np.tile(np.array(self.channels_, dtype=object), len(at))
-            columns["mean"] = means.mean(0).reshape(-1)
-            for q, row in zip(quantiles, np.quantile(values, list(quantiles), axis=0), strict=True):
-                columns[f"q{100 * q:02.0f}" if (100 * q) % 1 < 1e-9 else f"q{100 * q:g}"] = row.reshape(-1)
-            frames.append(pd.DataFrame(columns))
-        return pd.concat(frames, ignore_index=True)
-
-
-def _repeated(name: Hashable, count: int) -> list[Hashable]:
-    return [name] * count

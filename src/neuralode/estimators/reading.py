@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -53,8 +52,10 @@ def questions(series: Sequence[Pair], wanted: Sequence[np.ndarray], context: int
         middle = np.searchsorted(times, at, side="right") - context // 2
         begins = np.clip(middle // stride * stride, 0, latest)
         begins = np.where(at > times[-1], latest, begins)
-        for begin in np.unique(begins):
-            asked.append(Question(number, slice(int(begin), int(begin) + context), np.flatnonzero(begins == begin)))
+        asked += [
+            Question(number, slice(int(begin), int(begin) + context), np.flatnonzero(begins == begin))
+            for begin in np.unique(begins)
+        ]
     return asked
 
 
@@ -108,18 +109,3 @@ def _in_batches(asked: list[Question], size: int) -> list[list[Question]]:
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def times_for(names: Sequence[Hashable], times: Any) -> list[Any]:
-    """The times asked of each series: one collection for all, or a mapping with one for each."""
-    if isinstance(times, Mapping):
-        unknown = [name for name in times if name not in names]
-        missing = [name for name in names if name not in times]
-        if unknown or missing:
-            raise ValueError(
-                f"times names series {unknown[0]!r}, which the table does not have."
-                if unknown
-                else f"times has nothing for series {missing[0]!r}; wanted one collection of times for each."
-            )
-        return [times[name] for name in names]
-    return [times] * len(names)

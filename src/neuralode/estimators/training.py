@@ -1,10 +1,11 @@
-"""What estimators share in training: a random state of their own, series held out, and for classes the way there."""
+"""How a classifier comes by its network; and what estimators share: a random state of their own, series held out."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,44 @@ import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from torch import nn
 
-from neuralode.nn import Observations
+from neuralode.nn import ODERNN, RNN, GRUDecay, Observations, Recurrent, SeriesNet
 from neuralode.train.fitting import Effort, Fitted, fit
 from neuralode.train.labelling import LabelledSeries, Labelling
 
+MODELS = ("odernn", "gru-decay", "rnn")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a network from series to logits is made of, as `neuralode.estimators.SeriesClassifier` has it.
+
+    Examples
+    --------
+    >>> net = Architecture("rnn", hidden=8, width=8, method="midpoint", steps=1, dropout=0.0).build(2, 0, 3)
+    >>> net.reader.channels, net.head[-1].out_features
+    (2, 3)
+    """
+
+    model: str
+    hidden: int
+    width: int
+    method: Any
+    steps: int | None
+    dropout: float
+
+    def build(self, channels: int, covariates: int, classes: int) -> SeriesNet:
+        """The network, its weights by torch's random state."""
+        reader: Recurrent
+        if self.model == "odernn":
+            reader = ODERNN(channels, self.hidden, width=self.width, method=self.method, steps=self.steps)
+        else:
+            reader = (RNN if self.model == "rnn" else GRUDecay)(channels, self.hidden)
+        return SeriesNet(reader, classes, static=covariates, width=self.width, dropout=self.dropout)
+
 
 def train_to_label(
-    network: Callable[[], nn.Module],
+    network: Callable[[], SeriesNet],
     observed: Observations,
     codes: NDArray[np.int64],
     effort: Effort,
@@ -31,7 +61,7 @@ def train_to_label(
     learning_rate: float,
     weight_decay: float,
     progress_bar: bool = False,
-) -> tuple[nn.Module, Fitted]:
+) -> tuple[SeriesNet, Fitted]:
     """Make a network from series to logits and train it; returned on the CPU, to be evaluated, without gradients.
 
     Parameters
@@ -48,6 +78,11 @@ def train_to_label(
         Decides the first weights, who is held out, the batches and the dropout.
     validation_fraction, batch_size, learning_rate, weight_decay, progress_bar
         As `neuralode.estimators.SeriesClassifier` has them.
+
+    Raises
+    ------
+    ValueError
+        Where it came to weights that are not finite.
     """
     labels = torch.as_tensor(codes)
     learned, held = (torch.as_tensor(rows) for rows in held_out(codes, validation_fraction, seed))
@@ -60,6 +95,8 @@ def train_to_label(
         done = fit(task, data, effort, progress_bar=progress_bar)
     if done.interrupted:
         warnings.warn(f"training was interrupted after {done.epochs} epochs; the best is kept.", stacklevel=3)
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        raise ValueError(f"learning_rate={learning_rate} led to weights that are not finite; wanted a lower one.")
     model.zero_grad(set_to_none=True)
     return model.cpu().eval(), done
 

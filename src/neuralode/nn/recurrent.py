@@ -118,7 +118,7 @@ class GRUDecay(Recurrent):
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__(channels, hidden, 2 * channels)
         self.forget = nn.Linear(1, hidden)
-        self.fade = nn.Parameter(torch.zeros(channels))
+        self.fade = nn.Parameter(torch.ones(channels))  # not 0, where the rectifier that follows lets no gradient by
         self.delay = nn.Parameter(torch.zeros(channels))
 
     def inputs(self, observed: Observations) -> Float[Tensor, "series steps inputs"]:

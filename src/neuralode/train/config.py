@@ -61,6 +61,8 @@ class PhysioNet:
         "odernn", "gru-decay" or "rnn" for mortality; "latent-ode" for interpolation.
     method, steps
         Of the ODE between observations: how it is solved, in how many equal steps.
+    carry : bool
+        Show the ODE-RNN the last value seen of a channel where there is none now; else 0.
     sets, every
         As in `neuralode.data.physionet.physionet`; as they stand, those of the published comparisons.
     seed : int
@@ -83,6 +85,7 @@ class PhysioNet:
     model: str = "odernn"
     method: str = "euler"
     steps: int = 1
+    carry: bool = True
     sets: str = "ab"
     every: int = 6
     seed: int = 0
@@ -153,3 +156,42 @@ class Spirals:
     precision: str = "32-true"
     accelerator: str = "cpu"
     devices: str = "1"
+
+
+@dataclass(frozen=True)
+class Series:
+    """What `neuralode fit` is asked to do.
+
+    Parameters
+    ----------
+    data : str
+        The table, a .csv, .tsv or .parquet file.
+    series, time : str, optional
+        Columns that tell series apart, and times.
+    values : tuple of str, optional
+        Columns of measurements; all others unless given.
+    window, latent, recognition, learning_rate, batch_size, patience, holdout, refit
+        As in `neuralode.LatentODEForecaster`.
+    epochs : int
+        At most, of the first stage.
+    seed : int
+        Of all that is random.
+    accelerator : str
+        Lightning's.
+    """
+
+    data: str
+    series: str | None = None
+    time: str | None = None
+    values: tuple[str, ...] | None = None
+    window: int | None = None
+    latent: int | None = None
+    recognition: str = "odernn"
+    epochs: int = 100
+    batch_size: int = 16
+    learning_rate: float = 1e-2
+    patience: int = 25
+    holdout: float = 0.2
+    refit: bool = True
+    seed: int = 0
+    accelerator: str = "cpu"

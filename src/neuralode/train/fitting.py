@@ -6,7 +6,8 @@ import logging
 import tempfile
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,17 +143,15 @@ def fit(
         return Fitted(epochs, score, chosen, interrupted)
 
 
-class _quiet(warnings.catch_warnings):
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Without what Lightning says besides: hardware it found, advice on data loading."""
-
-    def __enter__(self) -> Any:
-        entered = super().__enter__()
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        self._logger = logging.getLogger("lightning.pytorch")
-        self._level = self._logger.level
-        self._logger.setLevel(logging.ERROR)
-        return entered
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._logger.setLevel(self._level)
-        super().__exit__(*exc_info)
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
