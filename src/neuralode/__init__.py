@@ -8,6 +8,8 @@ Examples
 torch.Size([2, 3])
 """
 
+from typing import TYPE_CHECKING, Any
+
 from neuralode import nn
 from neuralode.control import PI, PID, Fixed, Given, I
 from neuralode.gradients import Adjoint, Direct, Replay
@@ -17,6 +19,9 @@ from neuralode.solution import Solution, Stats
 from neuralode.solving import solve
 from neuralode.status import GradientError, SolveError, Status
 from neuralode.stepping import Stepper
+
+if TYPE_CHECKING:
+    from neuralode.estimators import LatentODEForecaster, SeriesClassifier
 
 __version__ = "0.1.0"
 
@@ -31,7 +36,9 @@ __all__ = [
     "Given",
     "GradientError",
     "I",
+    "LatentODEForecaster",
     "Replay",
+    "SeriesClassifier",
     "Solution",
     "SolveError",
     "Stats",
@@ -42,3 +49,14 @@ __all__ = [
     "nn",
     "solve",
 ]
+
+_ESTIMATORS = ("LatentODEForecaster", "SeriesClassifier")
+
+
+def __getattr__(name: str) -> Any:
+    """Estimators need extras (pandas, Lightning …): they are loaded when first asked for."""
+    if name not in _ESTIMATORS:
+        raise AttributeError(f"module 'neuralode' has no attribute {name!r}")
+    from neuralode import estimators
+
+    return getattr(estimators, name)

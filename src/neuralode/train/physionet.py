@@ -80,7 +80,8 @@ class Aim:
 class CarryingODERNN(ODERNN):
     """An ODE-RNN that is shown the last value seen of a channel where there is none now, and which are of now.
 
-    The test patients' area under the curve was 0.854 with it and 0.845 without, the mean of seeds 0, 1 and 2.
+    The area under the curve on test patients is 0.855 with it and 0.845 without (``carry=False``), as the mean of
+    seeds 0, 1 and 2 and the other defaults.
     """
 
     def inputs(self, observed: Observations) -> Float[Tensor, "series steps inputs"]:
