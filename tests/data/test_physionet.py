@@ -22,7 +22,8 @@ ROWS = [
     ("a", 2, 0, "ICUType", 4.0), ("a", 2, 2880, "HR", 100.0),
     ("a", 3, 0, "RecordID", 3.0), ("a", 3, 0, "Age", 50.0), ("a", 3, 0, "Gender", 0.0), ("a", 3, 0, "Height", 160.0),
     ("a", 3, 0, "ICUType", 1.0),
-    ("b", 4, 0, "RecordID", 4.0), ("b", 4, 0, "Age", 90.0), ("b", 4, 0, "ICUType", 3.0), ("b", 4, 5, "HR", 50.0),
+    ("b", 4, 0, "RecordID", 4.0), ("b", 4, 0, "Age", 90.0), ("b", 4, 0, "Gender", 0.0),
+    ("b", 4, 0, "Height", 170.0), ("b", 4, 0, "ICUType", 3.0), ("b", 4, 5, "HR", 50.0),
 ]  # fmt: skip
 
 
@@ -67,10 +68,12 @@ def test_skewed_amounts_enter_by_their_logarithm():
     assert found == pytest.approx(math.log1p(3))
 
 
-def test_an_unknown_height_becomes_the_mean_and_is_said_to_be_unknown():
+def test_an_unknown_height_is_said_to_be_unknown_and_scales_to_the_mean():
     static = physionet("a").observed.static
     assert static.shape == (2, 3 + 3 + 4)
-    assert static[1, :3].tolist() == [40.0, 0.5, 170.0]  # of the heights 180 and 160, of the genders 1 and 0
+    assert static[1, :3].tolist() == [40.0, 0.0, 0.0]
+    patients = physionet("a")
+    assert patients.scaled_as(patients).observed.static[1, 1:3].tolist() == [0.0, 0.0]
     assert static[:, 3:6].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert static[:, 6:].tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
 

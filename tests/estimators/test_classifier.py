@@ -104,17 +104,7 @@ def test_the_company_of_a_series_does_not_change_its_answer(kind):
     assert np.allclose(alone, together, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "odernn",
-        "rnn",
-        pytest.param(
-            "gru-decay",
-            marks=pytest.mark.xfail(strict=True, reason="GRUDecay.fade and .delay start at 0, where relu has slope 0"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_every_parameter(kind):
     series, labels = waves()
     model = small(model=kind).fit(series, labels)

@@ -1,6 +1,7 @@
 """Training on spirals leaves a complete run; the table of the paper is put together from such runs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def _few_test_series():
 
 @pytest.fixture(scope="module", params=["latent-ode", "rnn"])
 def trained(request, tmp_path_factory) -> Run:
-    wanted = Spirals(**{**vars(SMALL), "model": request.param})
+    wanted = replace(SMALL, model=request.param)
     return task.train(wanted, tmp_path_factory.mktemp("runs") / request.param, tell=lambda row: None)
 
 
@@ -97,22 +98,25 @@ def test_series_that_validate_are_of_both_curves_alike():
 # --- models
 
 
-def test_the_recurrent_network_goes_on_from_its_own_forecasts_and_needs_nothing_beyond_the_window():
+def test_the_recurrent_network_goes_on_from_its_own_forecasts():
     torch.manual_seed(0)
     model, times = Autoregressive(2, 5, 5), torch.arange(200, dtype=torch.float64) / 100
-    observed = spirals(4, 30, last=300, seed=0).observed
-    forecast = model.forecast(observed, times)
-    told = Observations.gather(
-        [
-            (
-                torch.cat((observed.times[row], times[steps])),
-                torch.cat((observed.values[row], forecast[row, steps])).detach(),
-            )
-            for row in range(4)
-            for steps in [torch.arange(int(observed.times[row, -1] * 100 + 1.5), 150)]
-        ],
-        start=0.0,
-    )
+    observed = spirals(4, 100, last=300, seed=0).observed
+    forecast = model.forecast(observed, times).detach()
+    values = torch.cat((observed.values, forecast[:, 100:150]), 1)
+    told = Observations.gather([(times[:150], row) for row in values], start=0.0)
+    torch.testing.assert_close(model.forecast(told, times), forecast, rtol=1e-4, atol=1e-5)
+
+
+def test_forecasts_are_read_as_often_as_observations_were():
+    torch.manual_seed(0)
+    model, times = Autoregressive(2, 5, 5), torch.arange(200, dtype=torch.float64) / 100
+    observed = spirals(4, 100, last=300, seed=0).observed
+    third = observed.keeping(torch.arange(100).expand(4, -1) % 3 == 0)  # the last is point 99
+    forecast = model.forecast(third, times).detach()
+    steps = torch.arange(102, 150, 3)
+    values = torch.cat((third.values, forecast[:, steps]), 1)
+    told = Observations.gather([(torch.cat((third.times[0], times[steps])), row) for row in values], start=0.0)
     torch.testing.assert_close(model.forecast(told, times), forecast, rtol=1e-4, atol=1e-5)
 
 
@@ -136,6 +140,15 @@ def test_later_observations_are_encoded_as_if_the_series_began_there():
         alone = model.encode(Observations(later.times, later.values, later.seen, later.lengths, later.times[:, 0]))
         torch.testing.assert_close(alone.mean, all_at_once.mean[:, step])
         torch.testing.assert_close(alone.scale, all_at_once.scale[:, step])
+
+
+def test_later_observations_are_encoded_with_what_does_not_change():
+    model = LatentODE(2, 3, static=1)
+    observed = replace(spirals(4, 30, last=300, seed=0).observed, static=torch.arange(4.0)[:, None])
+    observed = replace(observed, start=observed.times[:, 0])
+    torch.testing.assert_close(model.encode_later(observed).mean[:, 0], model.encode(observed).mean)
+    other = replace(observed, static=observed.static + 1)
+    assert bool((model.encode_later(other).mean != model.encode_later(observed).mean).any(-1).all())
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
@@ -162,7 +175,7 @@ def test_states_that_are_told_not_to_matter_do_not():
 
 # --- the table
 
-RECIPES = tuple(Spirals(**{**vars(SMALL), "model": name, "epochs": 1}) for name in ("latent-ode", "rnn"))
+RECIPES = tuple(replace(SMALL, model=name, epochs=1) for name in ("latent-ode", "rnn"))
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +184,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("table")
     for recipe in RECIPES:
         for seed in (0, 1):
-            wanted = Spirals(**{**vars(recipe), "seed": seed})
+            wanted = replace(recipe, seed=seed)
             task.train(wanted, folder / "observed-30" / f"{recipe.model}-{seed}", tell=lambda row: None)
     return folder
 
@@ -189,7 +202,7 @@ def test_the_table_sets_errors_beside_the_published_ones_and_trains_nothing_agai
 
 def test_a_run_of_another_recipe_is_not_taken_for_this_one(done):
     with pytest.raises(ValueError, match="another recipe"):
-        table2(30, (0,), done, recipes=[Spirals(**{**vars(RECIPES[0]), "epochs": 7})])
+        table2(30, (0,), done, recipes=[replace(RECIPES[0], epochs=7)])
 
 
 @pytest.mark.slow

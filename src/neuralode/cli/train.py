@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from neuralode.cli.screen import INTERRUPTED, console, in_one_sentence, show_figures, show_points, show_summary
-from neuralode.train.config import Digits, PhysioNet, Spirals
+from neuralode.registry import pick
+from neuralode.train.config import INTERPOLATION, MORTALITY, Digits, PhysioNet, Spirals
 from neuralode.train.run import Run, free_folder
 
 train = typer.Typer(help="Train a model; what comes of it is a run, a folder.", no_args_is_help=True)
@@ -140,9 +142,13 @@ def physionet(
     method: Annotated[str, typer.Option(help="How the ODE is solved between observations.")] = PhysioNet.method,
     steps: Annotated[int, typer.Option(min=1, help="Steps between observations.")] = PhysioNet.steps,
     seed: Annotated[int, typer.Option(help="Of the split, the first weights and the batches.")] = PhysioNet.seed,
-    epochs: Annotated[int, typer.Option(min=1, help="Of the training.")] = PhysioNet.epochs,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of the training.", show_default="8, or 30 to interpolate")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Patients per step of the optimizer.")] = PhysioNet.batch_size,
-    learning_rate: Annotated[float, typer.Option(help="The highest.")] = PhysioNet.learning_rate,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="The highest.", show_default="3e-3, or 1e-2 to interpolate")
+    ] = None,
     hidden: Annotated[int, typer.Option(min=1, help="Size of the hidden state.")] = PhysioNet.hidden,
     batches: Annotated[int | None, typer.Option(help="At most so many batches an epoch: to try things out.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/physionet-MODEL")] = None,
@@ -152,10 +158,11 @@ def physionet(
     from neuralode.cli.progress import telling
     from neuralode.train import physionet as experiment
 
-    wanted = PhysioNet(
-        task=task, model=model or ("latent-ode" if task == "interpolation" else PhysioNet.model), sets=sets,
-        every=every, method=method, steps=steps, seed=seed, epochs=epochs, batch_size=batch_size,
-        learning_rate=learning_rate, hidden=hidden, batches=batches,
+    usual = pick("task", task, {"mortality": MORTALITY, "interpolation": INTERPOLATION}, PhysioNet)
+    wanted = replace(
+        usual, model=model or usual.model, sets=sets, every=every, method=method, steps=steps, seed=seed,
+        epochs=epochs or usual.epochs, batch_size=batch_size, learning_rate=learning_rate or usual.learning_rate,
+        hidden=hidden, batches=batches,
     )  # fmt: skip
     if resume:
         wanted = experiment.asked(Run.open(resume))

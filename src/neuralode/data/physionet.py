@@ -72,14 +72,10 @@ class Patients:
         scaling = Scaling.of(_within(values.double().numpy()), logs=False)
         mean, deviation = (torch.tensor(x, dtype=torch.float32) for x in (scaling.mean, scaling.deviation))
         own = ((self.observed.values - mean) / deviation).clamp(-5, 5)
-        centre, spread = static.mean(0), static.std(0).clamp(min=1e-6)
+        covariates = _standardised(self.observed.static, static)
         return replace(
             self,
-            observed=replace(
-                self.observed,
-                values=torch.where(self.observed.seen, own, 0),
-                static=(self.observed.static - centre) / spread,
-            ),
+            observed=replace(self.observed, values=torch.where(self.observed.seen, own, 0), static=covariates),
         )
 
 
@@ -114,7 +110,7 @@ def physionet(sets: str = "abc", every: int = 1) -> Patients:
     table, patient = table.loc[measured], patient[measured]
     channels = tuple(sorted(table["parameter"].unique()))
     skewed = table["parameter"].isin(SKEWED).to_numpy()
-    value = table["value"].to_numpy(np.float64)
+    value = np.array(table["value"], np.float64)
     value[skewed] = np.log1p(value[skewed])
     channel = np.searchsorted(np.array(channels), table["parameter"].to_numpy(str))
     minute = table["minute"].to_numpy() // every * every
@@ -125,17 +121,27 @@ def physionet(sets: str = "abc", every: int = 1) -> Patients:
 
 
 def _static(table: pd.DataFrame, patient: np.ndarray, patients: int) -> Tensor:
-    """Age, gender and height (their mean where unknown), which are known, and the kind of unit as indicators."""
-    known = np.full((patients, len(STATIC)), np.nan)
+    """Age, gender and height (0 where unknown), which are known, and the kind of unit as indicators."""
+    told, known = np.zeros((patients, len(STATIC))), np.zeros((patients, len(STATIC)))
     unit = np.zeros((patients, UNITS))
     parameter, value = table["parameter"].to_numpy(str), table["value"].to_numpy(np.float64)
     for place, name in enumerate(STATIC):
         here = (parameter == name) & (value >= 0)
-        known[patient[here], place] = value[here]
+        told[patient[here], place], known[patient[here], place] = value[here], 1
     here = parameter == "ICUType"
     unit[patient[here], value[here].astype(int) - 1] = 1
-    filled = np.where(np.isnan(known), np.nanmean(known, 0), known)
-    return torch.tensor(np.concatenate((filled, ~np.isnan(known), unit), 1), dtype=torch.float32)
+    return torch.tensor(np.concatenate((told, known, unit), 1), dtype=torch.float32)
+
+
+def _standardised(own: Tensor, others: Tensor) -> Tensor:
+    """Covariates on the scale on which those known of the others have mean 0 and deviation 1; 0 where unknown."""
+    few = len(STATIC)
+    known = torch.cat((others[:, few : 2 * few] > 0, torch.ones_like(others[:, few:], dtype=torch.bool)), 1)
+    count = known.sum(0).clamp(min=1)
+    centre = torch.where(known, others, 0).sum(0) / count
+    spread = (torch.where(known, others - centre, 0).square().sum(0) / count).sqrt().clamp(min=1e-6)
+    scaled = (own - centre) / spread
+    return torch.cat((scaled[:, :few] * (own[:, few : 2 * few] > 0), scaled[:, few:]), 1)
 
 
 def _observations(

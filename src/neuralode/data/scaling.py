@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 Table = NDArray[np.float64]
 
 SKEWED = 0.8  # from this skewness on, positive values are looked at by their logarithm
+LOWEST = -10.0  # deviations from the mean: how low a logarithm enters, at the lowest
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,10 @@ class Scaling:
         """To the common scale; along the last axis."""
         values = np.asarray(values, np.float64)
         if self.logged.any():
-            # at prediction time a value may be as low as none was before: it enters as the smallest there can be
+            # at prediction time a value may be as low as none was before, even 0: it enters as very low, not as minus
+            # hundreds of deviations, which would drown the others
             logs = np.log(np.maximum(values, np.finfo(np.float64).tiny))
-            values = np.where(self.logged, logs, values)
+            values = np.where(self.logged, np.maximum(logs, self.mean + LOWEST * self.deviation), values)
         return (values - self.mean) / self.deviation
 
     def undo(self, values: Table) -> Table:

@@ -69,7 +69,8 @@ def season(times: Times, values: np.ndarray) -> float | None:
     """The period at which the autocorrelation of values, read at even times and without their trend, peaks first."""
     if len(times) < 8:
         return None
-    grid = np.linspace(times[0], times[-1], len(times))
+    times = times - times[0]  # seconds since 1970 would cost digits
+    grid = np.linspace(0, times[-1], len(times))
     even = np.interp(grid, times, values)
     even = even - np.polyval(np.polyfit(grid, even, 1), grid)
     if even.std() < 1e-12 * (1 + abs(values).max()):

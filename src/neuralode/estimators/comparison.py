@@ -53,11 +53,17 @@ def rmse(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def r_squared(answers: Answers, held: HeldOut) -> float:
-    """R² of forecasts of the held-out ends, averaged over channels."""
+    """R² of forecasts of the held-out ends, averaged over the channels that were seen there.
+
+    Of values that are all the same it is 1 if they were met and 0 if not, as in scikit-learn.
+    """
     series = [held.train[number] for number, _, _ in held.ends]
-    found = np.concatenate([m.mean(0) for m, _ in answers(series, [times for _, times, _ in held.ends])])
+    found = np.concatenate([means.mean(0) for means, _ in answers(series, [times for _, times, _ in held.ends])])
     truth = np.concatenate([values for *_, values in held.ends])
-    seen = np.isfinite(truth)
-    total = np.where(seen, truth - np.nanmean(np.where(seen.any(0), truth, 0), 0), 0)
-    missed = np.where(seen, found - truth, 0)
-    return float(np.mean(1 - (missed**2).sum(0) / np.maximum((total**2).sum(0), 1e-300)))
+    scores = []
+    for x, y in zip(truth.T, found.T, strict=True):
+        seen = np.isfinite(x)
+        if seen.any():
+            missed, total = ((x - y)[seen] ** 2).sum(), ((x[seen] - x[seen].mean()) ** 2).sum()
+            scores.append(1 - missed / total if total else float(not missed))
+    return float(np.mean(scores))

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from lightning.pytorch.callbacks import Callback
 from sklearn.base import BaseEstimator
-from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import nn
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
 
 from neuralode.data.scaling import Scaling
-from neuralode.data.tables import SeriesTable, read_series
+from neuralode.data.tables import SeriesTable
 from neuralode.estimators.comparison import COLUMNS, compare, r_squared
-from neuralode.estimators.frames import QUANTILES, answers_frame, table_from_parts, table_parts, wanted_times
+from neuralode.estimators.frames import (
+    QUANTILES,
+    answers_frame,
+    check_quantiles,
+    filled_frame,
+    first_table,
+    next_table,
+    row_times,
+    table_from_parts,
+    table_parts,
+    wanted_times,
+)
 from neuralode.estimators.keeping import load_estimator, save_estimator
-from neuralode.estimators.reading import answer
-from neuralode.estimators.setup import Setup, hold_out, set_up
-from neuralode.nn import LatentODE, Likelihood
-from neuralode.train.fitting import Effort, Fitted, fit
-from neuralode.train.forecasting import Cut, ForecastData, Forecasting, Pair, Windows, batches_an_epoch, together
+from neuralode.estimators.reading import answer, draw
+from neuralode.estimators.setup import HIDDEN, HeldOut, Setup, hold_out, set_up
+from neuralode.estimators.training import own_random_state, seed_of
+from neuralode.nn.latent import RECOGNITION
+from neuralode.train.fitting import Effort, Fitted
+from neuralode.train.forecasting import Cut, Pair, learn
 
 # What accompanies a stage of the training: callbacks of Lightning for "first", with something held out, and "refit".
 Company = Callable[[str], Sequence[Callback]]
@@ -61,7 +72,8 @@ class LatentODEForecaster(BaseEstimator):
     rtol, atol : float
         Of the solver.
     random_state : int, RandomState or None
-        Same number, same bits. The global random states are neither read nor moved.
+        Of the training; same number, same bits. None is a new one each time. The global random states are neither read
+        nor moved, and what was learned gives the same answer to the same question.
     accelerator : str
         Lightning's, for training; answers are computed on the CPU in double precision.
     verbose : bool
@@ -88,7 +100,7 @@ class LatentODEForecaster(BaseEstimator):
     -----
     A table is a frame, or the path of a .csv, .tsv or .parquet file: in long form, with a column that tells series
     apart and one of times (numbers or timestamps), or a single series. An array [times, channels] is a single series at
-    0, 1, 2, …. NaN is a gap. See `neuralode.data.tables.read_series`.
+    0, 1, 2, …. NaN is a gap. See `neuralode.data.tables.read_series`, whose tables will do, too, to answer for.
 
     Examples
     --------
@@ -154,7 +166,7 @@ class LatentODEForecaster(BaseEstimator):
         series: str | None = None,
         time: str | None = None,
         values: Iterable[str] | None = None,
-        checkpoints: Path | None = None,
+        checkpoints: str | Path | None = None,
         company: Company | None = None,
     ) -> LatentODEForecaster:
         """Learn from a table.
@@ -169,85 +181,90 @@ class LatentODEForecaster(BaseEstimator):
             Columns that tell series apart and times; a single series, and times 0, 1, 2, … unless given.
         values : iterable of str, optional
             Columns of measurements; all others unless given.
-        checkpoints : Path, optional
-            A folder; a training that was cut off goes on from what it finds there.
+        checkpoints : path, optional
+            A folder; a training that was cut off goes on from what it finds there, if table and parameters, the random
+            state among them, are the same as then.
         company : callable, optional
             From the name of a stage, "first" or "refit", to callbacks of Lightning.
 
         Raises
         ------
         ValueError
-            For a table that cannot be used, naming column and row.
+            For a table that cannot be used, naming column and row; for parameters that cannot be.
         """
-        table = self._read_first(X, series, time, values)
-        check_random_state(self.random_state)  # before anything is done
-        self._remember(table)
-        seed = int(check_random_state(self.random_state).randint(2**31))
-        with torch.random.fork_rng(devices=[]):
-            self._train(table, seed, checkpoints, company or (lambda stage: ()))
+        self.check_parameters()
+        table, source, self.named_ = first_table(self, X, series, time, values)
+        self._remember(table, row_times(source, table))
+        self.seed_ = seed_of(self.random_state)
+        self._train(table, None if checkpoints is None else Path(checkpoints), company or (lambda stage: ()))
         return self
 
-    def _train(self, table: SeriesTable, seed: int, folder: Path | None, company: Company) -> None:
-        pairs = table.pairs()
-        self.setup_ = set_up(pairs, window=self.window, latent=self.latent, hidden=self.hidden, width=self.width)
-        cut = self.setup_.cut
-        held = hold_out(pairs, self.holdout, cut, np.random.default_rng(seed))
-        self.scaling_ = Scaling.of(np.concatenate([values for _, values in held.train]), table.binary, self.logs)
-        self.binary_ = table.binary
-        scaled = [self._scaled(pair) for pair in held.train]
-        ends = [(scaled[number], self._scaled((times, values))) for number, times, values in held.ends]
-        done = self._fitted(scaled, ends, self.max_epochs, seed, folder and folder / "first", company("first"))
-        self._note(done)
-        self.evaluation_ = compare(self._answers, held, self.channels_) if ends else pd.DataFrame(columns=COLUMNS)
-        if self.refit and ends and not done.interrupted:
-            everything = [self._scaled(pair) for pair in pairs]
-            again = self._fitted(everything, [], done.best_epoch, seed, folder and folder / "refit", company("refit"))
-            self._note(again)
+    def check_parameters(self) -> None:
+        """Raise a ValueError for the first parameter that cannot be."""
+        least = {"window": 2, "latent": 1, "hidden": 1, "width": 1}
+        for name in (*least, "batch_size", "max_epochs", "patience", "samples"):
+            value = getattr(self, name)
+            whole = isinstance(value, Integral) and not isinstance(value, bool) and value >= least.get(name, 1)
+            if not whole and not (value is None and name in least):
+                raise ValueError(f"{name}={value!r}; wanted a whole number of at least {least.get(name, 1)}.")
+        for name in ("learning_rate", "rtol", "atol"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name}={getattr(self, name)!r}; wanted a number above 0.")
+        if not 0 <= self.kl_weight < np.inf:
+            raise ValueError(f"kl_weight={self.kl_weight!r}; wanted a number not below 0.")
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"holdout={self.holdout!r}; wanted at least 0 and less than 1.")
+        if self.recognition not in RECOGNITION:
+            raise ValueError(f"recognition={self.recognition!r}; wanted one of {', '.join(map(repr, RECOGNITION))}.")
 
-    def _fitted(
+    def _train(self, table: SeriesTable, folder: Path | None, company: Company) -> None:
+        pairs = table.pairs()
+        self.binary_ = table.binary
+        self.setup_ = set_up(
+            pairs, window=self.window, latent=self.latent, hidden=self.hidden, width=self.width,
+            recognition=self.recognition, rtol=self.rtol, atol=self.atol,
+        )  # fmt: skip
+        held = hold_out(pairs, self.holdout, self.setup_.cut, np.random.default_rng(self.seed_))
+        done = self._learn(held.train, held.ends, int(self.max_epochs), folder and folder / "first", company("first"))
+        self.evaluation_ = compare(self._answers, held, self.channels_) if held.ends else pd.DataFrame(columns=COLUMNS)
+        self.n_iter_, self.interrupted_ = done.epochs, done.interrupted
+        if self.refit and held.ends and not done.interrupted:
+            first = self.network_, self.scaling_
+            done = self._learn(pairs, [], done.best_epoch, folder and folder / "refit", company("refit"))
+            if done.interrupted:  # half of a second training is worth less than the whole first one
+                self.network_, self.scaling_ = first
+            else:
+                self.n_iter_ = done.epochs
+            self.interrupted_ = done.interrupted
+
+    def _learn(
         self,
         series: Sequence[Pair],
-        ends: Sequence[tuple[Pair, Pair]],
+        ends: Sequence[tuple[int, np.ndarray, np.ndarray]],
         epochs: int,
-        seed: int,
         folder: Path | None,
         callbacks: Sequence[Callback],
     ) -> Fitted:
-        """Train a new model; with ``ends`` to decide by, else for so many epochs."""
-        torch.manual_seed(seed)
-        cut = self.setup_.cut
-        task = Forecasting(self._network(), learning_rate=self.learning_rate, kl_weight=self.kl_weight)
-        windows = Windows(series, cut, batches_an_epoch(series, cut, self.batch_size), self.batch_size, seed)
-        read = [((t[-cut.context :], x[-cut.context :]), end) for (t, x), end in ends]
-        asked = [together(read[n : n + 64]) for n in range(0, len(read), 64)]
-        effort = Effort(epochs, self.patience if ends else None, accelerator=self.accelerator)
-        done = fit(
-            task, ForecastData(windows, asked), effort, folder=folder,
-            resume=folder is not None and (folder / "last.ckpt").exists(),
-            callbacks=callbacks, progress_bar=self.verbose,
-        )  # fmt: skip
-        self.network_ = task.model.cpu().double().eval()
-        return done
-
-    def _network(self) -> LatentODE:
-        sizes, channels = self.setup_, len(self.channels_)
-        likelihood = Likelihood(channels, binary=self.binary_)
-        return LatentODE(
-            channels,
-            sizes.latent,
-            hidden=sizes.hidden,
-            width=sizes.width,
-            recognition=self.recognition,
-            # what is seen is a view of the state, so that a state far from those seen in training looks like more of
-            # the same: on the spirals of the paper this halves the error of forecasts
-            decoder=nn.Linear(sizes.latent, likelihood.outputs),
-            likelihood=likelihood,
-            rtol=self.rtol,
-            atol=self.atol,
-        )
-
-    def _note(self, done: Fitted) -> None:
-        self.n_iter_, self.interrupted_ = done.epochs, done.interrupted
+        """Train a new network; with ``ends`` to decide by, else for so many epochs."""
+        self.scaling_ = Scaling.of(np.concatenate([values for _, values in series]), self.binary_, self.logs)
+        scaled = [self._scaled(pair) for pair in series]
+        held = [(scaled[number], self._scaled((times, values))) for number, times, values in ends]
+        with own_random_state(self.seed_):
+            self.network_ = self.setup_.network(len(self.channels_), self.binary_)
+            return learn(
+                self.network_,
+                scaled,
+                held,
+                self.setup_.cut,
+                Effort(epochs, int(self.patience) if held else None, accelerator=self.accelerator),
+                seed=self.seed_,
+                batch_size=int(self.batch_size),
+                learning_rate=self.learning_rate,
+                kl_weight=self.kl_weight,
+                folder=folder,
+                callbacks=callbacks,
+                progress_bar=bool(self.verbose),
+            )
 
     # -- answering -----------------------------------------------------------------------------------------------------
 
@@ -270,28 +287,26 @@ class LatentODEForecaster(BaseEstimator):
             A row for each series, time and channel, with the mean and a column for each quantile.
         """
         table = self.read(X)
-        wanted = list(table.times) if times is None else wanted_times(table, times)
-        return answers_frame(table, wanted, self._answers(table.pairs(), wanted), quantiles)
+        return self._told(table, list(table.times) if times is None else wanted_times(table, times), quantiles)
 
     def forecast(self, X: Any = None, horizon: int = 1, *, quantiles: Sequence[float] = QUANTILES) -> pd.DataFrame:
         """Forecast ``horizon`` steps beyond each series' end, a step being the typical time between observations."""
-        if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 1:
+        if isinstance(horizon, bool) or not isinstance(horizon, Integral) or horizon < 1:
             raise ValueError(f"horizon={horizon!r}; wanted a whole number of steps, at least 1.")
         table = self.read(X)
-        steps = np.arange(1, horizon + 1) * self.setup_.spacing
-        wanted = [times[-1] + steps for times in table.times]
-        return answers_frame(table, wanted, self._answers(table.pairs(), wanted), quantiles)
+        steps = np.arange(1, int(horizon) + 1) * self.setup_.spacing
+        return self._told(table, [times[-1] + steps for times in table.times], quantiles)
 
     def impute(self, X: Any = None) -> pd.DataFrame:
-        """The table in long form, its gaps filled with the mean of what may have been there."""
-        table = self.read(X)
-        drawn = self._answers(table.pairs(), table.times)
-        values = tuple(
-            np.where(np.isnan(seen), mean.mean(0), seen) for seen, (mean, _) in zip(table.values, drawn, strict=True)
-        )
-        return SeriesTable(
-            table.names, table.times, values, table.channels, table.clock, table.series_column, table.time_column
-        ).frame()
+        """The table in long form, its gaps filled with the mean of what may have been there.
+
+        Rows without any value are filled, too, from the first observation of their series on; before it, of which the
+        model knows nothing, they stay empty. Of a channel of 0 and 1 the mean is the probability of 1.
+        """
+        table, rows = self._read(X)
+        asked = [at[at >= times[0]] for at, times in zip(rows, table.times, strict=True)]
+        means = [mean.mean(0) for mean, _ in self._answers(table.pairs(), asked)]
+        return filled_frame(table, rows, asked, means)
 
     def sample(self, n: int = 1, times: Any = None) -> pd.DataFrame:
         """Draw ``n`` new series from the model: z0 from its prior, observations around its trajectory.
@@ -310,22 +325,17 @@ class LatentODEForecaster(BaseEstimator):
             Columns ``series``, ``time``, and one for each channel.
         """
         check_is_fitted(self)
+        if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+            raise ValueError(f"n={n!r}; wanted a whole number of series, at least 1.")
         if times is None:
             times = np.arange(self.setup_.cut.window) * self.setup_.spacing
-        at = np.sort(np.asarray(times, np.float64))
-        if not len(at) or at[0] < 0 or not np.isfinite(at).all():
+        at = np.sort(np.atleast_1d(np.asarray(times, np.float64)))
+        if at.ndim != 1 or not len(at) or at[0] < 0 or not np.isfinite(at).all():
             raise ValueError(f"times={times!r}; wanted at least one, finite and since the start: not below 0.")
-        generator = torch.Generator().manual_seed(self._seed())
-        z0 = torch.randn(1, n, self.network_.latent, generator=generator, dtype=torch.float64)
-        clock = torch.tensor(at / self.setup_.unit).expand(n, -1)
-        with torch.no_grad():
-            z = self.network_.follow(z0, torch.zeros(n, dtype=torch.float64), clock).z
-            drawn = self.network_.likelihood.sample(self.network_.decode(z), generator)[0]
-        values = self.scaling_.undo(drawn.flatten(0, 1).numpy())
-        frame = pd.DataFrame(values, columns=list(self.channels_))
-        frame.insert(0, "time", np.tile(at, n))
-        frame.insert(0, "series", np.repeat(np.arange(n), len(at)))
-        return frame
+        drawn = draw(self.network_, int(n), at / self.setup_.unit, seed_of(self.random_state))
+        values = self.scaling_.undo(drawn).reshape(-1, len(self.channels_))
+        where = pd.DataFrame({"series": np.repeat(np.arange(n), len(at)), "time": np.tile(at, int(n))})
+        return pd.concat([where, pd.DataFrame(values, columns=pd.Index(self.channels_))], axis=1)
 
     def score(self, X: Any = None, y: object = None) -> float:
         """Coefficient of determination R² of forecasts of the last part of each series from what comes before.
@@ -333,29 +343,32 @@ class LatentODEForecaster(BaseEstimator):
         The part is that of ``holdout`` (a fifth where that is 0); averaged over channels; 1 is perfect, 0 as good as
         the mean of what was to be forecast. On the table that was learned from it is too good: see ``evaluation_``.
         """
-        table = self.read(X)
-        held = self._held_ends(table)
-        return r_squared(self._answers, held)
+        return r_squared(self._answers, self._held(self.read(X), hidden=0.0))
 
     def evaluate(self, X: Any = None) -> pd.DataFrame:
         """Compare forecasts of the last part of each series, and fillings of gaps made in it, with the baselines."""
-        table = self.read(X)
-        return compare(self._answers, self._held_ends(table), self.channels_)
+        return compare(self._answers, self._held(self.read(X), hidden=HIDDEN), self.channels_)
+
+    def read(self, X: Any) -> SeriesTable:
+        """Read another table as the first one was; that one itself for None."""
+        return self._read(X)[0]
 
     # -- keeping -------------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
         """Keep the estimator, with the table it learned from, in a folder of JSON and safetensors."""
         check_is_fitted(self)
-        told, tensors = table_parts(self.table_)
+        told, tensors = table_parts(self.table_, self.rows_)
         config = {
             "binary": self.binary_,
             "scaling": self.scaling_.to_json(),
             "setup": asdict(self.setup_),
             "table": told,
+            "named": self.named_,
             "evaluation": self.evaluation_.to_dict("list"),
             "n_iter": self.n_iter_,
             "interrupted": self.interrupted_,
+            "seed": self.seed_,
             "feature_names": getattr(self, "feature_names_in_", None),
         }
         tensors |= {f"network.{name}": x for name, x in self.network_.state_dict().items()}
@@ -366,7 +379,7 @@ class LatentODEForecaster(BaseEstimator):
         """Read back what `save` kept; nothing in the folder is executed."""
         config, tensors = load_estimator(folder, cls)
         self = cls(**config["params"])
-        self._remember(table_from_parts(config["table"], tensors))
+        self._remember(*table_from_parts(config["table"], tensors))
         if config["feature_names"] is not None:
             # a property of the base class as type checkers see it
             vars(self)["feature_names_in_"] = np.array(config["feature_names"], dtype=object)
@@ -375,7 +388,9 @@ class LatentODEForecaster(BaseEstimator):
         self.scaling_, self.binary_ = Scaling.from_json(config["scaling"]), tuple(config["binary"])
         self.evaluation_ = pd.DataFrame(config["evaluation"])
         self.n_iter_, self.interrupted_ = config["n_iter"], config["interrupted"]
-        self.network_ = self._network().double().eval()
+        self.named_, self.seed_ = config["named"], config["seed"]
+        with own_random_state(0):  # the first weights are replaced: nobody's random numbers should go into them
+            self.network_ = self.setup_.network(len(self.channels_), self.binary_).double().eval()
         weights = {name.removeprefix("network."): x for name, x in tensors.items() if name.startswith("network.")}
         self.network_.load_state_dict(weights)
         return self
@@ -389,57 +404,37 @@ class LatentODEForecaster(BaseEstimator):
 
     # -- below ---------------------------------------------------------------------------------------------------------
 
-    def _read_first(self, X: Any, series: str | None, time: str | None, values: Any) -> SeriesTable:
-        if isinstance(X, str | Path) or (isinstance(X, pd.DataFrame) and (series or time or values)):
-            return read_series(X, series=series, time=time, values=values)
-        checked = self._checked(X, reset=True)
-        return read_series(checked, channels=self._names(checked))
-
-    def read(self, X: Any) -> SeriesTable:
-        """Read another table as the first one was; that one itself for None."""
+    def _read(self, X: Any) -> tuple[SeriesTable, Sequence[np.ndarray]]:
+        """A table, and the times of all its rows, also of those without any value."""
         check_is_fitted(self)
         if X is None:
-            return self.table_
-        first = self.table_
-        if not isinstance(X, str | Path | pd.DataFrame) or hasattr(self, "feature_names_in_"):
-            checked = self._checked(X, reset=False)
-            return read_series(checked, channels=self.channels_, new=True)
-        return read_series(
-            X, series=first.series_column, time=first.time_column, values=self.channels_, clock=first.clock, new=True
-        )
+            return self.table_, self.rows_
+        if isinstance(X, SeriesTable):  # read already
+            return X, X.times
+        table, source = next_table(self, X, self.table_, self.named_)
+        return table, row_times(source, table)
 
-    def _checked(self, X: Any, reset: bool) -> np.ndarray:
-        """A single series as a plain table, as scikit-learn would have it checked."""
-        X = validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2)
-        if np.isinf(X).any():
-            raise ValueError("X contains infinity; wanted finite values, or NaN for a gap.")
-        return X
-
-    def _names(self, X: np.ndarray) -> list[str]:
-        named = getattr(self, "feature_names_in_", None)
-        return [f"x{place}" for place in range(X.shape[1])] if named is None else [str(name) for name in named]
-
-    def _remember(self, table: SeriesTable) -> None:
-        self.table_, self.channels_ = table, table.channels
+    def _remember(self, table: SeriesTable, rows: Sequence[np.ndarray]) -> None:
+        self.table_, self.rows_, self.channels_ = table, rows, table.channels
         self.n_features_in_ = len(table.channels)
-
-    def _seed(self) -> int:
-        """Of answers: the same each time, unless no random state was given."""
-        return int(check_random_state(self.random_state).randint(2**30))
 
     def _scaled(self, pair: Pair) -> Pair:
         times, values = pair
         return times / self.setup_.unit, self.scaling_.apply(values)
 
+    def _told(self, table: SeriesTable, wanted: Sequence[np.ndarray], quantiles: Sequence[float]) -> pd.DataFrame:
+        check_quantiles(quantiles)
+        return answers_frame(table, wanted, self._answers(table.pairs(), wanted), quantiles)
+
     def _answers(self, series: Sequence[Pair], wanted: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Means and observations drawn, in the units of the data: for each series [samples, times, channels]."""
         scaled = [self._scaled(pair) for pair in series]
         clocks = [at / self.setup_.unit for at in wanted]
-        drawn = answer(self.network_, scaled, clocks, self.setup_.cut.context, self.samples, self._seed())
+        drawn = answer(self.network_, scaled, clocks, self.setup_.cut.context, int(self.samples), self.seed_)
         return [(self.scaling_.undo(means), self.scaling_.undo(values)) for means, values in drawn]
 
-    def _held_ends(self, table: SeriesTable) -> Any:
-        held = hold_out(table.pairs(), self.holdout or 0.2, self.setup_.cut, np.random.default_rng(0))
+    def _held(self, table: SeriesTable, hidden: float) -> HeldOut:
+        held = hold_out(table.pairs(), self.holdout or 0.2, self.setup_.cut, np.random.default_rng(0), hidden)
         if not held.ends:
             raise ValueError("every series is too short to hold out its end; wanted at least 5 observations of one.")
         return held

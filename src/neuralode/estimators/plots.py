@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from neuralode.data.tables import SeriesTable
 
@@ -34,16 +35,17 @@ def plot_answers(
     figure = Figure(figsize=(4.8 * len(names) + 0.6, 2.3 * len(channels) + 0.7), layout="constrained")
     grid = figure.subplots(len(channels), len(names), squeeze=False, sharex="col")
     for column, name in enumerate(names):
-        seen_at = table.clock.labels(table.times[column])
+        seen_at = np.asarray(_wall(table.clock.labels(table.times[column])))
         own = answers if table.series_column is None else answers.loc[answers[table.series_column] == name]
         for row, channel in enumerate(channels):
             axes: Any = grid[row, column]
             told = own.loc[own["channel"] == channel].sort_values(by=time)
-            axes.fill_between(told[time], told[low], told[high], alpha=0.25, color="C0", lw=0, label="90 % of draws")
-            axes.plot(told[time], told["mean"], color="C0", label="mean")
+            at = np.asarray(_wall(told[time]))
+            axes.fill_between(at, told[low], told[high], alpha=0.25, color="C0", lw=0, label="90 % of draws")
+            axes.plot(at, told["mean"], color="C0", label="mean")
             values = table.values[column][:, row]
             seen = np.isfinite(values)
-            axes.plot(np.asarray(seen_at)[seen], values[seen], "o", ms=3, color="0.2", label="observed")
+            axes.plot(seen_at[seen], values[seen], "o", ms=3, color="0.2", label="observed")
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
             if not column:
@@ -53,6 +55,8 @@ def plot_answers(
         grid[-1, column].set_xlabel(time)
         if table.clock.kind == "timestamp":
             grid[-1, column].tick_params(axis="x", rotation=30)
+        elif not (table.times[column] % 1).any():
+            grid[-1, column].xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     grid[0, 0].legend(fontsize=8, loc="best")
     more = _left_out(table)
     if title or more:
@@ -60,6 +64,12 @@ def plot_answers(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
+
+
+def _wall(times: Any) -> pd.DatetimeIndex | pd.Index:
+    """Timestamps as clocks on the wall show them: axes would turn those of a zone into UTC."""
+    index = pd.Index(times)
+    return index.tz_localize(None) if isinstance(index, pd.DatetimeIndex) else index
 
 
 def _left_out(table: SeriesTable) -> str:

@@ -101,6 +101,16 @@ def answer(
     return found
 
 
+@torch.no_grad()
+def draw(model: LatentODE, count: int, times: np.ndarray, seed: int) -> np.ndarray:
+    """New series [count, times, channels] on the model's scales, z0 drawn from its prior at time 0."""
+    generator = _generator(seed)
+    z0 = torch.randn(1, count, model.latent, generator=generator, dtype=torch.float64)
+    clock = torch.as_tensor(times, dtype=torch.float64).expand(count, -1)
+    z = model.follow(z0, torch.zeros(count, dtype=torch.float64), clock).z
+    return model.likelihood.sample(model.decode(z), generator)[0].numpy()
+
+
 def _in_batches(asked: list[Question], size: int) -> list[list[Question]]:
     """Stretches that ask for about as many times together: a batch is as wide as its widest."""
     asked = sorted(asked, key=lambda q: len(q.places))

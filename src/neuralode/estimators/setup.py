@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
+from torch import nn
 
+from neuralode.nn import LatentODE, Likelihood
 from neuralode.train.forecasting import FEWEST, Cut, Pair
 
 WINDOW = 60  # observations, at most, unless more are asked for
 UNITS = 3.0  # of time in a window: over so much, a field of size 1 turns once or twice
 LATENT_MAX = 16
 SHORTEST = 5  # observations of a series from which some are held out
+HIDDEN = 0.1  # of the values within a series, to see how well they are filled in
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Sizes.
+    """What windows are like, and what the network is made of.
 
     Parameters
     ----------
@@ -28,8 +31,8 @@ class Setup:
         One unit of the model's time, on the clock of the table.
     spacing : float
         Typical time from one observation to the next.
-    latent, hidden, width : int
-        Of the model.
+    latent, hidden, width, recognition, rtol, atol
+        As in `neuralode.nn.LatentODE`.
     """
 
     cut: Cut
@@ -38,36 +41,77 @@ class Setup:
     latent: int
     hidden: int
     width: int
+    recognition: str = "odernn"
+    rtol: float = 1e-3
+    atol: float = 1e-4
+
+    def network(self, channels: int, binary: Sequence[int] = ()) -> LatentODE:
+        """The network, its weights by torch's random state.
+
+        Examples
+        --------
+        >>> Setup(Cut(6, 4), unit=1.0, spacing=1.0, latent=3, hidden=4, width=4).network(2, binary=[1]).decoder
+        Linear(in_features=3, out_features=2, bias=True)
+        """
+        likelihood = Likelihood(channels, binary=binary)
+        return LatentODE(
+            channels,
+            self.latent,
+            hidden=self.hidden,
+            width=self.width,
+            recognition=self.recognition,
+            # what is seen is a view of the state, so that a state far from those seen in training looks like more of
+            # the same: on the spirals of the paper this halves the error of forecasts
+            decoder=nn.Linear(self.latent, likelihood.outputs),
+            likelihood=likelihood,
+            rtol=self.rtol,
+            atol=self.atol,
+        )
 
 
 def set_up(
-    series: Sequence[Pair], *, window: int | None, latent: int | None, hidden: int | None, width: int | None
+    series: Sequence[Pair],
+    *,
+    window: int | None = None,
+    latent: int | None = None,
+    hidden: int | None = None,
+    width: int | None = None,
+    recognition: str = "odernn",
+    rtol: float = 1e-3,
+    atol: float = 1e-4,
 ) -> Setup:
     """Choose what was not asked for.
 
     Examples
     --------
     >>> t = np.arange(21.0)
-    >>> setup = set_up([(t, t[:, None])], window=None, latent=None, hidden=None, width=None)
+    >>> setup = set_up([(t, t[:, None])])
     >>> setup.cut, setup.unit, setup.spacing
     (Cut(window=21, context=14), 6.666666666666667, 1.0)
     """
     lengths = np.array([len(times) for times, _ in series])
-    most = int(min(lengths.max(), WINDOW)) if window is None else window
+    most = int(min(lengths.max(), WINDOW) if window is None else window)
     gaps = np.concatenate([np.diff(times) for times, _ in series])
     spacing = float(np.median(gaps)) if len(gaps) else 1.0
-    spans = [np.median(times[min(most, len(times)) - 1 :] - times[: len(times) - min(most, len(times)) + 1])
-             for times, _ in series]  # fmt: skip
+    spans = [_span(times, min(most, len(times))) for times, _ in series]
     span = float(np.median([span for span in spans if span > 0] or [1.0]))
-    channels = series[0][1].shape[1]
+    channels, size = series[0][1].shape[1], 16 if lengths.sum() < 100 else 32
     return Setup(
         Cut(most, max(FEWEST, ceil(2 * most / 3))),
         span / UNITS,
         spacing,
-        latent or min(LATENT_MAX, 2 * channels + 2),
-        hidden or (16 if lengths.sum() < 100 else 32),
-        width or (16 if lengths.sum() < 100 else 32),
+        int(latent or min(LATENT_MAX, 2 * channels + 2)),
+        int(hidden or size),
+        int(width or size),
+        recognition,
+        float(rtol),
+        float(atol),
     )
+
+
+def _span(times: np.ndarray, count: int) -> float:
+    """Of time, that so many observations in a row typically take."""
+    return float(np.median(times[count - 1 :] - times[: len(times) - count + 1]))
 
 
 @dataclass(frozen=True)
@@ -89,28 +133,39 @@ class HeldOut:
     gaps: list[tuple[int, np.ndarray, np.ndarray]]
 
 
-def hold_out(series: Sequence[Pair], fraction: float, cut: Cut, rng: np.random.Generator) -> HeldOut:
-    """Hold out the end of every series that is long enough, and a tenth of the values within.
+def hold_out(
+    series: Sequence[Pair], fraction: float, cut: Cut, rng: np.random.Generator, hidden: float = HIDDEN
+) -> HeldOut:
+    """Hold out the end of every series that is long enough, and some of the values within; nothing for fraction 0.
 
     At most as many observations are held out at an end as a window leaves to be forecast, since no more are ever asked
     of the model in training.
+
+    Examples
+    --------
+    >>> t = np.arange(10.0)
+    >>> held = hold_out([(t, t[:, None])], 0.2, Cut(10, 7), np.random.default_rng(0), hidden=0)
+    >>> [times.tolist() for _, times, _ in held.ends], len(held.train[0][0]), held.gaps
+    ([[8.0, 9.0]], 8, [])
     """
+    if not fraction:
+        return HeldOut([*series], [], [])
     train, ends, gaps = [], [], []
     for number, (times, values) in enumerate(series):
         last = 0
         if len(times) >= SHORTEST:
-            last = min(max(1, round(fraction * len(times))), max(1, cut.window - cut.context))
+            last = min(max(1, round(fraction * len(times))), max(1, cut.window - cut.context), len(times) - 2)
         stop = len(times) - last
         if last:
             ends.append((number, times[stop:], values[stop:]))
         times, values = times[:stop], values[:stop].copy()
         if len(times) >= 2 * SHORTEST:
-            hidden = np.isfinite(values) & (rng.random(values.shape) < 0.1)
-            hidden[[0, -1]] = False
-            if hidden.any():
-                asked = hidden.any(1)
-                gaps.append((number, times[asked], np.where(hidden, values, np.nan)[asked]))
-                values[hidden] = np.nan
+            away = np.isfinite(values) & (rng.random(values.shape) < hidden)
+            away[[0, -1]] = False
+            if away.any():
+                asked = away.any(1)
+                gaps.append((number, times[asked], np.where(away, values, np.nan)[asked]))
+                values[away] = np.nan
                 kept = np.isfinite(values).any(1)
                 times, values = times[kept], values[kept]
         train.append((times, values))

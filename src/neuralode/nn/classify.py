@@ -47,13 +47,17 @@ class SeriesNet(nn.Module):
 
     def forward(self, observed: Observations) -> Float[Tensor, "series outputs"]:
         """Logits of each series."""
+        covariates = 0 if observed.static is None else observed.static.shape[1]
+        if covariates != self.static:
+            raise ValueError(
+                f"observed has {covariates} static covariates, the network takes {self.static}; wanted as many."
+            )
         states = self.reader.states(observed)
         inside = observed.inside[..., None]
         last = states.gather(1, (observed.lengths - 1)[:, None, None].expand(-1, 1, states.shape[-1]))[:, 0]
         mean = states.sum(1) / observed.lengths[:, None]
         highest = states.masked_fill(~inside, -torch.inf).amax(1)
         parts = [last, mean, highest]
-        if self.static:
-            assert observed.static is not None
+        if observed.static is not None:
             parts.append(observed.static)
         return self.head(torch.cat(parts, -1))

@@ -124,6 +124,10 @@ class LatentODE(nn.Module):
         else:
             self.recognition = pick("recognition", recognition, RECOGNITION, Recurrent)(channels, hidden)
         self.likelihood = likelihood or Likelihood(channels)
+        if self.likelihood.channels != channels:
+            raise ValueError(
+                f"likelihood has {self.likelihood.channels} channels, observations {channels}; wanted as many."
+            )
         if events is not None and events.kinds != channels:
             raise ValueError(f"events has {events.kinds} kinds, observations {channels} channels; wanted as many.")
         self.channels, self.latent, self.static = channels, latent, static
@@ -233,6 +237,11 @@ class LatentODE(nn.Module):
         """
         targets = observed if targets is None else targets
         self._check(observed)
+        if targets.values.shape[::2] != observed.values.shape[::2]:
+            raise ValueError(
+                f"targets has {len(targets)} series of {targets.channels} channels, observed {len(observed)} of "
+                f"{observed.channels}; wanted as many."
+            )
         states = self._states(observed) if consistency else None
         posterior = self.encode(observed) if states is None else self._first(observed, states[:, 0])
         z0 = posterior.rsample(torch.Size((samples,)))
@@ -265,18 +274,18 @@ class LatentODE(nn.Module):
         """q(z0 | x), from what was read back to the first observation."""
         first = observed.times[:, 0]
         read = self.recognition.between(read, first, observed.start)
-        return self._posterior(observed, read[:, None], (first - observed.start)[:, None], squeeze=True)
+        return self._posterior(observed, read, first - observed.start)
 
     def _later(self, observed: Observations, states: Float[Tensor, "series steps hidden"]) -> Normal:
         return self._posterior(observed, states, torch.zeros_like(observed.times))
 
-    def _posterior(self, observed: Observations, read: Tensor, since: Tensor, squeeze: bool = False) -> Normal:
+    def _posterior(self, observed: Observations, read: Tensor, since: Tensor) -> Normal:
         parts = [read, since[..., None].to(read.dtype)]
         if self.static:
             assert observed.static is not None
-            parts.append(observed.static[:, None].expand(-1, read.shape[1], -1))
-        numbers = self.posterior(torch.cat(parts, -1))
-        mean, raw = (numbers[:, 0] if squeeze else numbers).chunk(2, -1)
+            static = observed.static if read.dim() == 2 else observed.static[:, None]
+            parts.append(static.expand(*read.shape[:-1], -1))
+        mean, raw = self.posterior(torch.cat(parts, -1)).chunk(2, -1)
         return Normal(mean, nn.functional.softplus(raw) + SCALE_MIN)
 
     @staticmethod

@@ -45,7 +45,7 @@ class Likelihood(nn.Module):
             raise ValueError(f"scale={scale!r}; wanted a positive number, 'channel' or 'state'.")
         if any(not 0 <= channel < channels for channel in binary):
             raise ValueError(f"binary={tuple(binary)!r}; wanted channels from 0 to {channels - 1}.")
-        self.channels, self.scale = channels, scale
+        self.channels, self.scale = channels, scale if isinstance(scale, str) else float(scale)
         self.mixed = len(binary) > 0
         flags = torch.zeros(channels, dtype=torch.bool)
         flags[list(binary)] = True
@@ -66,14 +66,7 @@ class Likelihood(nn.Module):
     def spread(self, decoded: Float[Tensor, "... outputs"]) -> Float[Tensor, "... channels"]:
         """The standard deviation of an observation."""
         raw = decoded[..., : self.channels]
-        if isinstance(self.scale, float | int):
-            scale = torch.full_like(raw, self.scale)
-        elif self.scale == "state":
-            scale = nn.functional.softplus(decoded[..., self.channels :]) + SCALE_MIN
-        elif self.log_scale is not None:
-            scale = (self.log_scale.exp() + SCALE_MIN).expand_as(raw)
-        else:
-            scale = torch.ones_like(raw)
+        scale = self._scale(decoded)
         if not self.mixed:
             return scale
         chance = raw.sigmoid()
@@ -88,7 +81,8 @@ class Likelihood(nn.Module):
         """Log-probability of each value; 0 where it was not seen."""
         raw = decoded[..., : self.channels]
         values = torch.where(seen, values, 0)  # whatever stands in a gap, its gradient is 0, not NaN
-        log_prob = Normal(raw, self.spread(decoded), validate_args=False).log_prob(values)
+        # not `spread`: its slope is infinite where a binary channel is certain, and times 0 that is NaN
+        log_prob = Normal(raw, self._scale(decoded), validate_args=False).log_prob(values)
         if self.mixed:
             log_prob = torch.where(self.binary, Bernoulli(logits=raw, validate_args=False).log_prob(values), log_prob)
         return torch.where(seen, log_prob, 0)
@@ -104,3 +98,14 @@ class Likelihood(nn.Module):
             return drawn
         chance = torch.rand(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         return torch.where(self.binary, (chance < mean).to(mean.dtype), drawn)
+
+    def _scale(self, decoded: Float[Tensor, "... outputs"]) -> Float[Tensor, "... channels"]:
+        """Of the Gaussian channels; of no meaning in binary ones."""
+        raw = decoded[..., : self.channels]
+        if isinstance(self.scale, float):
+            return torch.full_like(raw, self.scale)
+        if self.scale == "state":
+            return nn.functional.softplus(decoded[..., self.channels :]) + SCALE_MIN
+        if self.log_scale is not None:
+            return (self.log_scale.exp() + SCALE_MIN).expand_as(raw)
+        return torch.ones_like(raw)

@@ -63,7 +63,7 @@ class Observations:
         Parameters
         ----------
         series : sequence of (times [n], values [n, channels])
-            Arrays, tensors or lists; a value that is NaN was not seen.
+            Arrays, tensors or lists; a value that is NaN was not seen. All have the same channels.
         start : float or one a series, optional
             When the stories begin; each at its first time unless given.
         static : Tensor[series, covariates], optional
@@ -74,7 +74,8 @@ class Observations:
         Raises
         ------
         ValueError
-            For no series, an empty one, one whose parts disagree in length, or times that do not increase.
+            For no series, an empty one, parts that disagree in length or channels, values that are infinite, times that
+            do not increase, or a story that begins after its first time.
         """
         if not len(series):
             raise ValueError("series is empty; wanted at least one (times, values) pair.")
@@ -88,16 +89,29 @@ class Observations:
                 )
             if not bool(t.isfinite().all()) or bool((t.diff() <= 0).any()):
                 raise ValueError(f"the times of series {row} do not increase, or are not finite.")
-        lengths = torch.tensor([len(t) for t in clocks])
+            if x.shape[1] != tables[0].shape[1]:
+                raise ValueError(
+                    f"series {row} has {x.shape[1]} channels, series 0 has {tables[0].shape[1]}; wanted as many."
+                )
+            if bool(x.isinf().any()):
+                raise ValueError(f"series {row} has an infinite value in {dtype}; wanted numbers, or NaN for a gap.")
+        lengths = torch.tensor([len(t) for t in clocks], device=clocks[0].device)
         steps = int(lengths.max())
         times = torch.stack([torch.cat((t, t[-1:].expand(steps - len(t)))) for t in clocks])
         values = torch.nn.utils.rnn.pad_sequence(tables, batch_first=True, padding_value=torch.nan)
         if start is None:
             begin = times[:, 0].clone()
         else:
-            begin = torch.as_tensor(start, dtype=torch.float64).expand(len(times)).clone()
-            if bool((begin > times[:, 0]).any()):
-                raise ValueError(f"start={start!r} lies after the first time of a series; wanted one before it.")
+            begin = torch.as_tensor(start, dtype=torch.float64, device=times.device)
+            if begin.shape not in ((), (1,), (len(times),)):
+                raise ValueError(f"start has shape {list(begin.shape)}; wanted a number, or one for each series.")
+            begin = begin.expand(len(times)).clone()
+            if not bool((begin.isfinite() & (begin <= times[:, 0])).all()):
+                raise ValueError(
+                    f"start={start!r} is not finite or lies after the first time of a series; wanted one not after it."
+                )
+        if static is not None and (static.dim() != 2 or len(static) != len(times)):
+            raise ValueError(f"static has shape {list(static.shape)}; wanted [{len(times)}, covariates].")
         seen = values.isfinite()
         return cls(times, torch.where(seen, values, 0), seen, lengths, begin, static)
 

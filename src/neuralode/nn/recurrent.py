@@ -73,6 +73,10 @@ class Recurrent(nn.Module):
 
     def _walk(self, observed: Observations, order: Tensor) -> Iterator[Tensor]:
         """The hidden states after each step, of the series that have so many."""
+        if observed.channels != self.channels:
+            raise ValueError(
+                f"observed has {observed.channels} channels, the {type(self).__name__} {self.channels}; wanted as many."
+            )
         shown = self.inputs(observed)[order].transpose(0, 1).contiguous()  # one step of all series lies together
         times = observed.times[order].T.contiguous()
         lengths = observed.lengths[order].tolist()
@@ -117,8 +121,12 @@ class GRUDecay(Recurrent):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__(channels, hidden, 2 * channels)
+        # All rates start above 0: below, the rectifier that follows lets no gradient by, and they would stay there.
         self.forget = nn.Linear(1, hidden)
-        self.fade = nn.Parameter(torch.ones(channels))  # not 0, where the rectifier that follows lets no gradient by
+        with torch.no_grad():
+            self.forget.weight.abs_()
+            self.forget.bias.zero_()
+        self.fade = nn.Parameter(torch.ones(channels))
         self.delay = nn.Parameter(torch.zeros(channels))
 
     def inputs(self, observed: Observations) -> Float[Tensor, "series steps inputs"]:

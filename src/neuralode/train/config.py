@@ -104,6 +104,13 @@ class PhysioNet:
     batches: int | None = None
 
 
+# What each task of PhysioNet's is asked to do unless told otherwise.
+MORTALITY = PhysioNet()
+INTERPOLATION = PhysioNet(
+    task="interpolation", model="latent-ode", epochs=30, patience=30, learning_rate=1e-2, weight_decay=0.0
+)
+
+
 @dataclass(frozen=True)
 class Spirals:
     """What a run on the paper's spirals is asked to do.

@@ -3,23 +3,83 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from neuralode.nn import LatentODE, Observations
-from neuralode.train.fitting import Watched
+from neuralode.train.fitting import Effort, Fitted, Watched, fit
 
 Pair = tuple[np.ndarray, np.ndarray]  # times [n] and values [n, channels] with NaN gaps, on the model's scales
 Batch = tuple[Observations, Observations]  # what is read, and what is to be explained
 
 FEWEST = 2  # observations to read: one alone says nothing of where things are going
+AT_ONCE = 64  # held-out ends in a batch
+
+
+def learn(
+    model: LatentODE,
+    series: Sequence[Pair],
+    ends: Sequence[tuple[Pair, Pair]],
+    cut: Cut,
+    effort: Effort,
+    *,
+    seed: int,
+    batch_size: int,
+    learning_rate: float,
+    kl_weight: float,
+    folder: Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress_bar: bool = False,
+) -> Fitted:
+    """Train ``model`` on windows of series, and leave it on the CPU, to be evaluated in double precision.
+
+    Parameters
+    ----------
+    model : LatentODE
+        To train.
+    series : sequence of (times, values)
+        To learn from.
+    ends : sequence of (series, end)
+        What is read, the last of it, and what follows: decides which epoch is kept. Without, the last one is.
+    cut : Cut
+        How windows are cut.
+    effort : Effort
+        How long, and on what.
+    seed : int
+        Of the windows that are drawn.
+    batch_size, learning_rate, kl_weight
+        Windows a step; of the optimizer; weight of the divergence.
+    folder : Path, optional
+        Where checkpoints stay; a training that was cut off goes on from what it finds there.
+    callbacks, progress_bar
+        Of `neuralode.train.fitting.fit`.
+
+    Raises
+    ------
+    ValueError
+        Where it came to weights that are not finite.
+    """
+    windows = Windows(series, cut, batches_an_epoch(series, cut, batch_size), batch_size, seed)
+    read = [((times[-cut.context :], values[-cut.context :]), end) for (times, values), end in ends]
+    held = [together(read[first : first + AT_ONCE]) for first in range(0, len(read), AT_ONCE)]
+    task = Forecasting(model, learning_rate=learning_rate, kl_weight=kl_weight)
+    begun = folder is not None and (folder / "last.ckpt").exists()
+    data = ForecastData(windows, held)
+    done = fit(task, data, effort, folder=folder, resume=begun, callbacks=callbacks, progress_bar=progress_bar)
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        raise ValueError(f"learning_rate={learning_rate} led to weights that are not finite; wanted a lower one.")
+    model.zero_grad(set_to_none=True)
+    model.cpu().double().eval()
+    return done
 
 
 @dataclass(frozen=True)
@@ -71,17 +131,22 @@ class Windows:
         Batches an epoch, windows a batch.
     seed : int
         Of what is drawn; the epoch enters, so that a training that is resumed draws what it would have drawn.
+
+    Attributes
+    ----------
+    epoch : callable
+        Which epoch it is, asked whenever one begins: Lightning keeps its loaders from the first to the last.
     """
 
     def __init__(self, series: Sequence[Pair], cut: Cut, batches: int, size: int, seed: int) -> None:
         self.series, self.cut, self.batches, self.size, self.seed = series, cut, batches, size, seed
-        self.epoch = 0
+        self.epoch: Callable[[], int] = lambda: 0
 
     def __len__(self) -> int:
         return self.batches
 
     def __iter__(self) -> Iterator[Batch]:
-        rng = np.random.default_rng((self.seed, self.epoch))
+        rng = np.random.default_rng((self.seed, self.epoch()))
         for _ in range(self.batches):
             yield together([self.cut.drawn(self.series, rng) for _ in range(self.size)])
 
@@ -102,8 +167,9 @@ class ForecastData(L.LightningDataModule):
         self.train, self.held = train, held
 
     def train_dataloader(self) -> Windows:  # noqa: D102
-        assert self.trainer is not None
-        self.train.epoch = self.trainer.current_epoch
+        trainer = self.trainer
+        assert trainer is not None
+        self.train.epoch = lambda: trainer.current_epoch
         return self.train
 
     def val_dataloader(self) -> DataLoader:  # noqa: D102

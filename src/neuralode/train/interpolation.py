@@ -5,6 +5,10 @@ patient's times, drawn anew each time, go to the recognition network, and the la
 errors are averaged over each channel of a patient before they are averaged over channels and patients, so that what is
 measured each hour does not outweigh what is measured once.
 
+The published 2.118e-3 are of 41 channels, age, gender, height and unit among them, of which we have 37. Ours with
+``epochs=30, patience=30, learning_rate=1e-2, weight_decay=0`` are 2.80e-3 (seed 0); guessing the mean of what was read
+of a channel has 3.41e-3.
+
 References
 ----------
 .. [1] Y. Rubanova, R. T. Q. Chen, D. Duvenaud, "Latent ODEs for irregularly-sampled time series", NeurIPS 2019.

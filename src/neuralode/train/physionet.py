@@ -152,7 +152,7 @@ def train(
             "patients": {name: len(some) for name, some in rows._asdict().items()},
             "epochs": len(run.metrics),
             "seconds": seconds,
-            "seconds_per_epoch": float(np.median([row["seconds"] for row in run.metrics] or [0.0])),
+            "seconds_per_epoch": round(float(np.median([row["seconds"] for row in run.metrics] or [0.0])), 3),
             "interrupted": fitted.interrupted,
         }
     )

@@ -49,5 +49,5 @@ def plot_forecasts(
         axes.plot(*seen.T, color="grey", linestyle="", marker=".", markersize=4, label="observed")
         axes.set_aspect("equal", adjustable="datalim")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(fontsize=8)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return save(figure, folder / "forecasts.png")

@@ -73,9 +73,12 @@ class Autoregressive(nn.Module):
     def forecast(self, observed: Observations, times: Float64[Tensor, " steps"]) -> Tensor:
         """The expected points at ``times``, an even grid that holds the observations' times: [series, steps, channels].
 
-        Up to the last observation each is expected from those before it; from there on from what was forecast.
+        Up to the last observation each is expected from those before it; from there on from what was forecast, which
+        is read as often as observations were: of shorter steps than those between observations it has learned nothing.
         """
         given, values = _on_grid(observed, times)
+        gap = (observed.times[:, -1] - observed.start).sum() / observed.lengths.sum()
+        every = max(1, round(float(gap / (times[1] - times[0]))))
         last = torch.where(given, torch.arange(len(times), device=times.device), -1).amax(1)
         h = values.new_zeros(len(observed), self.reader.hidden)
         clock, forecast = observed.start, []
@@ -83,7 +86,7 @@ class Autoregressive(nn.Module):
             since = time - clock
             expected = self._next(h, since)
             forecast.append(expected)
-            read = given[:, step] | (step > last)
+            read = given[:, step] | (step > last) & ((step - last) % every == 0)
             point = torch.where(given[:, step, None], values[:, step], expected)
             shown = torch.cat((point, torch.ones_like(point), since[:, None].to(point.dtype)), -1)
             h = torch.where(read[:, None], self.reader.cell(shown, h), h)
