@@ -16,6 +16,7 @@ def batch(static: int = 0) -> Observations:
     for n in (2, 4, 1):
         values = torch.randn(n, 2, dtype=torch.float64)
         values[0, 0] = nan
+        values[1:, 1] = nan
         series.append((torch.rand(n, dtype=torch.float64).cumsum(0) + 0.1, values))
     covariates = torch.randn(3, static, dtype=torch.float64) if static else None
     return Observations.gather(series, static=covariates, dtype=torch.float64)

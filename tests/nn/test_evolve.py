@@ -119,3 +119,11 @@ def test_a_method_that_cannot_adapt_is_refused_where_steps_adapt(field):
 def test_an_unknown_method_is_refused_at_once(field):
     with pytest.raises(ValueError, match="'guess'"):
         Evolve(field, method="guess")
+
+
+def test_without_a_method_equal_steps_and_adapted_ones_agree():
+    t0, t1 = torch.zeros(2, dtype=torch.float64), torch.tensor([0.5, 1.0], dtype=torch.float64)
+    y = torch.ones(2, 1, dtype=torch.float64)
+    adapted = Evolve(lambda t, y: -y, steps=None, rtol=1e-8, atol=1e-8)(y, t0, t1)
+    stated = Evolve(lambda t, y: -y, steps=200)(y, t0, t1)
+    torch.testing.assert_close(adapted, stated, rtol=1e-5, atol=0)

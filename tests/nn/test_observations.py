@@ -225,3 +225,9 @@ def test_a_series_of_which_nothing_is_kept_is_refused():
     observed = Observations.gather([ONE, TWO])
     with pytest.raises(ValueError, match="keep leaves a series without any step"):
         observed.keeping(torch.tensor([[False, True], [True, True]]))  # the second step of the first is padding
+
+
+def test_one_series_is_a_batch_of_one_and_a_batch_can_be_walked_over():
+    batch = Observations.gather([([0.0, 1.0], [[1.0], [2.0]]), ([0.5], [[3.0]])])
+    assert [series.values.shape for series in batch] == [(1, 2, 1), (1, 1, 1)]
+    assert batch[-1].times.tolist() == [[0.5]]

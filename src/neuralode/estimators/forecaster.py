@@ -17,24 +17,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from neuralode.data.scaling import Scaling
 from neuralode.data.tables import SeriesTable
+from neuralode.estimators import frames
 from neuralode.estimators.comparison import COLUMNS, compare, r_squared
-from neuralode.estimators.frames import (
-    QUANTILES,
-    answers_frame,
-    check_quantiles,
-    filled_frame,
-    first_table,
-    next_table,
-    row_times,
-    table_from_parts,
-    table_parts,
-    wanted_times,
-)
+from neuralode.estimators.frames import QUANTILES
 from neuralode.estimators.keeping import load_estimator, save_estimator
 from neuralode.estimators.reading import answer, draw
-from neuralode.estimators.setup import HIDDEN, HeldOut, Setup, hold_out, set_up
+from neuralode.estimators.setup import HIDDEN, HeldOut, Setup, check_parameters, hold_out, set_up
 from neuralode.estimators.training import own_random_state, seed_of
-from neuralode.nn.latent import RECOGNITION
 from neuralode.train.fitting import Effort, Fitted
 from neuralode.train.forecasting import Cut, Pair, learn
 
@@ -88,9 +77,9 @@ class LatentODEForecaster(BaseEstimator):
     evaluation_ : DataFrame
         Root mean square errors on what was held out, beside those of the baselines; empty if nothing was.
     n_iter_ : int
-        Epochs of the training.
+        Epochs of the last training.
     interrupted_ : bool
-        Whether Ctrl-C cut it short.
+        Whether Ctrl-C cut it short: then the best so far is kept.
     network_ : LatentODE
         What was learned.
     setup_ : Setup
@@ -176,7 +165,6 @@ class LatentODEForecaster(BaseEstimator):
         X : table
             See the notes of the class.
         y : ignored
-            For scikit-learn's sake.
         series, time : str, optional
             Columns that tell series apart and times; a single series, and times 0, 1, 2, … unless given.
         values : iterable of str, optional
@@ -192,32 +180,14 @@ class LatentODEForecaster(BaseEstimator):
         ValueError
             For a table that cannot be used, naming column and row; for parameters that cannot be.
         """
-        self.check_parameters()
-        table, source, self.named_ = first_table(self, X, series, time, values)
-        self._remember(table, row_times(source, table))
+        check_parameters(self)
+        table, source, self.named_ = frames.first_table(self, X, series, time, values)
+        self._remember(table, frames.row_times(source, table))
         self.seed_ = seed_of(self.random_state)
-        self._train(table, None if checkpoints is None else Path(checkpoints), company or (lambda stage: ()))
-        return self
+        folder = None if checkpoints is None else Path(checkpoints)
+        return self._train(table, folder, company or (lambda stage: ()))
 
-    def check_parameters(self) -> None:
-        """Raise a ValueError for the first parameter that cannot be."""
-        least = {"window": 2, "latent": 1, "hidden": 1, "width": 1}
-        for name in (*least, "batch_size", "max_epochs", "patience", "samples"):
-            value = getattr(self, name)
-            whole = isinstance(value, Integral) and not isinstance(value, bool) and value >= least.get(name, 1)
-            if not whole and not (value is None and name in least):
-                raise ValueError(f"{name}={value!r}; wanted a whole number of at least {least.get(name, 1)}.")
-        for name in ("learning_rate", "rtol", "atol"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name}={getattr(self, name)!r}; wanted a number above 0.")
-        if not 0 <= self.kl_weight < np.inf:
-            raise ValueError(f"kl_weight={self.kl_weight!r}; wanted a number not below 0.")
-        if not 0 <= self.holdout < 1:
-            raise ValueError(f"holdout={self.holdout!r}; wanted at least 0 and less than 1.")
-        if self.recognition not in RECOGNITION:
-            raise ValueError(f"recognition={self.recognition!r}; wanted one of {', '.join(map(repr, RECOGNITION))}.")
-
-    def _train(self, table: SeriesTable, folder: Path | None, company: Company) -> None:
+    def _train(self, table: SeriesTable, folder: Path | None, company: Company) -> LatentODEForecaster:
         pairs = table.pairs()
         self.binary_ = table.binary
         self.setup_ = set_up(
@@ -231,11 +201,10 @@ class LatentODEForecaster(BaseEstimator):
         if self.refit and held.ends and not done.interrupted:
             first = self.network_, self.scaling_
             done = self._learn(pairs, [], done.best_epoch, folder and folder / "refit", company("refit"))
+            self.n_iter_, self.interrupted_ = done.epochs, done.interrupted
             if done.interrupted:  # half of a second training is worth less than the whole first one
                 self.network_, self.scaling_ = first
-            else:
-                self.n_iter_ = done.epochs
-            self.interrupted_ = done.interrupted
+        return self
 
     def _learn(
         self,
@@ -252,19 +221,11 @@ class LatentODEForecaster(BaseEstimator):
         with own_random_state(self.seed_):
             self.network_ = self.setup_.network(len(self.channels_), self.binary_)
             return learn(
-                self.network_,
-                scaled,
-                held,
-                self.setup_.cut,
+                self.network_, scaled, held, self.setup_.cut,
                 Effort(epochs, int(self.patience) if held else None, accelerator=self.accelerator),
-                seed=self.seed_,
-                batch_size=int(self.batch_size),
-                learning_rate=self.learning_rate,
-                kl_weight=self.kl_weight,
-                folder=folder,
-                callbacks=callbacks,
-                progress_bar=bool(self.verbose),
-            )
+                seed=self.seed_, batch_size=int(self.batch_size), learning_rate=self.learning_rate,
+                kl_weight=self.kl_weight, folder=folder, callbacks=callbacks, progress_bar=bool(self.verbose),
+            )  # fmt: skip
 
     # -- answering -----------------------------------------------------------------------------------------------------
 
@@ -287,7 +248,7 @@ class LatentODEForecaster(BaseEstimator):
             A row for each series, time and channel, with the mean and a column for each quantile.
         """
         table = self.read(X)
-        return self._told(table, list(table.times) if times is None else wanted_times(table, times), quantiles)
+        return self._told(table, list(table.times) if times is None else frames.wanted_times(table, times), quantiles)
 
     def forecast(self, X: Any = None, horizon: int = 1, *, quantiles: Sequence[float] = QUANTILES) -> pd.DataFrame:
         """Forecast ``horizon`` steps beyond each series' end, a step being the typical time between observations."""
@@ -306,7 +267,7 @@ class LatentODEForecaster(BaseEstimator):
         table, rows = self._read(X)
         asked = [at[at >= times[0]] for at, times in zip(rows, table.times, strict=True)]
         means = [mean.mean(0) for mean, _ in self._answers(table.pairs(), asked)]
-        return filled_frame(table, rows, asked, means)
+        return frames.filled_frame(table, rows, asked, means)
 
     def sample(self, n: int = 1, times: Any = None) -> pd.DataFrame:
         """Draw ``n`` new series from the model: z0 from its prior, observations around its trajectory.
@@ -358,7 +319,7 @@ class LatentODEForecaster(BaseEstimator):
     def save(self, folder: str | Path) -> None:
         """Keep the estimator, with the table it learned from, in a folder of JSON and safetensors."""
         check_is_fitted(self)
-        told, tensors = table_parts(self.table_, self.rows_)
+        told, tensors = frames.table_parts(self.table_, self.rows_)
         config = {
             "binary": self.binary_,
             "scaling": self.scaling_.to_json(),
@@ -379,7 +340,7 @@ class LatentODEForecaster(BaseEstimator):
         """Read back what `save` kept; nothing in the folder is executed."""
         config, tensors = load_estimator(folder, cls)
         self = cls(**config["params"])
-        self._remember(*table_from_parts(config["table"], tensors))
+        self._remember(*frames.table_from_parts(config["table"], tensors))
         if config["feature_names"] is not None:
             # a property of the base class as type checkers see it
             vars(self)["feature_names_in_"] = np.array(config["feature_names"], dtype=object)
@@ -391,12 +352,11 @@ class LatentODEForecaster(BaseEstimator):
         self.named_, self.seed_ = config["named"], config["seed"]
         with own_random_state(0):  # the first weights are replaced: nobody's random numbers should go into them
             self.network_ = self.setup_.network(len(self.channels_), self.binary_).double().eval()
-        weights = {name.removeprefix("network."): x for name, x in tensors.items() if name.startswith("network.")}
-        self.network_.load_state_dict(weights)
+        weights = {name: x for name, x in tensors.items() if name.startswith("network.")}
+        self.network_.load_state_dict({name.removeprefix("network."): x for name, x in weights.items()})
         return self
 
     def __sklearn_tags__(self) -> Tags:
-        """Tell scikit-learn that NaN is a gap."""
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.non_deterministic = self.random_state is None
@@ -411,8 +371,8 @@ class LatentODEForecaster(BaseEstimator):
             return self.table_, self.rows_
         if isinstance(X, SeriesTable):  # read already
             return X, X.times
-        table, source = next_table(self, X, self.table_, self.named_)
-        return table, row_times(source, table)
+        table, source = frames.next_table(self, X, self.table_, self.named_)
+        return table, frames.row_times(source, table)
 
     def _remember(self, table: SeriesTable, rows: Sequence[np.ndarray]) -> None:
         self.table_, self.rows_, self.channels_ = table, rows, table.channels
@@ -423,8 +383,8 @@ class LatentODEForecaster(BaseEstimator):
         return times / self.setup_.unit, self.scaling_.apply(values)
 
     def _told(self, table: SeriesTable, wanted: Sequence[np.ndarray], quantiles: Sequence[float]) -> pd.DataFrame:
-        check_quantiles(quantiles)
-        return answers_frame(table, wanted, self._answers(table.pairs(), wanted), quantiles)
+        frames.check_quantiles(quantiles)
+        return frames.answers_frame(table, wanted, self._answers(table.pairs(), wanted), quantiles)
 
     def _answers(self, series: Sequence[Pair], wanted: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Means and observations drawn, in the units of the data: for each series [samples, times, channels]."""

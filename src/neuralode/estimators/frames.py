@@ -1,4 +1,4 @@
-"""Between a forecaster and its tables: reading them, times that are asked about, frames of answers, tables in pieces."""
+"""Between a forecaster and its tables: how they are read, times asked about, frames of answers, tables in pieces."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def answers_frame(
 def filled_frame(
     table: SeriesTable, rows: Sequence[np.ndarray], asked: Sequence[np.ndarray], means: Sequence[np.ndarray]
 ) -> pd.DataFrame:
-    """A table in long form, its gaps filled: all ``rows`` of it, what was seen, and else the means at times ``asked``."""
+    """A table in long form, its gaps filled: all ``rows``, what was seen, and else the means at times ``asked``."""
     filled = []
     for at, seen_at, seen, wanted, mean in zip(rows, table.times, table.values, asked, means, strict=True):
         values = np.full((len(at), len(table.channels)), np.nan)

@@ -14,18 +14,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pandas as pd
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
-from neuralode.data.tables import read_series
+from neuralode.data.tables import SeriesTable, read_series
 from neuralode.estimators.forecaster import Company, LatentODEForecaster
-from neuralode.estimators.plots import plot_answers
+from neuralode.estimators.keeping import plain
+from neuralode.estimators.plots import SERIES, plot_answers
+from neuralode.estimators.setup import check_parameters
 from neuralode.train.config import Series
 from neuralode.train.history import History
 from neuralode.train.run import Run, versions
@@ -37,7 +42,7 @@ FINE = 200  # points of a drawn curve
 def fit_run(wanted: Series, folder: Path, *, resume: bool = False, company: Company | None = None) -> Run:
     """Read a table, learn from it, and keep what was learned; a training that was cut off goes on with ``resume``.
 
-    Nothing is written before the table has been read and found fit for use.
+    Nothing is written before the table has been read and found fit for use, nor for parameters that cannot be.
     """
     columns = {"series": wanted.series, "time": wanted.time, "values": wanted.values}
     table = read_series(wanted.data, **columns)
@@ -48,10 +53,13 @@ def fit_run(wanted: Series, folder: Path, *, resume: bool = False, company: Comp
         patience=wanted.patience, holdout=wanted.holdout, refit=wanted.refit, random_state=wanted.seed,
         accelerator=wanted.accelerator,
     )  # fmt: skip
+    _check(model, table)
     if resume:
-        run = Run.open(folder)
+        run = _series_run(Run.open(folder))
         if run.config["digest"] != digest:
             raise ValueError(f"{wanted.data} is not the table that {folder} was begun with; wanted it unchanged.")
+        if (folder / "summary.json").is_file() and not run.summary["interrupted"]:
+            raise ValueError(f"{folder} is done: there is nothing to go on with.")
     else:
         run = Run.create(
             folder,
@@ -82,7 +90,9 @@ def fit_run(wanted: Series, folder: Path, *, resume: bool = False, company: Comp
             "setup": asdict(model.setup_),
         }
     )
-    plot_answers(model.table_, _everywhere(model, 0), run.plots / "fit.png", title="what was learned from")
+    plot_answers(
+        model.table_, _everywhere(model, model.table_, 0), run.plots / "fit.png", title="what was learned from"
+    )
     if not model.interrupted_:
         shutil.rmtree(run.checkpoints, ignore_errors=True)
     return run
@@ -91,20 +101,23 @@ def fit_run(wanted: Series, folder: Path, *, resume: bool = False, company: Comp
 def forecast_run(run: Run, horizon: int, data: Path | None = None) -> pd.DataFrame:
     """Forecast so many steps beyond each series' end; table and picture go into the run."""
     model = load(run)
-    found = model.forecast(data, horizon=horizon)
+    table = model.read(data)
+    found = model.forecast(table, horizon=horizon)
     found.to_csv(run.folder / "forecast.csv", index=False)
-    table = model.table_ if data is None else model.read(data)
-    plot_answers(table, _everywhere(model, horizon, data), run.plots / "forecast.png", title="forecast")
+    plot_answers(table, _everywhere(model, table, horizon), run.plots / "forecast.png", title="forecast")
     return found
 
 
 def impute_run(run: Run, data: Path | None = None) -> pd.DataFrame:
     """Fill the gaps of the table; it and a picture go into the run."""
     model = load(run)
+    table = model.read(data)
     found = model.impute(data)
-    found.to_csv(run.folder / "imputed.csv", index=found.index.name is not None)
-    table = model.table_ if data is None else model.read(data)
-    plot_answers(table, _everywhere(model, 0, data), run.plots / "imputed.png", title="gaps filled")
+    if table.time_column is None:  # times stand in the index
+        place = 0 if table.series_column is None else 1
+        found.insert(place, found.index.name or "time", found.index)
+    found.to_csv(run.folder / "imputed.csv", index=False)
+    plot_answers(table, _everywhere(model, table, 0), run.plots / "imputed.png", title="gaps filled")
     return found
 
 
@@ -116,23 +129,41 @@ def evaluate_run(run: Run, data: Path | None = None) -> pd.DataFrame:
 
 def load(run: Run) -> LatentODEForecaster:
     """The forecaster of a run."""
-    if run.config.get("task") != TASK:
-        raise ValueError(f"{run.folder} is a run of {run.config.get('task')!r}; wanted one of `neuralode fit`.")
-    if not (run.folder / "estimator.json").is_file():
+    if not (_series_run(run).folder / "estimator.json").is_file():
         raise FileNotFoundError(f"{run.folder} has no forecaster yet: go on with its training by --resume.")
     return LatentODEForecaster.load(run.folder)
 
 
 def asked(run: Run) -> Series:
     """What a run was asked to do."""
-    told = run.config["asked"]
+    told = _series_run(run).config["asked"]
     return Series(**{**told, "values": None if told["values"] is None else tuple(told["values"])})
 
 
-def _everywhere(model: LatentODEForecaster, horizon: int, data: Path | None = None) -> pd.DataFrame:
-    """Answers on a fine grid over each series and so many steps beyond."""
-    table = model.table_ if data is None else model.read(data)
-    ends = [t[-1] + horizon * model.setup_.spacing for t in table.times]
-    grids = [np.linspace(t[0], end, FINE) for t, end in zip(table.times, ends, strict=True)]
-    times = {name: table.clock.labels(grid) for name, grid in zip(table.names, grids, strict=True)}
-    return model.predict(data, times if table.series_column is not None else times[None])
+def _series_run(run: Run) -> Run:
+    if run.config.get("task") != TASK:
+        raise ValueError(f"{run.folder} is a run of {run.config.get('task')!r}; wanted one of `neuralode fit`.")
+    return run
+
+
+def _check(model: LatentODEForecaster, table: SeriesTable) -> None:
+    """Refuse, before anything is trained, what would be found out only later."""
+    check_parameters(model)
+    try:
+        if model.accelerator != "cpu":
+            L.Trainer(accelerator=model.accelerator, devices=1, logger=False, enable_checkpointing=False)
+    except (MisconfigurationException, ValueError) as error:
+        raise ValueError(f"accelerator={model.accelerator!r} cannot be used here: {error}") from error
+    try:
+        json.dumps(plain(list(table.names)))
+    except TypeError as error:
+        kind = type(table.names[0]).__name__
+        raise TypeError(f"series are told apart by a {kind}, which cannot be kept; wanted text or numbers.") from error
+
+
+def _everywhere(model: LatentODEForecaster, table: SeriesTable, horizon: int) -> pd.DataFrame:
+    """Answers on a fine grid over each series that is drawn, and so many steps beyond."""
+    few = replace(table, names=table.names[:SERIES], times=table.times[:SERIES], values=table.values[:SERIES])
+    ends = [t[-1] + horizon * model.setup_.spacing for t in few.times]
+    grids = [np.linspace(t[0], end, FINE) for t, end in zip(few.times, ends, strict=True)]
+    return model.predict(few, {name: few.clock.labels(grid) for name, grid in zip(few.names, grids, strict=True)})

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from neuralode.nn import LatentODE, Likelihood
+from neuralode.nn.latent import RECOGNITION
 from neuralode.train.forecasting import FEWEST, Cut, Pair
 
 WINDOW = 60  # observations, at most, unless more are asked for
@@ -112,6 +114,35 @@ def set_up(
 def _span(times: np.ndarray, count: int) -> float:
     """Of time, that so many observations in a row typically take."""
     return float(np.median(times[count - 1 :] - times[: len(times) - count + 1]))
+
+
+def check_parameters(estimator: Any) -> None:
+    """Raise a ValueError for the first parameter of a forecaster that cannot be.
+
+    Examples
+    --------
+    >>> from neuralode.estimators import LatentODEForecaster
+    >>> check_parameters(LatentODEForecaster(window=1))
+    Traceback (most recent call last):
+    ...
+    ValueError: window=1; wanted a whole number of at least 2.
+    """
+    asked = estimator.get_params(deep=False)
+    least = {"window": 2, "latent": 1, "hidden": 1, "width": 1}  # None will do for these
+    for name in (*least, "batch_size", "max_epochs", "patience", "samples"):
+        value, fewest = asked[name], least.get(name, 1)
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= fewest
+        if not whole and not (value is None and name in least):
+            raise ValueError(f"{name}={value!r}; wanted a whole number of at least {fewest}.")
+    for name in ("learning_rate", "rtol", "atol"):
+        if not 0 < asked[name] < np.inf:
+            raise ValueError(f"{name}={asked[name]!r}; wanted a number above 0.")
+    if not 0 <= asked["kl_weight"] < np.inf:
+        raise ValueError(f"kl_weight={asked['kl_weight']!r}; wanted a number not below 0.")
+    if not 0 <= asked["holdout"] < 1:
+        raise ValueError(f"holdout={asked['holdout']!r}; wanted at least 0 and less than 1.")
+    if asked["recognition"] not in RECOGNITION:
+        raise ValueError(f"recognition={asked['recognition']!r}; wanted one of {', '.join(map(repr, RECOGNITION))}.")
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ class Evolve(nn.Module):
     ----------
     f : Module or callable
         The field ``f(t, y) -> dy/dt`` on states [rows, features], with t of shape [rows].
-    method : str, Tableau or method
-        As in `neuralode.solve`.
+    method : str, Tableau or method, optional
+        As in `neuralode.solve`; "midpoint" for equal steps and "tsit5" for those that adapt unless given.
     steps : int or None
         Equal steps an interval; None adapts them.
     rtol, atol, gradient
@@ -43,7 +43,7 @@ class Evolve(nn.Module):
         self,
         f: Callable[..., Tensor],
         *,
-        method: Any = "midpoint",
+        method: Any = None,
         steps: int | None = 1,
         rtol: float = 1e-3,
         atol: float = 1e-4,
@@ -52,6 +52,8 @@ class Evolve(nn.Module):
         super().__init__()
         if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
             raise ValueError(f"steps={steps!r}; wanted a whole number of at least 1, or None to adapt them.")
+        if method is None:
+            method = "tsit5" if steps is None else "midpoint"
         found = find_method(method)
         if steps is None and not found.adaptive:
             raise ValueError(f"method {found.name!r} does not adapt its steps; wanted steps=1 or more, or 'tsit5'.")

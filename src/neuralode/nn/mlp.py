@@ -14,6 +14,7 @@ def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.Tanh) -> nn.Seque
 
     Examples
     --------
+    >>> import torch
     >>> mlp(2, 16, 1)(torch.zeros(5, 2)).shape
     torch.Size([5, 1])
     """
@@ -35,6 +36,7 @@ class MLPField(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> MLPField(4, width=20)(torch.tensor(0.0), torch.zeros(3, 4)).shape
     torch.Size([3, 4])
     """

@@ -136,8 +136,10 @@ class Observations:
         static = None if self.static is None else self.static.to(values)
         return replace(self, values=values, static=static, **parts)
 
-    def __getitem__(self, rows: slice | Tensor) -> Observations:
-        """Some of the series, without padding that only the others needed."""
+    def __getitem__(self, rows: slice | Tensor | int) -> Observations:
+        """Some of the series, or one, without padding that only the others needed."""
+        if isinstance(rows, int):
+            rows = torch.arange(len(self))[rows][None]  # an IndexError beyond the last ends a loop over all
         lengths = self.lengths[rows]
         steps = int(lengths.max()) if len(lengths) else 0
         return Observations(

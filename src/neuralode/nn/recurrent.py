@@ -61,7 +61,8 @@ class Recurrent(nn.Module):
         """The hidden state after every observation; 0 behind the end of a series."""
         order = torch.argsort(observed.lengths, descending=True, stable=True)
         steps = [nn.functional.pad(h, (0, 0, 0, len(observed) - len(h))) for h in self._walk(observed, order)]
-        return torch.stack(steps, 1)[torch.argsort(order)]
+        behind = observed.times.shape[1] - len(steps)  # padding that no series needed
+        return nn.functional.pad(torch.stack(steps, 1), (0, 0, 0, behind))[torch.argsort(order)]
 
     def inputs(self, observed: Observations) -> Float[Tensor, "series steps inputs"]:
         """What the cell is shown at each observation."""

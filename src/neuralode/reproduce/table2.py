@@ -29,8 +29,11 @@ PUBLISHED: Mapping[str, Mapping[int, float]] = {
     "latent-ode": {30: 0.1642, 50: 0.1502, 100: 0.1346},
     "rnn": {30: 0.3937, 50: 0.3202, 100: 0.1813},
 }
-# Of the latent ODE by observations: the fewer there are, the more it takes, and the less time an epoch takes.
-EPOCHS: Mapping[int, int] = {30: 100, 50: 80, 100: 50}
+# By model and observations: the fewer there are, the more epochs it takes, and the less time an epoch takes.
+EPOCHS: Mapping[str, Mapping[int, int]] = {
+    "latent-ode": {30: 100, 50: 80, 100: 50},
+    "rnn": {30: 60, 50: 45, 100: 30},
+}
 
 Row = dict[str, Any]
 Tell = Callable[[str], None]
@@ -96,9 +99,10 @@ def recipes_for(observed: int) -> tuple[Spirals, ...]:
     >>> [(recipe.model, recipe.epochs) for recipe in recipes_for(30)]
     [('latent-ode', 100), ('rnn', 60)]
     """
-    return (
-        Spirals(observed=observed, epochs=EPOCHS.get(observed, max(EPOCHS.values()))),
-        Spirals(observed=observed, model="rnn", hidden=54, epochs=60),
+    hidden = {"latent-ode": 40, "rnn": 54}
+    return tuple(
+        Spirals(observed=observed, model=model, hidden=hidden[model], epochs=epochs.get(observed, max(epochs.values())))
+        for model, epochs in EPOCHS.items()
     )
 
 

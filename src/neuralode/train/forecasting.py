@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,16 +13,19 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from neuralode.nn import LatentODE, Observations
 from neuralode.train.fitting import Effort, Fitted, Watched, fit
+from neuralode.train.run import write_json
 
 Pair = tuple[np.ndarray, np.ndarray]  # times [n] and values [n, channels] with NaN gaps, on the model's scales
 Batch = tuple[Observations, Observations]  # what is read, and what is to be explained
 
 FEWEST = 2  # observations to read: one alone says nothing of where things are going
+LEARNED, DONE = "learned.safetensors", "done.json"  # of a training that came to its end, beside its checkpoints
 AT_ONCE = 64  # held-out ends in a batch
 
 
@@ -59,7 +63,8 @@ def learn(
     batch_size, learning_rate, kl_weight
         Windows a step; of the optimizer; weight of the divergence.
     folder : Path, optional
-        Where checkpoints stay; a training that was cut off goes on from what it finds there.
+        Where checkpoints stay; a training that was cut off goes on from what it finds there, one that is done is not
+        done again.
     callbacks, progress_bar
         Of `neuralode.train.fitting.fit`.
 
@@ -68,6 +73,10 @@ def learn(
     ValueError
         Where it came to weights that are not finite.
     """
+    if folder is not None and (folder / DONE).is_file():
+        model.double().load_state_dict(load_file(folder / LEARNED))
+        model.eval()
+        return Fitted(**json.loads((folder / DONE).read_text()))
     windows = Windows(series, cut, batches_an_epoch(series, cut, batch_size), batch_size, seed)
     read = [((times[-cut.context :], values[-cut.context :]), end) for (times, values), end in ends]
     held = [together(read[first : first + AT_ONCE]) for first in range(0, len(read), AT_ONCE)]
@@ -79,6 +88,10 @@ def learn(
         raise ValueError(f"learning_rate={learning_rate} led to weights that are not finite; wanted a lower one.")
     model.zero_grad(set_to_none=True)
     model.cpu().double().eval()
+    if folder is not None and not done.interrupted:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / LEARNED)
+        write_json(folder / DONE, asdict(done))
     return done
 
 
