@@ -242,17 +242,17 @@ def test_the_company_of_a_series_does_not_change_its_answer(model, table):
     alike(backwards[backwards["who"] == "long"], together[together["who"] == "long"])
 
 
-def test_a_forecast_knows_nothing_of_later_values(model, table):
+def test_a_forecast_that_is_scored_knows_nothing_of_later_values(model, table):
     own = table[table["who"] == "long"].sort_values("at")
-    early, later = own[:12], own.assign(wave=[*own["wave"][:12], *(100 + own["wave"][12:])])
-    ahead = own["at"].iloc[12:].to_list()
-    alike(model.predict(early, times=ahead), model.predict(later[:12], times=ahead), 0)
-    # and the score: ends are forecast from what comes before
-    held = model._held(model.read(later), hidden=0.0)
-    [(_, times, values)] = held.ends
-    assert held.train[0][0].max() < times.min()
-    assert values[:, 0].min() > 90
-    assert held.train[0][1][np.isfinite(held.train[0][1])].max() < 200
+    found = []
+    for later in (own, own.assign(wave=own["wave"].where(own["at"] < own["at"].iloc[16], 100.0))):
+        held = model._held(model.read(later), hidden=0.0)
+        [(_, times, values)] = held.ends
+        assert held.train[0][0].max() < times.min()
+        found.append((values, model._answers(held.train, [times])[0]))
+    (one, answers), (other, again) = found
+    assert not np.array_equal(one, other, equal_nan=True)
+    assert all(np.array_equal(x, y) for x, y in zip(answers, again, strict=True))
 
 
 def test_windows_without_their_ends_read_nothing_beyond_the_cut(table):
@@ -306,7 +306,7 @@ def test_rows_without_any_value_are_filled_in_arrays_and_by_date():
     assert by_date.forecast(horizon=1)["time"].tolist() == [pd.Timestamp("2026-03-10", tz="Europe/Berlin")]
     alike(by_date.predict(pd.DataFrame(x, index=days, columns=["x"])), by_date.predict())
     with pytest.raises(ValueError, match="wanted a timestamp"):
-        by_date.predict(x)
+        by_date.predict(pd.DataFrame(x, columns=["x"]))
 
 
 # --- drawing and scoring
@@ -570,13 +570,12 @@ def test_a_damped_oscillation_is_forecast_better_than_by_its_last_value():
         pd.DataFrame({"who": k, "t": t, "x": damped * np.sin(1.3 * t + phase)}) for k, phase in enumerate([0, 2])
     )
     seen = whole[whole["t"] < 16]
-    model = LatentODEForecaster(
-        max_epochs=40, patience=40, refit=False, samples=50, random_state=0, learning_rate=2e-2
-    ).fit(seen, series="who", time="t")
+    options = {"max_epochs": 30, "learning_rate": 3e-2, "window": 16, "batch_size": 8, "refit": False, "samples": 50}
+    model = LatentODEForecaster(**options, random_state=0).fit(seen, series="who", time="t")
     ahead = model.forecast(horizon=8)
     truth = whole[whole["t"] >= 16]
     assert ahead["t"].tolist() == truth["t"].tolist()
     own = [x for _, x in seen.groupby("who")]
     naive = np.concatenate([last_value(x["t"].to_numpy(), x[["x"]].to_numpy(), t[32:])[:, 0] for x in own])
     errors = [rmse(found, truth["x"].to_numpy()) for found in (ahead["mean"].to_numpy(), naive)]
-    assert errors[0] < 0.6 * errors[1], errors
+    assert errors[0] < 0.4 * errors[1]

@@ -99,7 +99,8 @@ def show_comparison(compared: pd.DataFrame) -> None:
         column.justify = "right"
     for row in compared.to_dict("records"):
         errors = [float(row[name]) for name in ("model", "last_value", "baseline")]
-        told = [f"[bold]{error:.4g}[/]" if error == min(errors) else f"{error:.4g}" for error in errors]
+        least = min(error for error in errors if error == error)  # NaN: a baseline that has seen nothing
+        told = [f"[bold]{error:.4g}[/]" if error == least else f"{error:.4g}" for error in errors]
         table.add_row(row["what"], str(row["channel"]), str(row["values"]), *told)
     console.print(table)
     console.print("Baselines: of forecasts, the season before or the trend; of fillings, straight lines.")

@@ -184,8 +184,7 @@ class LatentODEForecaster(BaseEstimator):
         table, source, self.named_ = frames.first_table(self, X, series, time, values)
         self._remember(table, frames.row_times(source, table))
         self.seed_ = seed_of(self.random_state)
-        folder = None if checkpoints is None else Path(checkpoints)
-        return self._train(table, folder, company or (lambda stage: ()))
+        return self._train(table, Path(checkpoints) if checkpoints else None, company or (lambda stage: ()))
 
     def _train(self, table: SeriesTable, folder: Path | None, company: Company) -> LatentODEForecaster:
         pairs = table.pairs()

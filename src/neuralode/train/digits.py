@@ -64,7 +64,8 @@ def train(
         model(torch.zeros(2, 1, 8, 8))  # what the solver refuses, it refuses here, before a folder is made
 
     run = Run(folder)
-    best = ModelCheckpoint(run.checkpoints, "best", monitor="val_loss", save_last=True, enable_version_counter=False)
+    best = ModelCheckpoint(run.checkpoints, "best", monitor="val_loss", enable_version_counter=False)
+    latest = ModelCheckpoint(run.checkpoints, "last", enable_version_counter=False)  # every epoch, to go on from
     stop = EarlyStopping("val_loss", patience=wanted.patience)
     trainer = L.Trainer(
         accelerator=wanted.accelerator,
@@ -72,7 +73,7 @@ def train(
         precision=cast(Any, wanted.precision),  # Lightning checks it
         max_epochs=wanted.epochs,
         limit_train_batches=wanted.batches,
-        callbacks=[best, stop, History(run, tell), *callbacks],
+        callbacks=[best, latest, stop, History(run, tell), *callbacks],
         logger=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,

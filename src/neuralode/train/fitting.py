@@ -108,19 +108,20 @@ def fit(
     """
     with tempfile.TemporaryDirectory() as passing, _quiet():
         kept = Path(passing) if folder is None else folder
-        watched = None if effort.patience is None else "val_loss"
-        best = ModelCheckpoint(kept, "best", monitor=watched, save_last=True, enable_version_counter=False)
-        stop = [] if effort.patience is None else [EarlyStopping("val_loss", patience=effort.patience)]
+        # by itself the one that keeps the best writes nothing in other epochs: hence another, for those who go on
+        latest = ModelCheckpoint(kept, "last", enable_version_counter=False)
+        best = ModelCheckpoint(kept, "best", monitor="val_loss", enable_version_counter=False)
+        deciding = [] if effort.patience is None else [best, EarlyStopping("val_loss", patience=effort.patience)]
         trainer = L.Trainer(
             accelerator=effort.accelerator,
             devices=effort.devices,
             precision=effort.precision,
             max_epochs=effort.epochs,
             gradient_clip_val=1.0,
-            callbacks=[best, *stop, *callbacks],
+            callbacks=[latest, *deciding, *callbacks],
             logger=False,
             num_sanity_val_steps=0,
-            limit_val_batches=0 if effort.patience is None else None,
+            limit_val_batches=None if deciding else 0,
             enable_model_summary=False,
             enable_progress_bar=progress_bar,
             default_root_dir=kept,
@@ -135,7 +136,7 @@ def fit(
             trainer.fit(task, data, ckpt_path=origin, weights_only=True)
             interrupted = False
         epochs = chosen = trainer.current_epoch
-        if effort.patience is not None and best.best_model_path:
+        if deciding and best.best_model_path:
             found = torch.load(best.best_model_path, weights_only=True)
             task.load_state_dict(found["state_dict"])
             chosen = found["epoch"] + 1
