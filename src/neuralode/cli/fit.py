@@ -53,7 +53,7 @@ def fit(
 ) -> None:
     """Learn from a table of irregular measurements, gaps and all, how its series move on."""
     # Here, not above: Lightning takes seconds to load, which --help should not.
-    from neuralode.cli.progress import progress
+    from neuralode.cli.progress import one_thread, progress
     from neuralode.estimators import runs
 
     if (data is None) == (resume is None):
@@ -73,6 +73,7 @@ def fit(
         console.print("Learning, with the ends of series held out" if stage == "first" else "Learning from everything")
         return progress(wanted.epochs, every=10)
 
+    one_thread()
     run = runs.fit_run(wanted, folder, resume=resume is not None, company=company)
     summary = run.summary
     console.print(

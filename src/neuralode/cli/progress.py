@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
 
 import lightning as L
+import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
@@ -30,6 +32,16 @@ def progress(epochs: int, every: int = 1) -> list[Callback]:
     """Lightning callbacks that show where a training is, by themselves."""
     callbacks, tell = telling(epochs)
     return callbacks if tell is None else [Lines(epochs, every)]
+
+
+def one_thread() -> None:
+    """Let this process compute on one thread, for models of small arrays.
+
+    There, threads cost more than they bring; and where other programs use the cores, those that spin while they wait
+    make a training ten times slower. The variable by which people ask for more is heeded.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 def is_global_zero() -> bool:

@@ -33,5 +33,7 @@ def table2(
         chosen = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise ValueError(f"seeds={seeds!r}; wanted whole numbers, as in 0,1,2.") from None
-    show_rows(reproduced(observed, chosen, out, tell=console.print), f"Table 2, {observed} observations")
+    shown = ("model", "published", "test_rmse", "spread", "window_rmse", "floor_rmse")
+    rows = reproduced(observed, chosen, out, tell=console.print)
+    show_rows([{name: row[name] for name in shown} for row in rows], f"Table 2, {observed} observations")
     console.print(f"Table and picture: {out / f'table2-{observed}.csv'}, {out / f'table2-{observed}.png'}.")

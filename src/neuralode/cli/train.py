@@ -104,7 +104,7 @@ def spirals(
     resume: Annotated[Path | None, typer.Option(help="Go on with this run; other options are its own.")] = None,
 ) -> None:
     """Forecast the paper's noisy spirals, by default with a latent ODE; see also: neuralode reproduce table2."""
-    from neuralode.cli.progress import telling
+    from neuralode.cli.progress import one_thread, telling
     from neuralode.train import spirals as task
 
     wanted = Spirals(
@@ -115,6 +115,7 @@ def spirals(
         wanted = task.asked(Run.open(resume))
     folder = resume or out or free_folder(Path("runs") / f"spirals-{wanted.model}")
     callbacks, tell = telling(wanted.epochs)
+    one_thread()
     run = task.train(wanted, folder, resume=resume is not None, callbacks=callbacks, tell=tell)
     _finish(
         run,
@@ -155,7 +156,7 @@ def physionet(
     resume: Annotated[Path | None, typer.Option(help="Go on with this run; other options are its own.")] = None,
 ) -> None:
     """Who dies in hospital, or what was not measured: intensive care, as PhysioNet 2012 has it."""
-    from neuralode.cli.progress import telling
+    from neuralode.cli.progress import one_thread, telling
     from neuralode.train import physionet as experiment
 
     usual = pick("task", task, {"mortality": MORTALITY, "interpolation": INTERPOLATION}, PhysioNet)
@@ -168,6 +169,7 @@ def physionet(
         wanted = experiment.asked(Run.open(resume))
     folder = resume or out or free_folder(Path("runs") / f"physionet-{wanted.model}")
     callbacks, tell = telling(wanted.epochs)
+    one_thread()
     run = experiment.train(wanted, folder, resume=resume is not None, callbacks=callbacks, tell=tell)
     tested = {name.removeprefix("test_").replace("_", " "): value for name, value in run.summary.items()
               if name.startswith("test_")}  # fmt: skip

@@ -242,7 +242,7 @@ class Forecasting(Watched):
         return self.kl_weight * min(1.0, (1 + self.trainer.global_step) / max(1.0, steps))
 
 
-def batches_an_epoch(series: Sequence[Pair], cut: Cut, size: int, least: int = 8, most: int = 100) -> int:
+def batches_an_epoch(series: Sequence[Pair], cut: Cut, size: int, least: int = 20, most: int = 100) -> int:
     """So many that an epoch sees each observation about twice, within reason."""
     observations = sum(len(times) for times, _ in series)
     return min(most, max(least, math.ceil(2 * observations / (cut.window * size))))
