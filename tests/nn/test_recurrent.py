@@ -205,7 +205,8 @@ def test_an_odernn_takes_its_solver_from_evolve():
     assert isinstance(reader.evolve, Evolve)
     assert (reader.evolve.method, reader.evolve.steps) == ("rk4", 3)
     with pytest.raises(ValueError, match="does not adapt its steps"):
-        ODERNN(1, 2, steps=None)
+        ODERNN(1, 2, method="rk4", steps=None)
+    assert ODERNN(1, 2, steps=None).evolve.method == "tsit5"
 
 
 @kinds

@@ -9,7 +9,16 @@ from lightning.pytorch.callbacks import Callback
 
 from neuralode.nn import LatentODE
 from neuralode.train.fitting import Effort
-from neuralode.train.forecasting import Cut, ForecastData, Forecasting, Windows, batches_an_epoch, learn, together
+from neuralode.train.forecasting import (
+    LEAST,
+    Cut,
+    ForecastData,
+    Forecasting,
+    Windows,
+    batches_an_epoch,
+    learn,
+    together,
+)
 
 OPTIONS = {"seed": 0, "batch_size": 4, "learning_rate": 1e-2, "kl_weight": 1.0}
 
@@ -97,11 +106,11 @@ def test_every_epoch_of_a_training_draws_other_windows():
 def test_the_weight_of_the_divergence_rises_and_stays():
     watch = Watch()
     trained(watch, kl_weight=0.5)
-    assert len(watch.weights) == 4 * 8
-    rising = 0.3 * 32
+    assert len(watch.weights) == 4 * LEAST
+    rising = 0.3 * 4 * LEAST
     assert watch.weights[:3] == pytest.approx([0.5 / rising, 1 / rising, 1.5 / rising])
     assert watch.weights == sorted(watch.weights)
-    assert watch.weights[9:] == [0.5] * 23
+    assert watch.weights[24:] == [0.5] * (4 * LEAST - 24)
 
 
 def test_the_epoch_that_forecasts_best_is_kept():
@@ -160,7 +169,7 @@ def test_a_training_that_is_cut_off_draws_on_where_it_stopped(tmp_path):
     trained(rest, folder=tmp_path)
     assert len(rest.drawn) == 2
     assert all(torch.equal(one, other) for one, other in zip(rest.drawn, whole.drawn[2:], strict=True))
-    assert rest.weights == whole.weights[16:]
+    assert rest.weights == whole.weights[2 * LEAST :]
 
 
 def test_validation_is_the_squared_error_of_values_that_were_seen():
@@ -178,9 +187,9 @@ def test_validation_is_the_squared_error_of_values_that_were_seen():
 
 
 def test_an_epoch_sees_each_observation_about_twice_within_reason():
-    assert batches_an_epoch(series(1), Cut(6, 4), 4) == 8
+    assert batches_an_epoch(series(1), Cut(6, 4), 4) == LEAST
     assert batches_an_epoch(series(60, 20), Cut(6, 4), 4) == 100
-    assert batches_an_epoch(series(12, 20), Cut(6, 4), 4) == 20
+    assert batches_an_epoch(series(18, 20), Cut(6, 4), 4) == 30
 
 
 def test_the_loaders_are_what_they_were_given():

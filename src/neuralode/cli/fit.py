@@ -82,9 +82,9 @@ def fit(
     )
     show_comparison(runs.evaluate_run(run))
     if summary["interrupted"]:
-        console.print(f"Stopped by Ctrl-C; go on with: neuralode fit --resume {folder}")
+        console.print(f"Stopped by Ctrl-C; go on with: neuralode fit --resume {folder}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
-    console.print(f"The run is in {folder}. Next: neuralode forecast {folder} --horizon 10")
+    console.print(f"The run is in {folder}. Next: neuralode forecast {folder} --horizon 10", soft_wrap=True)
 
 
 @in_one_sentence
@@ -98,7 +98,9 @@ def forecast(
     from neuralode.estimators import runs
 
     show_frame(runs.forecast_run(opened, horizon, data), "forecast")
-    console.print(f"Table and picture: {opened.folder / 'forecast.csv'}, {opened.plots / 'forecast.png'}.")
+    console.print(
+        f"Table and picture: {opened.folder / 'forecast.csv'}, {opened.plots / 'forecast.png'}.", soft_wrap=True
+    )
 
 
 @in_one_sentence
@@ -112,4 +114,6 @@ def impute(
 
     found = runs.impute_run(opened, data)
     show_frame(found, "with its gaps filled")
-    console.print(f"Table and picture: {opened.folder / 'imputed.csv'}, {opened.plots / 'imputed.png'}.")
+    console.print(
+        f"Table and picture: {opened.folder / 'imputed.csv'}, {opened.plots / 'imputed.png'}.", soft_wrap=True
+    )

@@ -83,7 +83,7 @@ def digits(
         raise typer.Exit(INTERRUPTED)
     if task.takes_tolerances(run):
         show_points(task.evaluate(run))
-    console.print(f"The run is in {folder}, its pictures in {run.plots}.")
+    console.print(f"The run is in {folder}, its pictures in {run.plots}.", soft_wrap=True)
 
 
 @train.command()
@@ -184,6 +184,8 @@ def _finish(run: Run, task: str, figures: dict[str, str]) -> None:
     epochs = f"{summary['epochs']}, {summary['seconds']:.0f} s"
     show_figures(task, {"model": config["model"], "parameters": parameters, "epochs": epochs, **figures})
     if summary["interrupted"]:
-        console.print(f"Stopped by Ctrl-C; go on with: neuralode train {task.split(',')[0]} --resume {run.folder}")
+        console.print(
+            f"Stopped by Ctrl-C; go on with: neuralode train {task.split(',')[0]} --resume {run.folder}", soft_wrap=True
+        )
         raise typer.Exit(INTERRUPTED)
-    console.print(f"The run is in {run.folder}, its pictures in {run.plots}.")
+    console.print(f"The run is in {run.folder}, its pictures in {run.plots}.", soft_wrap=True)

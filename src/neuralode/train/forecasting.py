@@ -24,6 +24,7 @@ from neuralode.train.run import write_json
 Pair = tuple[np.ndarray, np.ndarray]  # times [n] and values [n, channels] with NaN gaps, on the model's scales
 Batch = tuple[Observations, Observations]  # what is read, and what is to be explained
 
+LEAST, MOST = 20, 100  # batches an epoch: of fewer, a hundred epochs are too few steps for the shortest table
 FEWEST = 2  # observations to read: one alone says nothing of where things are going
 LEARNED, DONE = "learned.safetensors", "done.json"  # of a training that came to its end, beside its checkpoints
 AT_ONCE = 64  # held-out ends in a batch
@@ -242,7 +243,7 @@ class Forecasting(Watched):
         return self.kl_weight * min(1.0, (1 + self.trainer.global_step) / max(1.0, steps))
 
 
-def batches_an_epoch(series: Sequence[Pair], cut: Cut, size: int, least: int = 20, most: int = 100) -> int:
+def batches_an_epoch(series: Sequence[Pair], cut: Cut, size: int, least: int = LEAST, most: int = MOST) -> int:
     """So many that an epoch sees each observation about twice, within reason."""
     observations = sum(len(times) for times, _ in series)
     return min(most, max(least, math.ceil(2 * observations / (cut.window * size))))
