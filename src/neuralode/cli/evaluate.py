@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from neuralode.cli.screen import console, in_one_sentence, show_comparison, show_points
+from neuralode.cli.screen import in_one_sentence, say, show_comparison, show_points
 from neuralode.train.run import Run
 
 
@@ -34,4 +34,4 @@ def evaluate(
     if opened.config["task"] != "digits":
         raise ValueError(f"{run} is a run of {opened.config['task']!r}; its figures are in its summary.json.")
     show_points(task.evaluate(opened, rtol or RTOLS))
-    console.print(f"Table and picture: {opened.folder / 'tolerances.csv'}, {opened.plots / 'tolerance.png'}.")
+    say(f"Table and picture: {opened.folder / 'tolerances.csv'}, {opened.plots / 'tolerance.png'}.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuralode.cli.screen import INTERRUPTED, console, in_one_sentence, show_comparison, show_frame
+from neuralode.cli.screen import INTERRUPTED, in_one_sentence, say, show_comparison, show_frame
 from neuralode.train.config import Series
 from neuralode.train.run import Run, free_folder
 
@@ -70,21 +70,21 @@ def fit(
     folder = resume or out or free_folder(Path("runs") / Path(wanted.data).stem)
 
     def company(stage: str) -> Sequence[Callback]:
-        console.print("Learning, with the ends of series held out" if stage == "first" else "Learning from everything")
+        say("Learning, with the ends of series held out" if stage == "first" else "Learning from everything")
         return progress(wanted.epochs, every=10)
 
     one_thread()
     run = runs.fit_run(wanted, folder, resume=resume is not None, company=company)
     summary = run.summary
-    console.print(
+    say(
         f"{summary['observations']:,} observations of {summary['series']} series, {len(summary['channels'])} channels; "
         f"{summary['parameters']:,} parameters, {summary['epochs']} epochs, {summary['seconds']:.0f} s."
     )
     show_comparison(runs.evaluate_run(run))
     if summary["interrupted"]:
-        console.print(f"Stopped by Ctrl-C; go on with: neuralode fit --resume {folder}", soft_wrap=True)
+        say(f"Stopped by Ctrl-C; go on with: neuralode fit --resume {folder}")
         raise typer.Exit(INTERRUPTED)
-    console.print(f"The run is in {folder}. Next: neuralode forecast {folder} --horizon 10", soft_wrap=True)
+    say(f"The run is in {folder}. Next: neuralode forecast {folder} --horizon 10")
 
 
 @in_one_sentence
@@ -98,9 +98,7 @@ def forecast(
     from neuralode.estimators import runs
 
     show_frame(runs.forecast_run(opened, horizon, data), "forecast")
-    console.print(
-        f"Table and picture: {opened.folder / 'forecast.csv'}, {opened.plots / 'forecast.png'}.", soft_wrap=True
-    )
+    say(f"Table and picture: {opened.folder / 'forecast.csv'}, {opened.plots / 'forecast.png'}.")
 
 
 @in_one_sentence
@@ -114,6 +112,4 @@ def impute(
 
     found = runs.impute_run(opened, data)
     show_frame(found, "with its gaps filled")
-    console.print(
-        f"Table and picture: {opened.folder / 'imputed.csv'}, {opened.plots / 'imputed.png'}.", soft_wrap=True
-    )
+    say(f"Table and picture: {opened.folder / 'imputed.csv'}, {opened.plots / 'imputed.png'}.")

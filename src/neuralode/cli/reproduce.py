@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from neuralode.cli.screen import console, in_one_sentence, show_rows
+from neuralode.cli.screen import in_one_sentence, say, show_rows
 
 reproduce = typer.Typer(help="Reproduce a table of the paper.", no_args_is_help=True)
 
@@ -34,6 +34,6 @@ def table2(
     except ValueError:
         raise ValueError(f"seeds={seeds!r}; wanted whole numbers, as in 0,1,2.") from None
     shown = ("model", "published", "test_rmse", "spread", "window_rmse", "floor_rmse")
-    rows = reproduced(observed, chosen, out, tell=console.print)
+    rows = reproduced(observed, chosen, out, tell=say)
     show_rows([{name: row[name] for name in shown} for row in rows], f"Table 2, {observed} observations")
-    console.print(f"Table and picture: {out / f'table2-{observed}.csv'}, {out / f'table2-{observed}.png'}.")
+    say(f"Table and picture: {out / f'table2-{observed}.csv'}, {out / f'table2-{observed}.png'}.")

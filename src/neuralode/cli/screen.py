@@ -28,6 +28,11 @@ INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C ended
 USAGE = 2  # the status of a command that was asked for something it cannot do
 
 
+def say(sentence: str) -> None:
+    """Print a sentence that may hold a command or a path: on one line, so that it can be copied."""
+    console.print(sentence, soft_wrap=True)
+
+
 def in_one_sentence(command: Callable[P, R]) -> Callable[P, R]:
     """Let ``command`` end with a sentence, not a traceback, where a name, a folder or a solve is at fault."""
 

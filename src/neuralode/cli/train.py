@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from neuralode.cli.screen import INTERRUPTED, console, in_one_sentence, show_figures, show_points, show_summary
+from neuralode.cli.screen import INTERRUPTED, in_one_sentence, say, show_figures, show_points, show_summary
 from neuralode.registry import pick
 from neuralode.train.config import INTERPOLATION, MORTALITY, Digits, PhysioNet, Spirals
 from neuralode.train.run import Run, free_folder
@@ -79,11 +79,11 @@ def digits(
         return  # one process of several speaks for all
     show_summary(run)
     if run.summary["interrupted"]:
-        console.print(f"Stopped by Ctrl-C; go on with: neuralode train digits --resume {folder}")
+        say(f"Stopped by Ctrl-C; go on with: neuralode train digits --resume {folder}")
         raise typer.Exit(INTERRUPTED)
     if task.takes_tolerances(run):
         show_points(task.evaluate(run))
-    console.print(f"The run is in {folder}, its pictures in {run.plots}.", soft_wrap=True)
+    say(f"The run is in {folder}, its pictures in {run.plots}.")
 
 
 @train.command()
@@ -184,8 +184,6 @@ def _finish(run: Run, task: str, figures: dict[str, str]) -> None:
     epochs = f"{summary['epochs']}, {summary['seconds']:.0f} s"
     show_figures(task, {"model": config["model"], "parameters": parameters, "epochs": epochs, **figures})
     if summary["interrupted"]:
-        console.print(
-            f"Stopped by Ctrl-C; go on with: neuralode train {task.split(',')[0]} --resume {run.folder}", soft_wrap=True
-        )
+        say(f"Stopped by Ctrl-C; go on with: neuralode train {task.split(',')[0]} --resume {run.folder}")
         raise typer.Exit(INTERRUPTED)
-    console.print(f"The run is in {run.folder}, its pictures in {run.plots}.", soft_wrap=True)
+    say(f"The run is in {run.folder}, its pictures in {run.plots}.")
