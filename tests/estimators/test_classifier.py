@@ -358,3 +358,17 @@ def test_speakers_of_japanese_vowels_are_told_apart():
     train, test = japanese_vowels()
     model = SeriesClassifier(max_epochs=30, random_state=0).fit(train.series, train.speakers)
     assert model.score(test.series, test.speakers) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"label": "outcom"}, "no column 'outcom' for label; did you mean 'outcome'"),
+        ({"label": "who"}, "is given for label and for another role"),
+        ({"label": "outcome", "values": ["x", "outcome"]}, "is given for label and for another role"),
+    ],
+)
+def test_a_label_is_a_column_of_its_own(options, says):
+    frame = pd.DataFrame({"who": [0, 0, 1, 1], "day": [0, 1, 0, 1], "x": [1.0, 2, 3, 4], "outcome": [0, 0, 1, 1]})
+    with pytest.raises(ValueError, match=says):
+        SeriesClassifier().fit(frame, series="who", time="day", **options)

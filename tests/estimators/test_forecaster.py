@@ -579,3 +579,44 @@ def test_a_damped_oscillation_is_forecast_better_than_by_its_last_value():
     naive = np.concatenate([last_value(x["t"].to_numpy(), x[["x"]].to_numpy(), t[32:])[:, 0] for x in own])
     errors = [rmse(found, truth["x"].to_numpy()) for found in (ahead["mean"].to_numpy(), naive)]
     assert errors[0] < 0.4 * errors[1]
+
+
+def test_the_mean_of_a_logged_channel_is_that_of_what_would_be_observed():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"v": np.exp(1.5 * rng.normal(size=80))})
+    model = small(samples=4000, refit=False, max_epochs=3).fit(frame)
+    assert model.scaling_.logged.all()
+    told = model.forecast(horizon=1)
+    values = model._answers(model.table_.pairs(), [np.array([80.0])])[0][1]
+    assert told["mean"].item() == pytest.approx(values.mean(), rel=0.2)
+    assert told["mean"].item() > 1.5 * told["q50"].item()
+
+
+@pytest.mark.parametrize("name", ["channel", "mean", "q05", "q97.5"])
+@pytest.mark.parametrize("role", ["series", "time"])
+def test_ids_and_times_are_not_to_be_called_as_columns_of_answers(name, role):
+    frame = pd.DataFrame({name: np.arange(12), "v": np.arange(12.0)})
+    with pytest.raises(ValueError, match="is what a column of every answer is called"):
+        small().fit(frame, **{role: name})
+
+
+def test_ids_in_a_column_called_time_stay_beside_the_row_numbers():
+    frame = pd.DataFrame({"time": list("aaaaaabbbbbb"), "v": np.arange(12.0)})
+    told = small(refit=False).fit(frame, series="time").forecast(horizon=1)
+    assert told["time"].tolist() == ["a", "b"]
+    assert told["_time"].tolist() == [6.0, 6.0]
+
+
+def test_new_series_are_told_under_names_that_channels_do_not_have():
+    frame = pd.DataFrame({"day": np.arange(12), "time": np.arange(12.0), "series": 1.0})
+    drawn = small(refit=False).fit(frame, time="day").sample(2, times=[0.0, 1.0])
+    assert drawn.columns.tolist() == ["_series", "_time", "time", "series"]
+
+
+def test_a_refit_that_is_cut_off_leaves_the_figures_of_the_training_that_is_kept(table):
+    class Stop(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            raise KeyboardInterrupt
+
+    model = small(max_epochs=2).fit(table, **LONG, company=lambda stage: [Stop()] if stage == "refit" else [])
+    assert (model.interrupted_, model.n_iter_) == (True, 2)

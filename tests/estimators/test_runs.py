@@ -219,3 +219,10 @@ def test_only_the_series_that_are_drawn_are_asked_for_on_a_fine_grid(run, monkey
     model = runs.load(run)
     runs._everywhere(model, model.table_, 2)
     assert asked_for == [(("s0", "s1", "s2", "s3"), ["s0", "s1", "s2", "s3"])]
+
+
+def test_a_channel_that_is_called_as_the_row_numbers_are_can_be_imputed(tmp_path):
+    path = tmp_path / "rows.csv"
+    pd.DataFrame({"row": np.arange(12.0), "v": np.arange(12.0)}).to_csv(path, index=False)
+    run = runs.fit_run(Series(str(path), epochs=1, refit=False), tmp_path / "run")
+    assert runs.impute_run(run).columns.tolist() == ["_row", "row", "v"]

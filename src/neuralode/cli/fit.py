@@ -74,7 +74,12 @@ def fit(
         return progress(wanted.epochs, every=10)
 
     one_thread()
-    run = runs.fit_run(wanted, folder, resume=resume is not None, company=company)
+    try:
+        run = runs.fit_run(wanted, folder, resume=resume is not None, company=company)
+    except KeyboardInterrupt:  # before the first epoch or behind the last: within, it ends the training and no more
+        begun = (folder / "config.json").is_file()
+        say(f"Stopped by Ctrl-C; go on with: neuralode fit --resume {folder}" if begun else "Stopped by Ctrl-C.")
+        raise typer.Exit(INTERRUPTED) from None
     summary = run.summary
     say(
         f"{summary['observations']:,} observations of {summary['series']} series, {len(summary['channels'])} channels; "

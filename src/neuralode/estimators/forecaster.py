@@ -199,10 +199,12 @@ class LatentODEForecaster(BaseEstimator):
         self.n_iter_, self.interrupted_ = done.epochs, done.interrupted
         if self.refit and held.ends and not done.interrupted:
             first = self.network_, self.scaling_
-            done = self._learn(pairs, [], done.best_epoch, folder and folder / "refit", company("refit"))
-            self.n_iter_, self.interrupted_ = done.epochs, done.interrupted
-            if done.interrupted:  # half of a second training is worth less than the whole first one
+            again = self._learn(pairs, [], done.best_epoch, folder and folder / "refit", company("refit"))
+            self.interrupted_ = again.interrupted
+            if again.interrupted:  # half of a second training is worth less than the whole first one
                 self.network_, self.scaling_ = first
+            else:
+                self.n_iter_ = again.epochs
         return self
 
     def _learn(
@@ -294,7 +296,8 @@ class LatentODEForecaster(BaseEstimator):
             raise ValueError(f"times={times!r}; wanted at least one, finite and since the start: not below 0.")
         drawn = draw(self.network_, int(n), at / self.setup_.unit, seed_of(self.random_state))
         values = self.scaling_.undo(drawn).reshape(-1, len(self.channels_))
-        where = pd.DataFrame({"series": np.repeat(np.arange(n), len(at)), "time": np.tile(at, int(n))})
+        ids, clock = (frames.free_name(name, self.channels_) for name in ("series", "time"))
+        where = pd.DataFrame({ids: np.repeat(np.arange(n), len(at)), clock: np.tile(at, int(n))})
         return pd.concat([where, pd.DataFrame(values, columns=pd.Index(self.channels_))], axis=1)
 
     def score(self, X: Any = None, y: object = None) -> float:
@@ -389,7 +392,8 @@ class LatentODEForecaster(BaseEstimator):
         """Means and observations drawn, in the units of the data: for each series [samples, times, channels]."""
         scaled = [self._scaled(pair) for pair in series]
         clocks = [at / self.setup_.unit for at in wanted]
-        drawn = answer(self.network_, scaled, clocks, self.setup_.cut.context, int(self.samples), self.seed_)
+        growth = np.where(self.scaling_.logged, self.scaling_.deviation, 0.0)
+        drawn = answer(self.network_, scaled, clocks, self.setup_.cut.context, int(self.samples), self.seed_, growth)
         return [(self.scaling_.undo(means), self.scaling_.undo(values)) for means, values in drawn]
 
     def _held(self, table: SeriesTable, hidden: float) -> HeldOut:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -19,7 +20,7 @@ from neuralode.data.tables import SeriesTable, Source, read_series, read_table
 from neuralode.data.timeline import Clock
 
 QUANTILES = (0.05, 0.5, 0.95)
-OURS = ("channel", "mean")  # columns of answers, which ids and times stand beside
+OURS = r"channel|mean|q\d+(\.\d+)?"  # columns of answers, which ids and times stand beside
 
 
 def first_table(
@@ -32,7 +33,7 @@ def first_table(
     """
     columns = {"series": series, "time": time, "values": values}
     given = [name for name, column in columns.items() if column is not None]
-    taken = [name for name in ("series", "time") if columns[name] in OURS]
+    taken = [name for name in ("series", "time") if re.fullmatch(OURS, str(columns[name]))]
     if taken:
         name = columns[taken[0]]
         raise ValueError(f"{taken[0]}={name!r} is what a column of every answer is called; wanted it under another.")
@@ -96,6 +97,25 @@ def row_times(source: Source, table: SeriesTable) -> list[np.ndarray]:
     return [np.unique(times) for times in np.split(when[order], cuts)]
 
 
+def time_name(table: SeriesTable) -> str:
+    """What the column of times is called in answers about a table, also where it has none."""
+    return table.time_column or free_name("time", () if table.series_column is None else (table.series_column,))
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """The name, behind as many underscores as tell it from those that are taken.
+
+    Examples
+    --------
+    >>> free_name("time", ["time", "_time"])
+    '__time'
+    """
+    taken = set(taken)
+    while name in taken:
+        name = f"_{name}"
+    return name
+
+
 def wanted_times(table: SeriesTable, times: Any) -> list[np.ndarray]:
     """The times asked of each series, as numbers: of one collection for all, or of a mapping with one for each.
 
@@ -132,7 +152,7 @@ def answers_frame(
         columns: dict[str, Any] = {}
         if table.series_column is not None:
             columns[table.series_column] = [name] * (len(at) * channels)
-        columns[table.time_column or "time"] = table.clock.labels(at).repeat(channels)
+        columns[time_name(table)] = table.clock.labels(at).repeat(channels)
         columns["channel"] = np.tile(np.array(table.channels, dtype=object), len(at))
         columns["mean"] = means.mean(0).reshape(-1)
         for q, row in zip(quantiles, np.quantile(values, list(quantiles), axis=0), strict=True):

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from neuralode.data.tables import SeriesTable
+from neuralode.estimators.frames import time_name
 
 SERIES, CHANNELS = 4, 4  # that one picture has room for
 
@@ -30,7 +31,7 @@ def plot_answers(
     path : Path
         Where the picture goes.
     """
-    time = table.time_column or "time"
+    time = time_name(table)
     names, channels = table.names[:SERIES], table.channels[:CHANNELS]
     figure = Figure(figsize=(4.8 * len(names) + 0.6, 2.3 * len(channels) + 0.7), layout="constrained")
     grid = figure.subplots(len(channels), len(names), squeeze=False, sharex="col")

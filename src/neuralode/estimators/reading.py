@@ -67,14 +67,21 @@ def answer(
     context: int,
     samples: int,
     seed: int,
+    growth: np.ndarray | float = 0.0,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Draw what may have been at the wanted times of each series, on the model's scales.
+
+    Parameters
+    ----------
+    growth : array[channels]
+        How channels grow with these scales, at rate exp(growth · x): 0 where they grow in proportion. Of what grows
+        like that, the mean around m with deviation s is that at m + growth · s² / 2.
 
     Returns
     -------
     list of (means, values)
-        For each series the decoded means and the observations drawn around them, both [samples, times, channels].
-        They depend on the series alone, not on its company: all draw the same random numbers.
+        For each series the means along each trajectory and the observations drawn around them, both [samples, times,
+        channels]. They depend on the series alone, not on its company: all draw the same random numbers.
     """
     asked = questions(series, wanted, context)
     shapes = [(samples, len(at), model.channels) for at in wanted]
@@ -96,7 +103,8 @@ def answer(
         for row, (q, order) in enumerate(zip(batch, orders, strict=True)):
             own = decoded[:, row, : len(order)]
             means, values = found[q.number]
-            means[:, q.places[order]] = model.likelihood.mean(own).numpy()
+            spread = model.likelihood.spread(own).numpy()
+            means[:, q.places[order]] = model.likelihood.mean(own).numpy() + growth * spread**2 / 2
             values[:, q.places[order]] = model.likelihood.sample(own, _generator(seed + 1)).numpy()
     return found
 

@@ -28,6 +28,7 @@ from lightning.pytorch.callbacks import Callback
 
 from neuralode.data.tables import SeriesTable, read_series
 from neuralode.estimators.forecaster import Company, LatentODEForecaster
+from neuralode.estimators.frames import free_name
 from neuralode.estimators.keeping import plain
 from neuralode.estimators.plots import SERIES, plot_answers
 from neuralode.estimators.setup import check_parameters
@@ -115,7 +116,7 @@ def impute_run(run: Run, data: Path | None = None) -> pd.DataFrame:
     found = model.impute(data)
     if table.time_column is None:  # times stand in the index
         place = 0 if table.series_column is None else 1
-        found.insert(place, found.index.name or "time", found.index)
+        found.insert(place, free_name(str(found.index.name or "time"), map(str, found.columns)), found.index)
     found.to_csv(run.folder / "imputed.csv", index=False)
     plot_answers(table, _everywhere(model, table, 0), run.plots / "imputed.png", title="gaps filled")
     return found

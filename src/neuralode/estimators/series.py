@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from os import PathLike
 from typing import Any, cast
 
@@ -74,6 +75,11 @@ def first_table(
     if series is None:
         raise ValueError("series is not given; wanted the column of the table that tells its series apart.")
     table = read_table(source)
+    values = [values] if isinstance(values, str) else None if values is None else list(values)
+    if label is not None:
+        if label in (series, time, *(values or ())):
+            raise ValueError(f"column {label!r} is given for label and for another role; wanted one role a column.")
+        _labelled(table, label)
     if values is None and label is not None:
         values = [name for name in table.columns if name not in (series, time, label)]
     read = read_series(table, series=series, time=time, values=values)
@@ -91,8 +97,7 @@ def labels_of(source: Source, series: str, label: str) -> np.ndarray:
         Where a series has none, or more than one.
     """
     table = read_table(source)
-    if label not in table.columns:
-        raise ValueError(f"the table has no column {label!r} for label; its columns: {', '.join(map(repr, table))}.")
+    _labelled(table, label)
     if series in table.index.names and series not in table.columns:
         table = table.reset_index(level=series)
     codes, known = pd.factorize(cast(pd.Series, table[series]))
@@ -107,6 +112,15 @@ def labels_of(source: Source, series: str, label: str) -> np.ndarray:
             f"column {label!r} has {has} at row {row + 1} (series {whose!r}); wanted one for all rows of a series."
         )
     return np.asarray(told.to_numpy()[first])
+
+
+def _labelled(table: pd.DataFrame, label: str) -> None:
+    if label not in table.columns:
+        near = get_close_matches(label, list(table.columns), n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ";"
+        raise ValueError(
+            f"the table has no column {label!r} for label{hint} Its columns: {', '.join(map(repr, table))}."
+        )
 
 
 def from_series(X: Any) -> Observations | None:
