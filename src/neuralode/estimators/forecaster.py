@@ -145,8 +145,6 @@ class LatentODEForecaster(BaseEstimator):
         self.accelerator = accelerator
         self.verbose = verbose
 
-    # -- learning ------------------------------------------------------------------------------------------------------
-
     def fit(
         self,
         X: Any,
@@ -227,8 +225,6 @@ class LatentODEForecaster(BaseEstimator):
                 seed=self.seed_, batch_size=int(self.batch_size), learning_rate=self.learning_rate,
                 kl_weight=self.kl_weight, folder=folder, callbacks=callbacks, progress_bar=bool(self.verbose),
             )  # fmt: skip
-
-    # -- answering -----------------------------------------------------------------------------------------------------
 
     def predict(self, X: Any = None, times: Any = None, *, quantiles: Sequence[float] = QUANTILES) -> pd.DataFrame:
         """Say what was, or will be, at some times.
@@ -316,8 +312,6 @@ class LatentODEForecaster(BaseEstimator):
         """Read another table as the first one was; that one itself for None."""
         return self._read(X)[0]
 
-    # -- keeping -------------------------------------------------------------------------------------------------------
-
     def save(self, folder: str | Path) -> None:
         """Keep the estimator, with the table it learned from, in a folder of JSON and safetensors."""
         check_is_fitted(self)
@@ -363,8 +357,6 @@ class LatentODEForecaster(BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.non_deterministic = self.random_state is None
         return tags
-
-    # -- below ---------------------------------------------------------------------------------------------------------
 
     def _read(self, X: Any) -> tuple[SeriesTable, Sequence[np.ndarray]]:
         """A table, and the times of all its rows, also of those without any value."""
