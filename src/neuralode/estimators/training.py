@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
 from neuralode.nn import ODERNN, RNN, GRUDecay, Observations, Recurrent, SeriesNet
-from neuralode.train.fitting import Effort, Fitted, fit
+from neuralode.train.fitting import Effort, Fitted, fit, settle
 from neuralode.train.labelling import LabelledSeries, Labelling
 
 MODELS = ("odernn", "gru-decay", "rnn")
@@ -95,10 +95,8 @@ def train_to_label(
         done = fit(task, data, effort, progress_bar=progress_bar)
     if done.interrupted:
         warnings.warn(f"training was interrupted after {done.epochs} epochs; the best is kept.", stacklevel=3)
-    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-        raise ValueError(f"learning_rate={learning_rate} led to weights that are not finite; wanted a lower one.")
-    model.zero_grad(set_to_none=True)
-    return model.cpu().eval(), done
+    settle(model, learning_rate)
+    return model, done
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from torch import nn
 
 from neuralode.train.interrupt import fit_until_interrupted
 
@@ -142,6 +143,20 @@ def fit(
             chosen = found["epoch"] + 1
         score = float("nan") if best.best_model_score is None else float(best.best_model_score)
         return Fitted(epochs, score, chosen, interrupted)
+
+
+def settle(model: nn.Module, learning_rate: float) -> None:
+    """Leave a trained model on the CPU, to be evaluated, without gradients.
+
+    Raises
+    ------
+    ValueError
+        Where it came to weights that are not finite.
+    """
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        raise ValueError(f"learning_rate={learning_rate} led to weights that are not finite; wanted a lower one.")
+    model.zero_grad(set_to_none=True)
+    model.cpu().eval()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from neuralode.nn import LatentODE, Observations
-from neuralode.train.fitting import Effort, Fitted, Watched, fit
+from neuralode.train.fitting import Effort, Fitted, Watched, fit, settle
 from neuralode.train.run import write_json
 
 Pair = tuple[np.ndarray, np.ndarray]  # times [n] and values [n, channels] with NaN gaps, on the model's scales
@@ -85,10 +85,8 @@ def learn(
     begun = folder is not None and (folder / "last.ckpt").exists()
     data = ForecastData(windows, held)
     done = fit(task, data, effort, folder=folder, resume=begun, callbacks=callbacks, progress_bar=progress_bar)
-    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-        raise ValueError(f"learning_rate={learning_rate} led to weights that are not finite; wanted a lower one.")
-    model.zero_grad(set_to_none=True)
-    model.cpu().double().eval()
+    settle(model, learning_rate)
+    model.double()
     if folder is not None and not done.interrupted:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / LEARNED)
