@@ -2,6 +2,7 @@
 
 from neuralode.nn.block import NeuralODE, ode_blocks
 from neuralode.nn.classify import SeriesNet
+from neuralode.nn.cnf import CNF, Costs, Moved
 from neuralode.nn.evolve import Evolve
 from neuralode.nn.latent import Elbo, LatentODE, Trajectory
 from neuralode.nn.likelihood import Likelihood
@@ -12,16 +13,19 @@ from neuralode.nn.poisson import PoissonProcess
 from neuralode.nn.recurrent import ODERNN, RNN, GRUDecay, Recurrent
 
 __all__ = [
+    "CNF",
     "MODELS",
     "ODERNN",
     "RNN",
     "ConvField",
+    "Costs",
     "Elbo",
     "Evolve",
     "GRUDecay",
     "LatentODE",
     "Likelihood",
     "MLPField",
+    "Moved",
     "NeuralODE",
     "ODENet",
     "Observations",

@@ -1,0 +1,105 @@
+"""Where flows start: a standard normal distribution that moves with its module and draws by a generator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+
+class Base(Protocol):
+    """What a flow may start from: whole samples, and their log-density."""
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """Of one sample."""
+        ...
+
+    def log_prob(self, x: Any, /) -> Tensor:
+        """The log-density."""
+        ...
+
+    def sample(self, sample_shape: Any = ..., /) -> Tensor:
+        """Draw."""
+        ...
+
+
+class StandardNormal(nn.Module):
+    """Independent normal numbers of mean 0 and one deviation.
+
+    Parameters
+    ----------
+    shape : int or sequence of int
+        Of one sample.
+    deviation : float
+        Of every number.
+
+    Examples
+    --------
+    >>> base = StandardNormal(2)
+    >>> round(base.log_prob(torch.zeros(2)).item(), 4)  # -log(2 π)
+    -1.8379
+    >>> base.sample((5,)).shape
+    torch.Size([5, 2])
+    """
+
+    origin: Tensor
+
+    def __init__(self, shape: int | Sequence[int], deviation: float = 1.0) -> None:
+        super().__init__()
+        if not (math.isfinite(deviation) and deviation > 0):
+            raise ValueError(f"deviation={deviation!r}; wanted a number above 0.")
+        self.event_shape = torch.Size([shape] if isinstance(shape, int) else shape)
+        self.deviation = deviation
+        # tells dtype and device; a model that is moved or cast takes its base along
+        self.register_buffer("origin", torch.zeros(()), persistent=False)
+
+    def log_prob(self, x: Float[Tensor, "*batch *event"]) -> Float[Tensor, "*batch"]:
+        """The log-density."""
+        numbers = self.event_shape.numel()
+        square = (x / self.deviation).square().reshape(*x.shape[: x.dim() - len(self.event_shape)], -1).sum(-1)
+        return -square / 2 - numbers * (math.log(2 * math.pi) / 2 + math.log(self.deviation))
+
+    def sample(self, sample_shape: Any = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draw; by ``generator`` if there is one."""
+        shape = (*sample_shape, *self.event_shape)
+        like = self.origin
+        return self.deviation * torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
+
+    rsample = sample  # nothing that is learned stands behind it
+
+    def extra_repr(self) -> str:
+        """Say of which shape."""
+        return f"{tuple(self.event_shape)}, deviation={self.deviation}"
+
+
+def find_base(base: Any) -> Base:
+    """A base distribution: a shape stands for the standard normal one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what has no density, or has a batch of them.
+
+    Examples
+    --------
+    >>> find_base((1, 8, 8))
+    StandardNormal((1, 8, 8), deviation=1.0)
+    """
+    shape = (base,) if isinstance(base, int) else base
+    if isinstance(shape, Sequence) and all(isinstance(n, int) for n in shape):
+        return StandardNormal(shape)
+    if not all(hasattr(base, name) for name in ("log_prob", "sample", "event_shape")):
+        raise TypeError(f"base is a {type(base).__name__}; wanted a shape, or a distribution with log_prob and sample.")
+    if isinstance(base, Distribution) and base.batch_shape:
+        raise ValueError(
+            f"base has batch_shape {tuple(base.batch_shape)}; wanted one distribution of whole samples: "
+            "torch.distributions.Independent(base, n) makes the last n axes of the batch part of a sample."
+        )
+    found: Any = base
+    return found

@@ -1,0 +1,111 @@
+"""A flow among the distributions of torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Transform, constraints
+
+if TYPE_CHECKING:
+    from neuralode.nn.cnf import CNF
+
+
+class FlowTransform(Transform):
+    """The invertible map of a `CNF` from base to data.
+
+    The determinant comes from the solve that maps, so the last one is remembered (by the identity of both ends): what
+    `torch.distributions.TransformedDistribution` asks for takes one solve, not two.
+
+    Examples
+    --------
+    >>> from torch.distributions import Independent, Normal, TransformedDistribution
+    >>> from neuralode.nn import CNF
+    >>> flow = CNF(lambda t, x: x, base=2)  # x = e z
+    >>> base = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+    >>> model = TransformedDistribution(base, [flow.transform()])
+    >>> round(model.log_prob(torch.zeros(2)).item(), 3)  # -log(2 π) - 2
+    -3.838
+    """
+
+    bijective = True
+
+    def __init__(self, flow: CNF, args: tuple = ()) -> None:
+        super().__init__(cache_size=1)
+        self.flow, self.args = flow, args
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+        whole = constraints.independent(constraints.real, len(flow.event_shape))
+        self.domain = self.codomain = whole  # type: ignore[assignment]
+
+    def with_cache(self, cache_size: int = 1) -> FlowTransform:
+        """One like it: what is remembered is its own."""
+        return FlowTransform(self.flow, self.args)
+
+    def _call(self, x: Tensor) -> Tensor:
+        y, log_det = self.flow.forward_and_log_det(x, *self.args)
+        self._last = (x, y, log_det)
+        return y
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        x, log_det = self.flow.inverse_and_log_det(y, *self.args)
+        self._last = (x, y, -log_det)
+        return x
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Log |det ∂y/∂x|."""
+        if self._last is None or self._last[0] is not x or self._last[1] is not y:
+            return self.flow.forward_and_log_det(x, *self.args).log_det
+        return self._last[2]
+
+
+class FlowDistribution(Distribution):
+    """The model of a `CNF`, given what its field is conditioned on.
+
+    Examples
+    --------
+    >>> from neuralode.nn import CNF
+    >>> model = CNF(lambda t, x: x, base=2).distribution()
+    >>> model.sample((5,)).shape, model.expand((3,)).sample((5,)).shape
+    (torch.Size([5, 2]), torch.Size([5, 3, 2]))
+    """
+
+    arg_constraints: ClassVar[Any] = {}
+    has_rsample = True
+
+    def __init__(self, flow: CNF, args: tuple = (), batch_shape: torch.Size | None = None) -> None:
+        rows = [arg.shape[:1] for arg in flow.rows_of(args) if arg is not None]
+        self.flow, self.args = flow, args
+        shape = (rows[0] if rows else torch.Size()) if batch_shape is None else batch_shape
+        super().__init__(shape, flow.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """All of space."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
+        """As many of it as a batch of this shape."""
+        wanted = torch.Size(batch_shape)
+        rows = self.flow.rows_of(self.args)
+        if not any(arg is not None for arg in rows):
+            return FlowDistribution(self.flow, self.args, wanted)
+        if len(wanted) != 1:
+            raise ValueError(f"a conditional flow has one batch axis; expand({tuple(wanted)}) wants {len(wanted)}.")
+        args = tuple(a if r is None else r.expand(*wanted, *r.shape[1:]) for a, r in zip(self.args, rows, strict=True))
+        return FlowDistribution(self.flow, args, wanted)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw, differentiably."""
+        rows = [arg for arg in self.flow.rows_of(self.args) if arg is not None]
+        return self.flow.sample((*sample_shape, *(() if rows else self.batch_shape)), *self.args)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw."""
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density of whole samples."""
+        batch = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
+        return self.flow.log_prob(value.expand(*batch, *self.event_shape), *self.args)
