@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
-from itertools import accumulate
 from typing import Any
 
 import pytest
 import torch
+from benchmarks.memory import peak_bytes
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from neuralode import Adjoint, Given, Replay, solve
 
 ROWS, WIDTH = 2048, 8
 STATE = ROWS * WIDTH * 8  # bytes of one state, which is also one activation of the field
-
-
-def peak_bytes(run: Callable[[], Any]) -> int:
-    """The most that ``run`` holds at once, by the allocator's own account."""
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        run()
-    changes = [(e.start_ns(), e.nbytes()) for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
-    return max(accumulate(size for _, size in sorted(changes, key=lambda change: change[0])), default=0)
 
 
 class Deep(nn.Module):

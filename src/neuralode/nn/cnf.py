@@ -235,7 +235,8 @@ class CNF(nn.Module):
         return [arg if dim is not None else None for arg, dim in zip(args, dims, strict=True)]
 
     def _dims(self, args: tuple) -> tuple:
-        dims = (self.args_dims,) * len(args) if self.args_dims in (0, None) else tuple(self.args_dims)
+        asked = self.args_dims
+        dims = (asked,) * len(args) if asked is None or isinstance(asked, int) else tuple(asked)
         if len(dims) != len(args) or any(dim not in (0, None) for dim in dims):
             raise ValueError(f"args_dims={self.args_dims!r} for {len(args)} args; wanted 0 or None for each.")
         return dims

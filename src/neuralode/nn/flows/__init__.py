@@ -2,17 +2,36 @@
 
 from neuralode.nn.flows.base import StandardNormal
 from neuralode.nn.flows.divergence import Exact, Hutchinson, HutchPlusPlus, Rates, products
-from neuralode.nn.flows.fields import ConcatSquash, ConcatSquashField, ConvFlowField, HyperPlanarField
+from neuralode.nn.flows.fields import ConcatSquashField, ConvFlowField, HyperPlanarField
+from neuralode.nn.flows.guidance import Guided, drop_condition
+from neuralode.nn.flows.matching import flow_matching_loss
+from neuralode.nn.flows.paths import PATHS, Cosine, Linear, Path, VariancePreserving, find_path
+from neuralode.nn.flows.planar import PlanarFlow
+from neuralode.nn.flows.residual import ResidualField
+from neuralode.nn.flows.sampling import Sampled, grid_times, sample
 
 __all__ = [
-    "ConcatSquash",
+    "PATHS",
     "ConcatSquashField",
     "ConvFlowField",
+    "Cosine",
     "Exact",
+    "Guided",
     "HutchPlusPlus",
     "Hutchinson",
     "HyperPlanarField",
+    "Linear",
+    "Path",
+    "PlanarFlow",
     "Rates",
+    "ResidualField",
+    "Sampled",
     "StandardNormal",
+    "VariancePreserving",
+    "drop_condition",
+    "find_path",
+    "flow_matching_loss",
+    "grid_times",
     "products",
+    "sample",
 ]

@@ -1,0 +1,219 @@
+"""Divergences: exact where they should be, unbiased where they are estimated, and what fields know of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neuralode.nn.flows import (
+    ConcatSquashField,
+    ConvFlowField,
+    Exact,
+    Hutchinson,
+    HutchPlusPlus,
+    HyperPlanarField,
+    products,
+)
+from neuralode.nn.flows.divergence import Divergence, find_divergence
+
+ROWS = 5
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def states(*event: int) -> Tensor:
+    return torch.randn(ROWS, *event, dtype=torch.float64, generator=generator())
+
+
+class Without(nn.Module):
+    """The same field, which keeps its derivative to itself."""
+
+    def __init__(self, field: nn.Module) -> None:
+        super().__init__()
+        self.field = field
+
+    def forward(self, t: Tensor, x: Tensor, *args: Tensor) -> Tensor:
+        return self.field(t, x, *args)
+
+
+Case = tuple[Callable[[], nn.Module], tuple[int, ...], int]
+CASES: dict[str, Case] = {
+    "concat-squash": (lambda: ConcatSquashField(3, 8, 2), (3,), 0),
+    "concat-squash, softplus": (lambda: ConcatSquashField(3, 8, 1, activation="softplus"), (3,), 0),
+    "concat-squash, silu": (lambda: ConcatSquashField(3, 8, 2, activation="silu"), (3,), 0),
+    "concat-squash, sin": (lambda: ConcatSquashField(3, 8, 3, activation="sin"), (3,), 0),
+    "concat-squash, context": (lambda: ConcatSquashField(3, 8, 2, context=2), (3,), 2),
+    "hyper-planar": (lambda: HyperPlanarField(3, units=4, width=6), (3,), 0),
+    "hyper-planar, context": (lambda: HyperPlanarField(3, units=4, width=6, context=2), (3,), 2),
+    "convolutional": (lambda: ConvFlowField(2, 3, 2), (2, 3, 4), 0),
+    "convolutional, context": (lambda: ConvFlowField(2, 3, 1, context=2, activation="tanh"), (2, 3, 4), 2),
+}
+FIELDS = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+OWN_TIMES = pytest.mark.parametrize("own_times", [False, True], ids=["one time", "times of their own"])
+
+
+def made(case: Case, own_times: bool) -> tuple[nn.Module, Tensor, Tensor, tuple[Tensor, ...]]:
+    torch.manual_seed(0)
+    build, event, context = case
+    t = torch.linspace(0.1, 0.9, ROWS, dtype=torch.float64) if own_times else torch.tensor(0.3, dtype=torch.float64)
+    args = (torch.randn(ROWS, context, dtype=torch.float64, generator=generator(1)),) if context else ()
+    return build().double(), t, states(*event), args
+
+
+def jacobians(field: Any, t: Tensor, x: Tensor, args: tuple) -> Tensor:
+    """Row by row, by reverse mode: [rows, features, features]."""
+    features = x[0].numel()
+    whole = torch.autograd.functional.jacobian(lambda z: field(t, z, *args), x)
+    assert isinstance(whole, Tensor)
+    flat = whole.reshape(ROWS, features, ROWS, features)
+    off = flat.clone()
+    off[range(ROWS), :, range(ROWS)] = 0
+    assert not off.any(), "rows of a field must not depend on each other"
+    return flat[range(ROWS), :, range(ROWS)]
+
+
+@FIELDS
+@OWN_TIMES
+def test_what_a_field_says_of_its_derivative_is_what_autograd_finds(case: Case, own_times: bool) -> None:
+    field, t, x, args = made(case, own_times)
+    vectors = torch.randn(4, *x.shape, dtype=torch.float64, generator=generator(2))
+    value, found = products(field, t, x, vectors, args)
+    torch.testing.assert_close(value, field(t, x, *args), rtol=0, atol=1e-14)
+    wanted = torch.einsum("bij,kbj->kbi", jacobians(field, t, x, args), vectors.flatten(2)).view_as(vectors)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-13)
+
+
+@FIELDS
+@OWN_TIMES
+def test_own_derivatives_and_those_of_torch_func_have_the_same_gradients(case: Case, own_times: bool) -> None:
+    field, t, x, args = made(case, own_times)
+    x.requires_grad_()
+    inputs = [x, *field.parameters()]
+    found = []
+    for way in (field, Without(field)):
+        rates = Exact().rates(way, t, x, args, ())
+        loss = (rates.value.sin().sum() + rates.divergence.exp().sum() + rates.frobenius.sum()).sum()
+        found.append(torch.autograd.grad(loss, inputs))
+    for own, general in zip(*found, strict=True):
+        torch.testing.assert_close(own, general, rtol=1e-10, atol=1e-12)
+
+
+@FIELDS
+def test_the_gate_taken_into_the_weights_changes_nothing(case: Case) -> None:
+    """One time for all rows, and the same time for each."""
+    field, t, x, args = made(case, own_times=False)
+    torch.testing.assert_close(field(t, x, *args), field(t.expand(ROWS), x, *args), rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+@FIELDS
+def test_the_exact_divergence_and_the_norm_are_those_of_the_jacobian(case: Case, mode: Any) -> None:
+    field, t, x, args = made(case, own_times=True)
+    rates = Exact(mode).rates(field, t, x, args, ())
+    jacobian = jacobians(field, t, x, args)
+    torch.testing.assert_close(rates.divergence, jacobian.diagonal(dim1=1, dim2=2).sum(1))
+    torch.testing.assert_close(rates.frobenius, jacobian.square().sum((1, 2)))
+
+
+ESTIMATES: dict[str, Divergence] = {
+    "signs": Hutchinson(),
+    "normal numbers": Hutchinson(noise="gaussian"),
+    "three probes": Hutchinson(probes=3),
+    "reverse": Hutchinson(mode="reverse"),
+    "hutch++": HutchPlusPlus(sketch=2),
+    "hutch++, normal numbers": HutchPlusPlus(sketch=1, probes=2, noise="gaussian"),
+    "hutch++, reverse": HutchPlusPlus(mode="reverse"),
+}
+ESTIMATED = pytest.mark.parametrize("way", ESTIMATES.values(), ids=ESTIMATES)
+
+
+@ESTIMATED
+def test_estimates_are_unbiased(way: Divergence) -> None:
+    """Over 20,000 draws: the mean is within four standard errors of the trace, and of the square of the norm."""
+    draws, t = 20_000, torch.tensor(0.3, dtype=torch.float64)
+    torch.manual_seed(0)
+    field, one = ConcatSquashField(4, 16, 2).double(), torch.randn(1, 4, dtype=torch.float64)
+    nn.init.normal_(field.linears[-1].weight)  # a Jacobian of some size
+    x = one.expand(draws, -1)
+    exact = Exact().rates(field, t, one, (), ())
+    rates = way.rates(field, t, x, (), way.draw(field, t, x, (), generator(3)))
+    for found, wanted in ((rates.divergence, exact.divergence), (rates.frobenius, exact.frobenius)):
+        assert found.std() > 0.01 * abs(wanted), "nothing is random"
+        assert abs(found.mean() - wanted) < 4 * found.std() / draws**0.5
+    torch.testing.assert_close(rates.value[:1], exact.value)
+
+
+@ESTIMATED
+def test_the_gradient_of_an_estimate_is_an_estimate_of_the_gradient(way: Divergence) -> None:
+    draws, t = 20_000, torch.tensor(0.3, dtype=torch.float64)
+    torch.manual_seed(0)
+    field, one = ConcatSquashField(4, 16, 2).double(), torch.randn(1, 4, dtype=torch.float64)
+    nn.init.normal_(field.linears[-1].weight)
+    wanted = _slope_by_state(Exact(), field, t, one)[0]
+    found = _slope_by_state(way, field, t, one.expand(draws, -1))
+    error = found.std(0) / draws**0.5
+    assert ((found.mean(0) - wanted).abs() < 4 * error + 1e-9).all()
+
+
+def _slope_by_state(way: Divergence, field: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    drawn = way.draw(field, t, x.detach(), (), generator(4))
+    (slope,) = torch.autograd.grad(way.rates(field, t, x, (), drawn).divergence.sum(), x)
+    return slope
+
+
+def test_hutch_plus_plus_varies_less_where_a_few_directions_count() -> None:
+    """Of a Jacobian of rank two and a little noise, two directions tell nearly all; at the same number of products."""
+    torch.manual_seed(0)
+    features, draws = 30, 500
+    left, right = torch.randn(2, features, 2, dtype=torch.float64)
+    matrix = left @ right.T + 0.01 * torch.randn(features, features, dtype=torch.float64)
+    t, x = torch.tensor(0.0, dtype=torch.float64), torch.zeros(draws, features, dtype=torch.float64)
+
+    def field(t: Tensor, x: Tensor) -> Tensor:
+        return x @ matrix.T
+
+    spread = []
+    for way in (Hutchinson(probes=6), HutchPlusPlus(sketch=3, probes=3)):
+        rates = way.rates(field, t, x, (), way.draw(field, t, x, (), generator(5)))
+        spread.append(float(rates.divergence.std()))
+    assert spread[1] < spread[0] / 20
+
+
+def test_hutch_plus_plus_bears_a_field_that_is_zero() -> None:
+    way, t, x = HutchPlusPlus(), torch.tensor(0.0), torch.ones(3, 2, requires_grad=True)
+    scale = torch.zeros((), requires_grad=True)
+
+    def field(t: Tensor, x: Tensor) -> Tensor:
+        return scale * x
+
+    rates = way.rates(field, t, x, (), way.draw(field, t, x, ()))
+    slopes = torch.autograd.grad(rates.divergence.sum(), [scale, x])
+    assert all(slope.isfinite().all() for slope in slopes)
+    assert slopes[0].item() != 0
+
+
+def test_a_generator_decides_what_is_drawn() -> None:
+    x, t = torch.zeros(3, 2), torch.tensor(0.0)
+    for way in (Hutchinson(), HutchPlusPlus()):
+        field = ConcatSquashField(2, 4)
+        state = torch.random.get_rng_state()
+        first, second = (way.draw(field, t, x, (), generator(7)) for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+        assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_a_divergence_is_found_by_its_name_or_refused() -> None:
+    assert find_divergence("hutch++") == HutchPlusPlus()
+    with pytest.raises(ValueError, match="divergence='exakt' is unknown; did you mean 'exact'?"):
+        find_divergence("exakt")
+    with pytest.raises(ValueError, match="probes=0; wanted a whole number of at least 1"):
+        Hutchinson(probes=0)
+    with pytest.raises(ValueError, match="noise='uniform' is unknown"):
+        Hutchinson(noise="uniform")  # type: ignore[arg-type]
