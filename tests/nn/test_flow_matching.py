@@ -11,6 +11,7 @@ from neuralode.nn.flows import (
     Cosine,
     Guided,
     Linear,
+    ResidualField,
     VariancePreserving,
     drop_condition,
     flow_matching_loss,
@@ -183,6 +184,29 @@ def test_a_field_that_was_taught_has_a_density_that_integrates_to_one():
     assert abs(abs(float(nearest[0])) - 1.5) < 0.4  # a hill on either side,
     middle = density[points.norm(dim=1).argmin()]
     assert float(middle) < 0.2 * float(density.max())  # and little between them
+
+
+# --- a field to teach
+
+
+def test_rows_of_a_residual_field_do_not_meet_and_one_time_is_as_many():
+    torch.manual_seed(0)
+    field, x, label = ResidualField((1, 4, 4), 16, 2, classes=3), normal(5, 1, 4, 4), torch.tensor([0, 1, 2, 3, 1])
+    nn.init.normal_(field.leave.weight)
+    t = torch.rand(5)
+    together = field(t, x, label)
+    for row in range(5):
+        alone = field(t[row], x[row : row + 1], label[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone)
+    torch.testing.assert_close(field(t[0], x, label), field(t[:1].expand(5), x, label))
+    assert not torch.allclose(field(t, x, label), field(1 - t, x, label))
+    assert not torch.allclose(field(t, x, label), field(t, x, (label + 1) % 4))
+
+
+def test_a_residual_field_begins_at_rest_and_wants_its_label():
+    assert not ResidualField(2, 8)(torch.tensor(0.5), normal(3, 2)).any()
+    with pytest.raises(ValueError, match=r"label is missing; wanted field\(t, x, label\) of 3 classes"):
+        ResidualField(2, 8, classes=3)(torch.tensor(0.5), normal(3, 2))
 
 
 # --- guidance

@@ -5,13 +5,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from flow_matching.path import AffineProbPath
+from flow_matching.path.scheduler import CondOTScheduler, CosineScheduler, VPScheduler
 from flow_matching.solver import ODESolver
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import neuralode
 from neuralode.nn import CNF
-from neuralode.nn.flows import StandardNormal, grid_times, sample
+from neuralode.nn.flows import Cosine, Linear, StandardNormal, VariancePreserving, grid_times, sample
 
 METHODS = neuralode.methods()
 
@@ -136,10 +138,15 @@ def test_gradients_flow_through_the_steps(name):
 
 
 def test_gradients_flow_where_steps_adapt():
-    x0 = torch.ones(1, 1, dtype=torch.float64, requires_grad=True)
-    found = sample(lambda t, x: x, x0, grid="adaptive", rtol=1e-9, atol=1e-9, differentiable=True)
-    found.x.sum().backward()
-    assert float(x0.grad) == pytest.approx(float(np.e), rel=1e-7)
+    net, x0 = Net().double(), start().double().requires_grad_()
+    wanted = [x0, *net.parameters()]
+    settings = [{"grid": "adaptive", "rtol": 1e-9, "atol": 1e-9}, {"steps": 100, "method": "rk4"}]
+    adapted, stated = (
+        torch.autograd.grad(sample(net, x0, **some, differentiable=True).x.square().sum(), wanted) for some in settings
+    )
+    for one, other in zip(adapted, stated, strict=True):
+        assert float(other.abs().max()) > 0
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
 
 
 # --- precision
@@ -276,6 +283,19 @@ def net() -> Net:
 
 def peer(net: Net) -> ODESolver:
     return ODESolver(velocity_model=lambda x, t: net(t, x))
+
+
+@pytest.mark.parametrize(
+    ("path", "scheduler"),
+    [(Linear(), CondOTScheduler()), (VariancePreserving(), VPScheduler()), (Cosine(), CosineScheduler())],
+    ids=["linear", "variance-preserving", "cosine"],
+)
+def test_flow_matching_has_the_same_paths(path, scheduler):
+    x0, x1, t = start(9), start(10)[1:], torch.linspace(0, 0.99, 9)
+    theirs = AffineProbPath(scheduler).sample(x_0=x0, x_1=x1, t=t)
+    ours = path.at(t, x0, x1)
+    torch.testing.assert_close(ours.x, theirs.x_t, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.velocity, theirs.dx_t, rtol=1e-3, atol=1e-4)  # 1 - exp(-T) rounds in theirs
 
 
 @pytest.mark.parametrize("method", ["euler", "midpoint", "rk4"])

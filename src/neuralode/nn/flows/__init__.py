@@ -1,5 +1,6 @@
 """What flows are made of: divergences, fields, base distributions."""
 
+from neuralode.nn.flows.augmented import Augmented
 from neuralode.nn.flows.base import StandardNormal
 from neuralode.nn.flows.divergence import Exact, Hutchinson, HutchPlusPlus, Rates, products
 from neuralode.nn.flows.fields import ConcatSquashField, ConvFlowField, HyperPlanarField
@@ -12,6 +13,7 @@ from neuralode.nn.flows.sampling import Sampled, grid_times, sample
 
 __all__ = [
     "PATHS",
+    "Augmented",
     "ConcatSquashField",
     "ConvFlowField",
     "Cosine",

@@ -17,7 +17,7 @@ from torch import Tensor
 from neuralode.registry import pick
 
 State: TypeAlias = Float[Tensor, "batch *event"]
-Vectors: TypeAlias = Float[Tensor, "vectors batch *event"]
+Vectors: TypeAlias = Float[Tensor, "vectors #batch *event"]
 
 
 class Rates(NamedTuple):
@@ -83,7 +83,7 @@ class Exact:
         """From the products with every unit vector."""
         features = x[0].numel()
         basis = torch.eye(features, dtype=x.dtype, device=x.device).view(features, 1, *x.shape[1:])
-        value, found = products(field, t, x, basis.expand(-1, *x.shape), args, self.mode)
+        value, found = products(field, t, x, basis, args, self.mode)
         rows = found.flatten(2)
         return Rates(value, rows.diagonal(dim1=0, dim2=2).sum(-1), rows.square().sum((0, 2)))
 
@@ -210,8 +210,8 @@ def products(
         a method ``jvp(t, x, vectors, *args)`` that returns both; it is several times cheaper.
     t, x, args
         Where.
-    vectors : Tensor[vectors, batch, *event]
-        With what.
+    vectors : Tensor[vectors, batch, *event] or [vectors, 1, *event]
+        With what; the same for all rows where there is one of each.
     mode : {"forward", "reverse"}
         "forward" gives J v by `torch.func.jvp`. "reverse" gives vᵀJ by `torch.func.vjp`, for operations without forward
         derivatives; traces and Frobenius norms can be taken from either.
@@ -225,6 +225,8 @@ def products(
     own = getattr(field, "jvp", None)
     if own is not None and mode == "forward":
         return own(t, x, vectors, *args)
+
+    vectors = vectors.expand(-1, *x.shape)
 
     def at(z: Tensor) -> Tensor:
         return field(t, z, *args)

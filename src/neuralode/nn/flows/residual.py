@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-PERIODS = 1000.0  # from the longest period of the features of time to the shortest: the end of a path is steep
+PERIODS = 100.0  # of the longest period of the features of time to the shortest; more cost adaptive solves many steps
 
 
 class ResidualField(nn.Module):
@@ -51,7 +51,9 @@ class ResidualField(nn.Module):
         known = self.time(time_features(t))
         if self.label is not None:
             if label is None:
-                raise ValueError(f"label is missing; wanted field(t, x, label), of {self.label.num_embeddings - 1}.")
+                raise ValueError(
+                    f"label is missing; wanted field(t, x, label) of {self.label.num_embeddings - 1} classes."
+                )
             known = known + self.label(label)
         h = self.enter(x.flatten(1))
         for layer in self.layers:

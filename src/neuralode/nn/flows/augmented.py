@@ -1,0 +1,88 @@
+r"""Augmented flows: numbers that are not data give the paths room to pass each other.
+
+A flow cannot cross itself. In more dimensions it need not: data x are joined by noise a, a flow learns the density of
+both, and :math:`p(x) = \int p(x, a)\,da` (Dupont, Doucet & Teh, *Augmented neural ODEs*, 2019; Huang, Dinh &
+Courville, *Augmented normalizing flows*, 2020; Chen et al., *VFlow*, 2020).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from neuralode.nn.flows.base import StandardNormal
+
+if TYPE_CHECKING:
+    from neuralode.nn.cnf import CNF
+
+
+class Augmented(nn.Module):
+    """A density of data from a flow of data and noise.
+
+    Parameters
+    ----------
+    flow : CNF
+        Of both, data first, joined along the first axis of a sample: features, or channels of an image.
+    extra : int
+        How much of that axis is noise.
+
+    Examples
+    --------
+    >>> from neuralode.nn import CNF
+    >>> from neuralode.nn.flows import ConcatSquashField
+    >>> model = Augmented(CNF(ConcatSquashField(2 + 1, width=16), base=2 + 1), extra=1)
+    >>> x = model.sample(5)
+    >>> x.shape, model.log_prob(x).shape
+    (torch.Size([5, 2]), torch.Size([5]))
+    """
+
+    def __init__(self, flow: CNF, extra: int) -> None:
+        super().__init__()
+        first, *others = flow.event_shape
+        if isinstance(extra, bool) or not isinstance(extra, int) or not 0 < extra < first:
+            raise ValueError(f"extra={extra!r}; wanted 1 to {first - 1} of the {first} along the flow's first axis.")
+        self.flow = flow
+        self.noise = StandardNormal((extra, *others))
+        self.event_shape = torch.Size((first - extra, *others))
+
+    def log_prob(
+        self,
+        x: Float[Tensor, "*batch *event"],
+        *args: Any,
+        samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "*batch"]:
+        """A lower bound on the log-density, in the mean; it rises to it as there are more samples.
+
+        The importance-weighted bound log (1/k) Σ p(x, aᵢ) / q(aᵢ) with a from the standard normal q (Burda, Grosse &
+        Salakhutdinov, 2016).
+
+        Parameters
+        ----------
+        x : Tensor[*batch, *event]
+            Data.
+        *args
+            Of the field.
+        samples : int
+            k, noises to each.
+        generator : torch.Generator, optional
+            Draws them, and what an estimate of the divergence needs.
+        """
+        batch = x.shape[: x.dim() - len(self.event_shape)]
+        noise = self.noise.sample((samples, *batch), generator).to(x.dtype)
+        whole = torch.cat((x.expand(samples, *x.shape), noise), -len(self.event_shape))
+        ratio = self.flow.log_prob(whole, *args, generator=generator) - self.noise.log_prob(noise)
+        return ratio.logsumexp(0) - math.log(samples)
+
+    def sample(
+        self, shape: int | Sequence[int] = (), *args: Any, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*sample *batch *event"]:
+        """Draw data, and leave the noise away; as `neuralode.nn.CNF.sample`."""
+        whole = self.flow.sample(shape, *args, generator=generator)
+        axis = whole.dim() - len(self.event_shape)
+        return whole.narrow(axis, 0, self.event_shape[0])
