@@ -36,7 +36,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: .venv/installed-bench
+bench: .venv/installed-peers
 	$(BIN)/python -m benchmarks $(ARGS)
 
 # Run folders (runs/) are results, not build products: they stay.
@@ -44,12 +44,12 @@ clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
-# Of aeon the tests want a data file only, so it comes without what it needs itself.
+# Of aeon the tests want a data file and of flow_matching its solver only, so they come without what they need themselves.
 # One environment for all targets; a stamp says which extra of pyproject.toml it holds.
 .venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing neuralode[$*] into .venv; the first time takes a minute or two"
 	$(INSTALL) --editable '.[$*]'
-	$(if $(filter dev,$*),$(INSTALL) --no-deps aeon)
+	$(if $(filter dev,$*),$(INSTALL) --no-deps aeon flow_matching)
 	@touch $@ $(if $(filter dev,$*),.venv/installed-cli .venv/installed-bench)
 
 .venv/bin/python:

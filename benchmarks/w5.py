@@ -33,6 +33,7 @@ from neuralode.nn.flows import ConcatSquashField, Exact
 BATCH, WIDTH, LAYERS = 512, 128, 3
 TOLERANCE = 1e-5
 STATED_STEPS = 40
+PEAKS_AT = (10, 20, 40, 80)  # stated steps
 TRAINED_STEPS = 400
 
 GRADIENTS: dict[str, Any] = {
@@ -57,6 +58,15 @@ class Result:
     calls: int
     peak: int
     error: float
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What one way holds at so many steps."""
+
+    steps: int
+    way: str
+    bytes: int
 
 
 class Counted(nn.Module):
@@ -144,12 +154,14 @@ PEERS: dict[str, Loss] = {
 }
 
 
-def run(device: torch.device, samples: int) -> tuple[list[Result], list[Table]]:
+def run(device: torch.device, samples: int) -> tuple[list[Result | Peak], list[Table]]:
     """Measure; returns the results and the tables that show them."""
     print(f"W5: training for {TRAINED_STEPS} steps", file=sys.stderr, flush=True)
     field, x = trained(device)
     results = [*stated(field, x, device, samples), *training_step(field, x, device, samples)]
-    return results, [table(results, what) for what in dict.fromkeys(r.what for r in results)] + [targets(results)]
+    held = peaks(field, x, device)
+    tables = [table(results, what) for what in dict.fromkeys(r.what for r in results)]
+    return [*results, *held], [*tables, growth(held), targets(results)]
 
 
 def trained(device: torch.device) -> tuple[Counted, Tensor]:
@@ -166,14 +178,25 @@ def trained(device: torch.device) -> tuple[Counted, Tensor]:
     return field, moons.sample(BATCH, generator).to(device)
 
 
+def loss_by_steps(gradient: Any, steps: int, field: nn.Module, x: Tensor) -> Tensor:
+    """In so many equal steps, the same for all."""
+    grid = Given(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
+    return -CNF(field, 2, method="dopri5", controller=grid, gradient=gradient).to(x).log_prob(x).mean()
+
+
+def peaks(field: Counted, x: Tensor, device: torch.device) -> list[Peak]:
+    """What each way holds at its peak, as steps grow in number."""
+    print("W5: memory", file=sys.stderr, flush=True)
+    return [
+        Peak(steps, name, peak_bytes(partial(gradient_of, partial(loss_by_steps, gradient, steps), field, x), device))
+        for steps in PEAKS_AT
+        for name, gradient in GRADIENTS.items()
+    ]
+
+
 def stated(field: Counted, x: Tensor, device: torch.device, samples: int) -> list[Result]:
     """Forty steps, the same for all: time and memory in float32, error in float64."""
-    grid = Given(torch.linspace(1, 0, STATED_STEPS + 1, dtype=torch.float64))
-
-    def loss(gradient: Any, f: nn.Module, x: Tensor) -> Tensor:
-        return -CNF(f, 2, method="dopri5", controller=grid, gradient=gradient).to(x.dtype).log_prob(x).mean()
-
-    ways = {name: partial(loss, gradient) for name, gradient in GRADIENTS.items()}
+    ways = {name: partial(loss_by_steps, gradient, STATED_STEPS) for name, gradient in GRADIENTS.items()}
     double, x64 = copy.deepcopy(field).double(), x.double()
     exact = gradient_of(ways["direct"], double, x64)
     errors = {name: relative(gradient_of(way, double, x64), exact) for name, way in ways.items()}
@@ -241,6 +264,12 @@ def table(results: list[Result], what: str) -> Table:
     )
     columns = ["way", "ms (range)", "calls of f", "peak, MiB", "gradient error"]
     return Table(f"W5 {what}: batch {BATCH}, width {WIDTH} × {LAYERS}", columns, rows, note)
+
+
+def growth(held: list[Peak]) -> Table:
+    by = {(p.way, p.steps): p.bytes / 2**20 for p in held}
+    rows = [[way, *(f"{by[way, steps]:.1f}" for steps in PEAKS_AT)] for way in GRADIENTS]
+    return Table("W5 peak memory against steps, MiB", ["way", *map(str, PEAKS_AT)], rows)
 
 
 def targets(results: list[Result]) -> Table:

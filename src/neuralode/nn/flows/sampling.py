@@ -162,9 +162,8 @@ def _step(f: Field, t: Number, x: Tensor, h: Number, table: Tableau, weights: tu
     for i in range(len(weights)):
         at = advanced(x, h, table.a[i], stages) if i else x
         time = t + table.c[i] * h
-        if not isinstance(time, Tensor):
-            time = torch.full((), time, dtype=x.dtype, device=x.device)
-        stages.append(f(time.to(x.dtype), at))
+        time = time.to(x.dtype) if isinstance(time, Tensor) else torch.full((), time, dtype=x.dtype, device=x.device)
+        stages.append(f(time, at))
     return advanced(x, h, weights, stages)
 
 
