@@ -21,7 +21,7 @@ from neuralode.status import GradientError, SolveError, Status
 from neuralode.stepping import Stepper
 
 if TYPE_CHECKING:
-    from neuralode.estimators import LatentODEForecaster, SeriesClassifier
+    from neuralode.estimators import CNFDensity, LatentODEForecaster, SeriesClassifier
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,7 @@ __all__ = [
     "PI",
     "PID",
     "Adjoint",
+    "CNFDensity",
     "Direct",
     "ExplicitRungeKutta",
     "Field",
@@ -50,7 +51,7 @@ __all__ = [
     "solve",
 ]
 
-_ESTIMATORS = ("LatentODEForecaster", "SeriesClassifier")
+_ESTIMATORS = ("CNFDensity", "LatentODEForecaster", "SeriesClassifier")
 
 
 def __getattr__(name: str) -> Any:

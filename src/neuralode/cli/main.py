@@ -10,6 +10,7 @@ import typer
 from neuralode.cli.evaluate import evaluate
 from neuralode.cli.fit import fit, forecast, impute
 from neuralode.cli.reproduce import reproduce
+from neuralode.cli.sample import sample
 from neuralode.cli.train import train
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app.command()(fit)
 app.command()(forecast)
 app.command()(impute)
 app.command()(evaluate)
+app.command()(sample)
 app.add_typer(reproduce, name="reproduce")
 
 

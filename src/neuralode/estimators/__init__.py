@@ -6,6 +6,7 @@ require("train", "lightning", "torchmetrics", "safetensors", "sklearn")
 require("series", "pandas", "pyarrow")
 
 from neuralode.estimators.classifier import SeriesClassifier  # noqa: E402  (after the sentences above)
+from neuralode.estimators.density import CNFDensity  # noqa: E402
 from neuralode.estimators.forecaster import LatentODEForecaster  # noqa: E402
 
-__all__ = ["LatentODEForecaster", "SeriesClassifier"]
+__all__ = ["CNFDensity", "LatentODEForecaster", "SeriesClassifier"]

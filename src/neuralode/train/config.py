@@ -202,3 +202,106 @@ class Series:
     refit: bool = True
     seed: int = 0
     accelerator: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Density:
+    """What a run that fits a density to the rows of a table is asked to do.
+
+    Parameters
+    ----------
+    data : str
+        The table, a .csv, .tsv or .parquet file; or one of `neuralode.data.densities.DENSITIES`, to draw rows from.
+    columns : tuple of str, optional
+        Those to model; all unless given.
+    rows : int
+        How many to draw, where data are drawn.
+    width, layers, divergence, kinetic, frobenius, jitter, method, rtol, step_size, gradient, spread
+        As in `neuralode.CNFDensity`.
+    seed : int
+        Of the rows drawn, the split, the first weights and the batches.
+    epochs, batch_size, learning_rate, weight_decay, patience
+        Of the training: as in `neuralode.CNFDensity`, where ``epochs`` is ``max_epochs``.
+    precision, accelerator, devices
+        Lightning's flags.
+    """
+
+    data: str
+    columns: tuple[str, ...] | None = None
+    rows: int = 10_000
+    width: int = 64
+    layers: int = 2
+    divergence: str | None = None
+    kinetic: float = 0.05
+    frobenius: float = 0.05
+    jitter: float = 0.0
+    method: str = "tsit5"
+    rtol: float = 1e-3
+    step_size: float | None = None
+    gradient: str = "replay"
+    spread: bool = True
+    seed: int = 0
+    epochs: int = 50
+    batch_size: int = 256
+    learning_rate: float = 1e-2
+    weight_decay: float = 1e-2
+    patience: int = 20
+    precision: str = "32-true"
+    accelerator: str = "cpu"
+    devices: str = "1"
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What a run of flow matching is asked to do.
+
+    Parameters
+    ----------
+    data : str
+        "digits", or one of `neuralode.data.densities.DENSITIES`.
+    path : {"linear", "variance-preserving", "cosine"}
+        From noise to data.
+    coupling : {"independent", "optimal-transport"}
+        How noise and data are paired, within each batch.
+    grid, steps, method
+        How samples are drawn, as in `neuralode.nn.flows.sample`.
+    guidance : float
+        How far past the class samples are led, where there are classes; 1 is as it was taught.
+    dropped : float
+        Share of the classes that are dropped in training, which guidance wants.
+    seed : int
+        Of the data, the first weights and the batches.
+    epochs, batches, batch_size, learning_rate
+        Of the training: each epoch has so many batches.
+    averaged : float
+        Share of the running mean of weights that a step leaves as it is.
+    width, layers : int
+        Numbers in a hidden layer, and how many residual layers.
+    precision, accelerator, devices
+        Lightning's flags.
+    """
+
+    data: str = "moons"
+    path: str = "linear"
+    coupling: str = "independent"
+    grid: str = "uniform"
+    steps: int = 50
+    method: str | None = None
+    guidance: float = 1.0
+    dropped: float = 0.1
+    seed: int = 0
+    epochs: int = 30
+    batches: int = 100
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    averaged: float = 0.999
+    width: int = 128
+    layers: int = 3
+    precision: str = "32-true"
+    accelerator: str = "cpu"
+    devices: str = "1"
+
+
+# What each kind of data is asked for unless told otherwise.
+MATCHING_POINTS = Matching()
+MATCHING_IMAGES = Matching(data="digits", batch_size=128, width=256)

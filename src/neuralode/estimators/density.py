@@ -1,0 +1,262 @@
+"""How likely rows are, in scikit-learn's manner: a continuous normalizing flow beside its `KernelDensity`."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict
+from numbers import Integral
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from neuralode.data.rows import Rows, Standard, check_enough, read_rows
+from neuralode.data.tables import read_table
+from neuralode.estimators.keeping import load_estimator, save_estimator
+from neuralode.estimators.training import held_out, own_random_state, seed_of
+from neuralode.train.density_model import Architecture, RowDensity, learn
+from neuralode.train.fitting import Effort
+
+
+class CNFDensity(DensityMixin, BaseEstimator):
+    """Learn the density of rows of numbers: score them, tell odd ones out, draw new ones.
+
+    A continuous normalizing flow carries a normal distribution to the rows along a differential equation. Columns enter
+    with mean 0 and deviation 1; log-densities and samples are in the units of the table. The epoch with the highest
+    likelihood of held-out rows is kept.
+
+    Parameters
+    ----------
+    width, layers : int
+        Numbers in a hidden layer of the field, and how many of these.
+    divergence : {"exact", "hutchinson", "hutch++"} or None
+        How training takes the divergence of the field. None is "exact" up to 20 columns and "hutchinson" above. Scores
+        are always exact.
+    kinetic, frobenius : float
+        Weights of the speed along the paths and of how fast they part, ∫ |f|² dt and ∫ ‖∂f/∂x‖² dt, beside the negative
+        log-likelihood. They keep the equation easy to solve and small tables from being learned by heart.
+    jitter : float
+        As in `neuralode.nn.CNF`.
+    method, rtol, step_size, gradient
+        Of the solver in training, as in `neuralode.solve`. A fixed step can be learned to be exploited: what the flow
+        is thought to have learned is then not so.
+    spread : bool
+        In training, spread the values of columns in which most rows repeat one evenly to both sides, half of the way to
+        the next. Without, the likelihood of such columns has no bound.
+    learning_rate, weight_decay : float
+        Of AdamW.
+    batch_size, max_epochs, patience : int
+        Rows a step; passes over them at most (an epoch is 20 steps at least); and without a higher likelihood.
+    validation_fraction : float
+        Of the rows, held out; with 0 the training rows themselves decide which epoch is kept.
+    random_state : int, RandomState or None
+        Same number, same bits. None is a new one each time. The global random states are neither read nor moved.
+    accelerator, verbose : str, bool
+        Lightning's, for training (answers are computed on the CPU); and whether it shows a progress bar.
+
+    Attributes
+    ----------
+    n_features_in_, feature_names_in_ : int, array of str
+        Columns of X, and their names where it is a frame or a file.
+    n_iter_, best_loss_ : int, float
+        Epochs trained; the nats a held-out row in the one that was kept, in the units of X.
+    remarks_ : list of str
+        What one should know of these rows: columns that are constant, repeat their values, or follow from others.
+        `fit` warns of each.
+    density_ : RowDensity
+        What was learned.
+
+    Notes
+    -----
+    X is an array, a frame, or the path of a .csv, .tsv or .parquet file, of finite numbers. A column that is the same
+    in every row is left out: the density is of the others, and samples have that constant.
+
+    Scores are computed in double precision to a tolerance of 1e-7, each row at its own steps: they do not depend on the
+    company.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(60, 2))
+    >>> model = CNFDensity(width=8, max_epochs=1, random_state=0).fit(X)
+    >>> model.score_samples(X).shape, model.sample(5, random_state=0).shape
+    ((60,), (5, 2))
+    >>> bool(model.score_samples([[9.0, 9.0]]) < model.score_samples(X).min())
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 64,
+        layers: int = 2,
+        divergence: str | None = None,
+        kinetic: float = 0.05,
+        frobenius: float = 0.05,
+        jitter: float = 0.0,
+        method: str = "tsit5",
+        rtol: float = 1e-3,
+        step_size: float | None = None,
+        gradient: str = "replay",
+        spread: bool = True,
+        learning_rate: float = 1e-2,
+        weight_decay: float = 1e-2,
+        batch_size: int = 256,
+        max_epochs: int = 50,
+        patience: int = 20,
+        validation_fraction: float = 0.1,
+        random_state: Any = None,
+        accelerator: str = "cpu",
+        verbose: bool = False,
+    ) -> None:
+        self.width = width
+        self.layers = layers
+        self.divergence = divergence
+        self.kinetic = kinetic
+        self.frobenius = frobenius
+        self.jitter = jitter
+        self.method = method
+        self.rtol = rtol
+        self.step_size = step_size
+        self.gradient = gradient
+        self.spread = spread
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.accelerator = accelerator
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> CNFDensity:
+        """Learn from rows; y is there for scikit-learn's sake.
+
+        Raises
+        ------
+        ValueError
+            For parameters or rows that do not fit; the sentence says which, and names column and row of a frame.
+        """
+        self._check_parameters()
+        values = self._values(X, reset=True)
+        names = tuple(getattr(self, "feature_names_in_", [f"x{column}" for column in range(values.shape[1])]))
+        rows = Rows(names, values)
+        check_enough(rows)
+        standard = Standard.of(rows)
+        self.framed_ = not isinstance(X, np.ndarray) and hasattr(self, "feature_names_in_")
+        self.remarks_ = standard.remarks(rows)
+        for remark in self.remarks_:
+            warnings.warn(remark, stacklevel=2)
+        seed = seed_of(self.random_state)
+        learned, held = held_out(np.zeros(len(rows), np.int64), self.validation_fraction, seed)
+        # as it is now: parameters may be set to something else between fitting and saving
+        self.architecture_ = Architecture(
+            int(self.width), int(self.layers), self.divergence, float(self.jitter), self.method, float(self.rtol),
+            self.step_size, self.gradient,
+        )  # fmt: skip
+        with own_random_state(seed):
+            self.density_, done = learn(
+                self.architecture_,
+                standard,
+                values[learned],
+                values[held],
+                Effort(int(self.max_epochs), int(self.patience), self.accelerator),
+                spread=bool(self.spread),
+                batch_size=int(self.batch_size),
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                kinetic=self.kinetic,
+                frobenius=self.frobenius,
+                progress_bar=bool(self.verbose),
+            )
+        if done.interrupted:
+            warnings.warn(f"training was interrupted after {done.epochs} epochs; the best is kept.", stacklevel=2)
+        self.n_iter_, self.best_loss_ = done.epochs, done.best
+        return self
+
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        """The log-density of each row, in nats; the lowest are the odd ones out."""
+        check_is_fitted(self)
+        return self.density_.log_density(self._values(X, reset=False))
+
+    def score(self, X: Any, y: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The log-likelihood of all rows together, as `sklearn.neighbors.KernelDensity` has it."""
+        return float(self.score_samples(X).sum())
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray | pd.DataFrame:
+        """New rows: an array, or a frame if it was fitted on one.
+
+        Parameters
+        ----------
+        n_samples : int
+            How many.
+        random_state : int, RandomState or None
+            Same number, same rows: of them the first, if more are drawn.
+        """
+        check_is_fitted(self)
+        if isinstance(n_samples, bool) or not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r}; wanted a whole number of at least 1.")
+        drawn = self.density_.sample(int(n_samples), seed_of(random_state))
+        return pd.DataFrame(drawn, columns=pd.Index(self.density_.standard.names)) if self.framed_ else drawn
+
+    def save(self, folder: str | Path) -> None:
+        """Keep it in a folder: JSON and safetensors. A random state is kept if it is a number."""
+        check_is_fitted(self)
+        config = {
+            "features": len(self.density_.standard.names),
+            "feature_names": getattr(self, "feature_names_in_", None),
+            "framed": self.framed_,
+            "remarks": self.remarks_,
+            "standard": self.density_.standard.to_json(),
+            "architecture": asdict(self.architecture_),
+            "epochs": self.n_iter_,
+            "best_loss": self.best_loss_,
+        }
+        save_estimator(folder, self, config, self.density_.flow)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> CNFDensity:
+        """Read what `save` kept: it gives the same bits."""
+        config, tensors = load_estimator(folder, cls)
+        loaded = cls(**config["params"])
+        vars(loaded)["n_features_in_"] = config["features"]
+        if config["feature_names"] is not None:
+            vars(loaded)["feature_names_in_"] = np.array(config["feature_names"], dtype=object)
+        loaded.framed_, loaded.remarks_ = config["framed"], config["remarks"]
+        loaded.n_iter_, loaded.best_loss_ = config["epochs"], config["best_loss"]
+        loaded.architecture_ = Architecture(**config["architecture"])
+        standard = Standard.from_json(config["standard"])
+        with own_random_state(0):  # the first weights are replaced: nobody's random numbers should go into them
+            flow = loaded.architecture_.build(standard.features).eval()
+        flow.load_state_dict(tensors)
+        loaded.density_ = RowDensity(standard, flow)
+        return loaded
+
+    def _check_parameters(self) -> None:
+        for name in ("width", "layers", "batch_size", "max_epochs", "patience"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name}={value!r}; wanted a whole number of at least 1.")
+        for name in ("learning_rate", "rtol"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)!r}; wanted a number above 0.")
+        for name in ("kinetic", "frobenius", "weight_decay"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name}={getattr(self, name)!r}; wanted a number not below 0.")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction={self.validation_fraction!r}; wanted at least 0 and less than 1.")
+
+    def _values(self, X: Any, reset: bool) -> np.ndarray:
+        """Rows as float64, under the names that they were learned by."""
+        table: Any = read_table(X) if isinstance(X, str | PathLike) else X
+        if not isinstance(table, pd.DataFrame):
+            least = 2 if reset else 1
+            checks: dict[str, Any] = {"dtype": np.float64, "order": "C", "ensure_min_samples": least}
+            return np.asarray(validate_data(self, table, reset=reset, **checks))
+        validate_data(self, cast(Any, table), reset=reset, skip_check_array=True)
+        return read_rows(table).values  # whose sentences name column and row

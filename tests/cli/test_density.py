@@ -1,0 +1,138 @@
+"""The commands for densities, as they are typed."""
+
+from importlib import import_module
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from neuralode.cli import app
+from neuralode.cli.sample import SAMPLED
+from neuralode.train.run import Run
+
+SMALL = ["--epochs", "1", "--width", "4", "--layers", "1"]
+
+
+def run(*words: object):
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "160", "NO_COLOR": "1"})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_steps():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("neuralode.train.density_task.STEPS", 2)
+        patch.setattr("neuralode.train.density_plots.GRID", 4)
+        patch.setattr("neuralode.train.density_plots.FRAMES", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 2)), columns=["a", "b"])
+    table.assign(kind="x", rate=0.5).to_csv(folder / "table.csv", index=False)
+    words = ("train", "density", "--data", folder / "table.csv", "--columns", "a, b,rate", "--out", folder / "run")
+    return folder / "run", run(*words, *SMALL)
+
+
+def test_training_tells_what_was_learned_and_what_to_do_next(trained):
+    folder, result = trained
+    assert result.exit_code == 0, result.output
+    summary = Run.open(folder).summary
+    assert f"{summary['test_nats']:.4f} ± {summary['test_nats_error']:.4f}" in result.output
+    assert f"{summary['gaussian_nats']:.4f}" in result.output
+    assert "Note: column 'rate' is the same in every row" in result.output
+    assert f"A score for every row: {folder / 'scores.csv'}. Next: neuralode sample {folder}" in result.output
+    assert len(pd.read_csv(folder / "scores.csv")) == 40
+
+
+def test_new_rows_are_shown_and_kept(trained, tmp_path):
+    folder, _ = trained
+    result = run("sample", folder, "--rows", 12, "--seed", 3)
+    assert result.exit_code == 0, result.output
+    assert "samples: first 10 rows" in result.output
+    kept = pd.read_csv(folder / "samples.csv")
+    assert list(kept) == ["a", "b", "rate"]
+    assert len(kept) == 12
+    again = run("sample", folder, "--rows", 12, "--seed", 3, "--out", tmp_path / "new" / "rows.csv")
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "new" / "rows.csv").read_text() == (folder / "samples.csv").read_text()
+    other = run("sample", folder, "--rows", 12, "--seed", 4, "--out", tmp_path / "rows.csv")
+    assert other.exit_code == 0
+    assert (tmp_path / "rows.csv").read_text() != (folder / "samples.csv").read_text()
+
+
+def test_runs_are_named_after_their_data_and_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        result = run("train", "density", "--data", "moons", "--rows", 20, *SMALL)
+        assert result.exit_code == 0, result.output
+        assert "entropy of the truth" in result.output
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["density-moons", "density-moons-2"]
+
+
+HEAD = "a,b\n"
+LINES = "1,2\n2,1\n3,5\n4,2\n5,1\n6,0\n7,9\n8,1\n9,4\n"
+BAD = {
+    "text": (HEAD + LINES + "10,rose\n", "column 'b' has 'rose' at row 10"),
+    "gap": (HEAD + LINES + "10,\n", "column 'b' has nothing at row 10"),
+    "infinity": (HEAD + LINES + "10,inf\n", "column 'b' has an infinite value at row 10"),
+    "yes and no": ("a,b\n" + "1,True\n2,False\n" * 5, "column 'b' has True at row 1"),
+    "few rows": (HEAD + LINES, "the table has 9 rows of 2 columns; wanted at least 10 rows"),
+    "constants": (HEAD + "1,2\n" * 20, "no column changes among 'a', 'b'"),
+    "twice": ("a,a\n" + LINES + "10,3\n", "column 'a' comes twice"),
+    "no rows": (HEAD, "the table has no rows"),
+}
+
+
+@pytest.mark.parametrize(("content", "sentence"), BAD.values(), ids=BAD)
+def test_a_bad_table_is_refused_in_one_line_and_nothing_is_written(content, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "table.csv").write_text(content)
+    result = run("train", "density", "--data", "table.csv", *SMALL)
+    assert result.exit_code == 2
+    assert sentence in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("train", "density"), "wanted rows to learn from by --data, or a run to go on with by --resume"),
+        (("train", "density", "--data", "mons"), "did you mean 'moons'"),
+        (("train", "density", "--data", "gone.csv"), "there is no file 'gone.csv'"),
+        (("train", "density", "--data", "moons", "--columns", "x"), "the table has no column 'x'"),
+        (("train", "density", "--data", "moons", "--method", "tsit"), "did you mean 'tsit5'"),
+        (("train", "density", "--resume", "no/such/run"), "no/such/run is not a run"),
+        (("sample", "no/such/run"), "no/such/run is not a run: it has no config.json."),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(words, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*words)
+    assert result.exit_code == 2
+    assert sentence in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_that_have_nothing_to_draw_are_named(tmp_path):
+    Run.create(tmp_path / "digits", {"task": "digits"})
+    result = run("sample", tmp_path / "digits")
+    assert result.exit_code == 2
+    assert "is a run of 'digits', which has nothing to draw; wanted one of density" in result.output
+
+
+def test_a_training_that_kept_nothing_is_named(trained, tmp_path):
+    Run.create(tmp_path / "run", Run.open(trained[0]).config)
+    result = run("sample", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "has no weights.safetensors: was its training cut off?" in result.output
+
+
+def test_every_task_that_is_named_can_draw():
+    assert SAMPLED
+    for module in SAMPLED.values():
+        assert callable(import_module(module).sample)
