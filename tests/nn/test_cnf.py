@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.memory import peak_bytes
 from sklearn.datasets import make_moons
 from torch import Tensor, nn
 from torch.distributions import Independent, MultivariateNormal, Normal, TransformedDistribution
 
-from neuralode import Adjoint, Replay
+from neuralode import Adjoint, Given, Replay
 from neuralode.nn import CNF
 from neuralode.nn.flows import ConcatSquashField, ConvFlowField, Hutchinson, HutchPlusPlus, HyperPlanarField
 from neuralode.train.matching_figures import two_samples
@@ -379,3 +380,24 @@ def test_samples_of_a_trained_flow_are_not_told_from_data_that_were_held_out() -
         samples, data = flow.sample(600, generator=generator(1)), bent(600, 2)
     assert two_samples(samples, data)["p_value"] > 0.05
     assert two_samples(samples + 0.2, data)["p_value"] < 0.01
+
+
+# memory
+
+
+def peak(gradient: Any, steps: int) -> int:
+    """Of a training step with this many steps of the solver."""
+    torch.manual_seed(0)
+    x, grid = torch.randn(2048, 2), Given(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
+    flow = CNF(ConcatSquashField(2, 32, 2), 2, method="rk4", controller=grid, gradient=gradient)
+    return peak_bytes(lambda: (-flow.log_prob(x).mean()).backward())
+
+
+def test_the_memory_of_a_training_step_does_not_grow_with_the_steps_under_adjoint() -> None:
+    adjoint = Adjoint(method="rk4", step_size=0.1)
+    few, many = peak(adjoint, 10), peak(adjoint, 40)
+    assert many <= 1.05 * few
+
+
+def test_replay_holds_ten_times_less_than_direct_at_forty_steps() -> None:
+    assert 10 * peak("replay", 40) <= peak("direct", 40)

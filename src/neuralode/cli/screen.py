@@ -111,10 +111,14 @@ def show_comparison(compared: pd.DataFrame) -> None:
     console.print("Baselines: of forecasts, the season before or the trend; of fillings, straight lines.")
 
 
-def show_frame(frame: pd.DataFrame, title: str, most: int = 20) -> None:
-    """Print the first rows of a table."""
-    table = Table(*map(str, frame.columns), title=title if len(frame) <= most else f"{title}: first {most} rows")
-    for row in frame.head(most).itertuples(index=False):
+def show_frame(frame: pd.DataFrame, title: str, most: int = 20, widest: int = 10) -> None:
+    """Print the first rows of a table, and of a wide one the first columns."""
+    cut = [
+        f"{n} {what}" for n, of, what in zip((most, widest), frame.shape, ("rows", "columns"), strict=True) if of > n
+    ]
+    frame = frame.iloc[:most, :widest]
+    table = Table(*map(str, frame.columns), title=f"{title}: first {' and '.join(cut)}" if cut else title)
+    for row in frame.itertuples(index=False):
         table.add_row(*map(_cell, row))
     console.print(table)
 
