@@ -37,9 +37,10 @@ class CNFDensity(DensityMixin, BaseEstimator):
     divergence : {"exact", "hutchinson", "hutch++"} or None
         How training takes the divergence of the field. None is "exact" up to 20 columns and "hutchinson" above. Scores
         are always exact.
-    kinetic, frobenius : float
+    kinetic, frobenius : float or None
         Weights of the speed along the paths and of how fast they part, ∫ |f|² dt and ∫ ‖∂f/∂x‖² dt, beside the negative
-        log-likelihood. They keep the equation easy to solve and small tables from being learned by heart.
+        log-likelihood. They keep the equation easy to solve and small tables from being learned by heart. None is 0.05,
+        and from 500 rows on 25 / rows.
     jitter : float
         As in `neuralode.nn.CNF`.
     method, rtol, step_size, gradient
@@ -95,8 +96,8 @@ class CNFDensity(DensityMixin, BaseEstimator):
         width: int = 64,
         layers: int = 2,
         divergence: str | None = None,
-        kinetic: float = 0.05,
-        frobenius: float = 0.05,
+        kinetic: float | None = None,
+        frobenius: float | None = None,
         jitter: float = 0.0,
         method: str = "tsit5",
         rtol: float = 1e-3,
@@ -246,7 +247,8 @@ class CNFDensity(DensityMixin, BaseEstimator):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}; wanted a number above 0.")
         for name in ("kinetic", "frobenius", "weight_decay"):
-            if not 0 <= getattr(self, name) < np.inf:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < np.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r}; wanted a number not below 0.")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction={self.validation_fraction!r}; wanted at least 0 and less than 1.")

@@ -232,8 +232,8 @@ class Density:
     width: int = 64
     layers: int = 2
     divergence: str | None = None
-    kinetic: float = 0.05
-    frobenius: float = 0.05
+    kinetic: float | None = None
+    frobenius: float | None = None
     jitter: float = 0.0
     method: str = "tsit5"
     rtol: float = 1e-3

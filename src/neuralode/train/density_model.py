@@ -119,8 +119,8 @@ def learn(
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
-    kinetic: float,
-    frobenius: float,
+    kinetic: float | None,
+    frobenius: float | None,
     folder: Path | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -156,13 +156,14 @@ def learn(
         Where it came to weights that are not finite.
     """
     flow = architecture.build(standard.features)
+    usual = usual_cost(len(train))
     task = Likely(
         flow,
         log_volume=standard.log_volume,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
-        kinetic=kinetic,
-        frobenius=frobenius,
+        kinetic=usual if kinetic is None else kinetic,
+        frobenius=usual if frobenius is None else frobenius,
     )
     learned, held = (torch.as_tensor(standard.apply(part), dtype=torch.float32) for part in (train, validation))
     reach = torch.as_tensor(standard.spread, dtype=torch.float32) * float(spread)
@@ -170,3 +171,14 @@ def learn(
     done = fit(task, data, effort, folder=folder, resume=resume, callbacks=callbacks, progress_bar=progress_bar)
     settle(flow, learning_rate)
     return RowDensity(standard, flow), done
+
+
+def usual_cost(rows: int) -> float:
+    """The weight of each cost of the paths: that of a prior, which counts for less as there are more rows.
+
+    Examples
+    --------
+    >>> usual_cost(100), usual_cost(5000)
+    (0.05, 0.005)
+    """
+    return 0.05 * min(1.0, 500 / rows)

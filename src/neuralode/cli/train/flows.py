@@ -30,8 +30,12 @@ def density(
             help="In training: exact, hutchinson or hutch++.", show_default="exact, or hutchinson above 20 columns"
         ),
     ] = Density.divergence,
-    kinetic: Annotated[float, typer.Option(min=0, help="Weight of the speed of paths.")] = Density.kinetic,
-    frobenius: Annotated[float, typer.Option(min=0, help="Weight of how they part.")] = Density.frobenius,
+    kinetic: Annotated[
+        float | None, typer.Option(min=0, help="Weight of the speed of paths.", show_default="0.05, less of many rows")
+    ] = Density.kinetic,
+    frobenius: Annotated[
+        float | None, typer.Option(min=0, help="Weight of how they part.", show_default="0.05, less of many rows")
+    ] = Density.frobenius,
     jitter: Annotated[float, typer.Option(min=0, help="Of the end time, in training.")] = Density.jitter,
     gradient: Annotated[str, typer.Option(help="replay, adjoint or direct.")] = Density.gradient,
     method: Annotated[str, typer.Option(help="How the ODE is solved in training.")] = Density.method,
