@@ -2,8 +2,9 @@
 
 from neuralode.nn.block import NeuralODE, ode_blocks
 from neuralode.nn.classify import SeriesNet
-from neuralode.nn.cnf import CNF, Costs, Moved
+from neuralode.nn.cnf import CNF, Costs
 from neuralode.nn.evolve import Evolve
+from neuralode.nn.flows.base import Moved
 from neuralode.nn.latent import Elbo, LatentODE, Trajectory
 from neuralode.nn.likelihood import Likelihood
 from neuralode.nn.mlp import MLPField, mlp

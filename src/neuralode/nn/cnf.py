@@ -16,28 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuralode.nn.flows.base import Base, StandardNormal, find_base
+from neuralode.nn.flows.base import Base, Moved, draw, find_base
 from neuralode.nn.flows.distribution import FlowDistribution, FlowTransform
 from neuralode.nn.flows.divergence import Divergence, find_divergence
 from neuralode.solving import solve
 
 if TYPE_CHECKING:
     from neuralode.solution import Stats
-
-
-class Moved(NamedTuple):
-    """Where samples arrived.
-
-    Attributes
-    ----------
-    state : Tensor[*batch, *event]
-        There.
-    log_det : Tensor[*batch]
-        log |det ∂(there)/∂(from where)|, or its estimate.
-    """
-
-    state: Tensor
-    log_det: Tensor
 
 
 class Costs(NamedTuple):
@@ -251,17 +236,8 @@ class CNF(nn.Module):
 
     def _draw(self, shape: int | Sequence[int], args: tuple, generator: torch.Generator | None) -> Tensor:
         """Samples of the base, for every row of args."""
-        wanted = (shape,) if isinstance(shape, int) else tuple(shape)
         rows = next((arg.shape[:1] for arg in self.rows_of(args) if arg is not None), ())
-        if isinstance(self.base, StandardNormal):
-            return self.base.sample((*wanted, *rows), generator)
-        if generator is not None:
-            raise ValueError(
-                f"{type(self.base).__name__} draws by torch's own random state, not by a generator; wanted a shape as "
-                "the base (standard normal), or torch.manual_seed."
-            )
-        draw = getattr(self.base, "rsample" if getattr(self.base, "has_rsample", False) else "sample")
-        return draw(torch.Size((*wanted, *rows)))
+        return draw(self.base, (*((shape,) if isinstance(shape, int) else shape), *rows), generator)
 
     def _carry(self, x: Tensor, args: tuple, t: tuple[float, float]) -> Tensor:
         batch, rows, args = self._in_rows(x, args)

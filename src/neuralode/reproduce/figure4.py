@@ -58,8 +58,8 @@ class Fit:
     seed: int = 0
 
 
-# By kind: planar layers are cheaper, and have more steps. A continuous flow that learns faster gets fields that are
-# sharp, then slow to solve, and it does not recover.
+# By kind: planar layers are cheaper, and have more steps. At their learning rate the field of a continuous flow grows
+# sharp, hence slow to solve, and the loss goes up and down.
 DESCENTS: Mapping[str, Descent] = {"cnf": Descent(1000, 2e-3), "planar": Descent(4000, 1e-2)}
 
 

@@ -1,10 +1,10 @@
-"""Where flows start: a standard normal distribution that moves with its module and draws by a generator."""
+"""Where flows start, a standard normal distribution that moves with its module; and what all their maps return."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,21 @@ class Base(Protocol):
     def sample(self, sample_shape: Any = ..., /) -> Tensor:
         """Draw."""
         ...
+
+
+class Moved(NamedTuple):
+    """Where samples arrived.
+
+    Attributes
+    ----------
+    state : Tensor[*batch, *event]
+        There.
+    log_det : Tensor[*batch]
+        log |det ∂(there)/∂(from where)|, or its estimate.
+    """
+
+    state: Tensor
+    log_det: Tensor
 
 
 class StandardNormal(nn.Module):
@@ -103,3 +118,28 @@ def find_base(base: Any) -> Base:
         )
     found: Any = base
     return found
+
+
+def draw(base: Base, shape: int | Sequence[int], generator: torch.Generator | None) -> Tensor:
+    """Samples of a base, so many or of such a shape; differentiable by what it has learned, where it can be.
+
+    Raises
+    ------
+    ValueError
+        For a generator where the base, a distribution of torch, cannot use one.
+
+    Examples
+    --------
+    >>> draw(StandardNormal(2), 5, torch.Generator()).shape
+    torch.Size([5, 2])
+    """
+    wanted = (shape,) if isinstance(shape, int) else tuple(shape)
+    if isinstance(base, StandardNormal):
+        return base.sample(wanted, generator)
+    if generator is not None:
+        raise ValueError(
+            f"{type(base).__name__} draws by torch's own random state, not by a generator; wanted a shape as the base "
+            "(standard normal), or torch.manual_seed."
+        )
+    method = getattr(base, "rsample" if getattr(base, "has_rsample", False) else "sample")
+    return method(torch.Size(wanted))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuralode.nn.flows.base import Base, StandardNormal, find_base
+from neuralode.nn.flows.base import Base, Moved, StandardNormal, draw, find_base
 
 DIRECTIONS = ("sampling", "density")
 
@@ -74,17 +74,17 @@ class PlanarFlow(nn.Module):
 
     def forward(self, z: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
         """Carry samples of the base to the data."""
-        return self.forward_and_log_det(z)[0]
+        return self.forward_and_log_det(z).state
 
     def inverse(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
         """Carry data back to the base."""
-        return self.inverse_and_log_det(x)[0]
+        return self.inverse_and_log_det(x).state
 
-    def forward_and_log_det(self, z: Float[Tensor, "*batch features"]) -> tuple[Tensor, Tensor]:
+    def forward_and_log_det(self, z: Float[Tensor, "*batch features"]) -> Moved:
         """Carry samples of the base to the data, with log |det ∂x/∂z| of shape [*batch]."""
         return self._by_formula(z) if self.direction == "sampling" else self._by_roots(z)
 
-    def inverse_and_log_det(self, x: Float[Tensor, "*batch features"]) -> tuple[Tensor, Tensor]:
+    def inverse_and_log_det(self, x: Float[Tensor, "*batch features"]) -> Moved:
         """Carry data back to the base, with log |det ∂z/∂x| of shape [*batch]."""
         return self._by_roots(x) if self.direction == "sampling" else self._by_formula(x)
 
@@ -97,13 +97,13 @@ class PlanarFlow(nn.Module):
         self, shape: int | Sequence[int] = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*sample features"]:
         """Draw samples: so many, or of such a shape; by ``generator`` if there is one."""
-        return self.forward(self._draw(shape, generator))
+        return self.forward(draw(self.base, shape, generator))
 
     def sample_with_log_prob(
         self, shape: int | Sequence[int] = (), generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draw samples, with their log-density; both are differentiable."""
-        z = self._draw(shape, generator)
+        z = draw(self.base, shape, generator)
         x, log_det = self.forward_and_log_det(z)
         return x, self.base.log_prob(z) - log_det
 
@@ -112,19 +112,7 @@ class PlanarFlow(nn.Module):
         layers, features = self.w.shape
         return f"{features}, layers={layers}, direction={self.direction!r}"
 
-    def _draw(self, shape: int | Sequence[int], generator: torch.Generator | None) -> Tensor:
-        wanted = (shape,) if isinstance(shape, int) else tuple(shape)
-        if isinstance(self.base, StandardNormal):
-            return self.base.sample(wanted, generator)
-        if generator is not None:
-            raise ValueError(
-                f"{type(self.base).__name__} draws by torch's own random state, not by a generator; wanted a standard "
-                "normal base, or torch.manual_seed."
-            )
-        draw = getattr(self.base, "rsample" if getattr(self.base, "has_rsample", False) else "sample")
-        return draw(torch.Size(wanted))
-
-    def _by_formula(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _by_formula(self, y: Tensor) -> Moved:
         """Through the layers, first to last."""
         self._check(y)
         slopes = []
@@ -132,9 +120,9 @@ class PlanarFlow(nn.Module):
             h = torch.tanh(y @ w + b)
             y = y + h[..., None] * u
             slopes.append(_slope(h, excess))
-        return y, torch.stack(slopes).log().sum(0)
+        return Moved(y, torch.stack(slopes).log().sum(0))
 
-    def _by_roots(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _by_roots(self, y: Tensor) -> Moved:
         """Back through the layers, last to first."""
         self._check(y)
         slopes = []
@@ -142,7 +130,7 @@ class PlanarFlow(nn.Module):
             h = torch.tanh(root(y @ w + b, excess))
             y = y - h[..., None] * u
             slopes.append(_slope(h, excess))
-        return y, -torch.stack(slopes).log().sum(0)
+        return Moved(y, -torch.stack(slopes).log().sum(0))
 
     def _layers(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """w, û, b and 1 + wᵀû of each layer."""
