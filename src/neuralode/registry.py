@@ -24,8 +24,8 @@ def pick(argument: str, value: Any, table: Mapping[str, T], kind: type | tuple[t
     if isinstance(value, kind):
         return value
     if not isinstance(value, str):
-        names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise TypeError(f"{argument} must be a name or a {names}, not {type(value).__name__}.")
+        kinds = [k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,))]
+        raise TypeError(f"{argument} must be {' or a '.join(['a name', *kinds])}, not {type(value).__name__}.")
     if value in table:
         return table[value]
     near = get_close_matches(value, table, n=1, cutoff=0.4)

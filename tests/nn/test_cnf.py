@@ -301,6 +301,42 @@ def test_a_flow_is_a_transform_of_torch_and_maps_once() -> None:
     torch.testing.assert_close(transform.log_abs_det_jacobian(z, x), forgotten, rtol=0, atol=1e-8)
 
 
+def test_a_transform_follows_what_the_flow_learns() -> None:
+    """Asked about the same tensor again, it solves again: nothing is remembered of other weights, nor of a graph."""
+    flow, x = small(), points()
+    base = Independent(Normal(torch.zeros(2, dtype=torch.float64), 1.0), 1)
+    model = TransformedDistribution(base, [flow.transform()])
+    optimizer = torch.optim.SGD(flow.parameters(), 0.05)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (-model.log_prob(x).mean()).backward()
+        optimizer.step()
+        torch.testing.assert_close(model.log_prob(x), flow.log_prob(x), rtol=0, atol=1e-9)
+    assert model.log_prob(model.sample((3,))).requires_grad
+    copy.deepcopy(model)
+
+
+def test_one_sample_has_a_density_under_each_condition() -> None:
+    flow, context = small(context=3), points(4, 3)
+    log_prob = flow.log_prob(points(1)[0], context)
+    torch.testing.assert_close(log_prob, flow.log_prob(points(1).expand(4, -1), context), rtol=0, atol=1e-9)
+
+
+def test_no_samples_have_no_densities() -> None:
+    assert small().log_prob(points(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("divergence", ["exact", "hutchinson", "hutch++"])
+def test_a_flow_in_half_precision_sums_in_single(divergence: str) -> None:
+    flow = small(method="rk4", step_size=0.1, divergence=divergence).bfloat16()
+    log_prob = flow.log_prob(points().bfloat16())
+    assert log_prob.dtype == torch.float32
+    flow.divergence = small().divergence
+    torch.testing.assert_close(
+        flow.log_prob(points().bfloat16()).double(), small().log_prob(points()), rtol=0.05, atol=0.1
+    )
+
+
 def test_a_flow_is_a_distribution_of_torch() -> None:
     flow, context = small(context=3), points(4, 3)
     model = flow.distribution(context)
@@ -347,6 +383,15 @@ def test_a_flow_moves_and_pickles_and_copies_whole() -> None:
         (lambda: small().log_prob([1.0, 2.0]), "x is a list; wanted a tensor"),  # type: ignore[arg-type]
         (lambda: small(context=3).log_prob(points(), points(5, 3)), "wanted a row for each of the 6 samples"),
         (lambda: CNF(ConcatSquashField(2), 2, divergence="trace"), "divergence='trace' is unknown"),
+        (lambda: CNF(ConcatSquashField(2), 0), "base=0; wanted the shape of one sample"),
+        (lambda: CNF(ConcatSquashField(2), Normal(0.0, 1.0)), "base has samples without an axis"),
+        (lambda: CNF(ConcatSquashField(2), 2, None), "t=None; wanted two times"),  # type: ignore[arg-type]
+        (lambda: small().log_prob(points().long()), "x has dtype torch.int64; wanted floating samples"),
+        (lambda: small().log_prob(points().float()), "samples and field differ; wanted both alike"),
+        (lambda: small(context=3).log_prob(points()), "context of 0 numbers a row; wanted the 3"),
+        (lambda: small().log_prob(points(), points()), "context of 2 numbers a row; wanted the 0"),
+        (lambda: small().sample(5, 3.0), "args[0] is a float; wanted a tensor with a row for each sample"),
+        (lambda: small(context=3).distribution(points(4, 3)).expand((3,)), "conditioned on 4 rows; wanted as many"),
         (lambda: CNF(ConcatSquashField(2), 2, args_dims=1).log_prob(points(), points()), "wanted 0 or None for each"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from neuralode.nn.flows import (
     ConcatSquashField,
@@ -16,6 +17,7 @@ from neuralode.nn.flows import (
     Hutchinson,
     HutchPlusPlus,
     HyperPlanarField,
+    Rates,
     products,
 )
 from neuralode.nn.flows.divergence import Divergence, find_divergence
@@ -217,3 +219,56 @@ def test_a_divergence_is_found_by_its_name_or_refused() -> None:
         Hutchinson(probes=0)
     with pytest.raises(ValueError, match="noise='uniform' is unknown"):
         Hutchinson(noise="uniform")  # type: ignore[arg-type]
+
+
+def test_a_class_that_changes_the_field_does_not_keep_the_derivative_of_another() -> None:
+    class Faster(ConcatSquashField):
+        def forward(self, t: Tensor, x: Tensor, *context: Tensor) -> Tensor:
+            return 3 * super().forward(t, x, *context)
+
+    field, t, x = Faster(3, 8).double(), torch.tensor(0.3, dtype=torch.float64), states(3)
+    rates = Exact().rates(field, t, x, (), ())
+    torch.testing.assert_close(rates.value, field(t, x))
+    torch.testing.assert_close(rates.divergence, jacobians(field, t, x, ()).diagonal(dim1=1, dim2=2).sum(1))
+
+
+@pytest.mark.parametrize("way", [Exact(), *ESTIMATES.values()], ids=str)
+def test_fields_without_a_hidden_layer_have_a_divergence_for_every_row(way: Divergence) -> None:
+    field, t, x = ConcatSquashField(3, layers=0).double(), torch.tensor(0.3, dtype=torch.float64), states(3)
+    assert way.rates(field, t, x, (), way.draw(field, t, x, ())).divergence.shape == (ROWS,)
+
+
+def test_an_operation_without_forward_derivatives_is_told_with_a_way_out() -> None:
+    def attending(t: Tensor, x: Tensor) -> Tensor:
+        heads = x.view(len(x), 1, 2, 4)
+        return nn.functional.scaled_dot_product_attention(heads, heads, heads).reshape(x.shape)
+
+    t, x = torch.tensor(0.0), torch.randn(ROWS, 8)
+    with pytest.raises(NotImplementedError, match="cannot differentiate in forward mode.*sdpa_kernel"):
+        Exact().rates(attending, t, x, (), ())
+    with sdpa_kernel(SDPBackend.MATH):
+        rates = Exact().rates(attending, t, x, (), ())
+    trace = jacobians(attending, t, x, ()).diagonal(dim1=1, dim2=2).sum(1)
+    torch.testing.assert_close(rates.divergence, trace, rtol=1e-4, atol=1e-4)
+
+
+def test_a_mode_is_one_of_two() -> None:
+    for make in (Exact, Hutchinson, HutchPlusPlus):
+        with pytest.raises(ValueError, match="mode='backward' is unknown"):
+            make(mode="backward")  # type: ignore[arg-type]
+
+
+def test_one_may_bring_a_divergence_of_ones_own() -> None:
+    class Zero:
+        name = "zero"
+
+        def draw(self, *_: Any) -> tuple[Tensor, ...]:
+            return ()
+
+        def rates(self, field: Any, t: Tensor, x: Tensor, args: tuple, drawn: tuple) -> Rates:
+            return Rates(field(t, x), x.new_zeros(len(x)), x.new_zeros(len(x)))
+
+    own = Zero()
+    assert find_divergence(own) is own
+    with pytest.raises(TypeError, match="divergence must be a name"):
+        find_divergence(3)  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ class CNF(nn.Module):
         declares ``jvp`` (as those of `neuralode.nn.flows` do) is cheaper to take the divergence of.
     base : int, shape, or distribution
         Where samples start: a shape stands for the standard normal distribution. A distribution of torch has whole
-        samples as its event, and no batch of its own.
+        samples as its event, and no batch of its own; it stays where it is when the flow is moved or cast.
     t : tuple of float, default (0.0, 1.0)
         From the base to the data.
     divergence : {"exact", "hutchinson", "hutch++"} or Exact, Hutchinson, HutchPlusPlus
@@ -115,6 +115,8 @@ class CNF(nn.Module):
         super().__init__()
         if not callable(field):
             raise TypeError(f"field must be a Module or a function field(t, x, *args), not {type(field).__name__}.")
+        if not isinstance(t, Sequence) or len(t) != 2:
+            raise ValueError(f"t={t!r}; wanted two times, of the base and of the data.")
         start, end = map(float, t)
         if not (math.isfinite(start) and math.isfinite(end) and start != end):
             raise ValueError(f"t={t!r}; wanted two times that differ, of the base and of the data.")
@@ -217,6 +219,12 @@ class CNF(nn.Module):
     def rows_of(self, args: tuple) -> list[Tensor | None]:
         """Those of ``args`` that have a row for each sample; None in the place of the others."""
         dims = self._dims(args)
+        for place, (arg, dim) in enumerate(zip(args, dims, strict=True)):
+            if dim is not None and not (isinstance(arg, Tensor) and arg.dim()):
+                raise ValueError(
+                    f"args[{place}] is a {type(arg).__name__}; wanted a tensor with a row for each sample, or "
+                    "args_dims=None for what all samples share."
+                )
         return [arg if dim is not None else None for arg, dim in zip(args, dims, strict=True)]
 
     def _dims(self, args: tuple) -> tuple:
@@ -253,7 +261,9 @@ class CNF(nn.Module):
         if self.per_sample:
             start = start.expand(len(rows))
         drawn = self.divergence.draw(self.field, start, rows, args, generator)
-        state = (rows, rows.new_zeros(len(rows), 1), *([rows.new_zeros(len(rows), 2)] if with_costs else []))
+        wide = torch.promote_types(rows.dtype, torch.float32)  # integrals of many small numbers
+        integrals = [rows.new_zeros(len(rows), count, dtype=wide) for count in ((1, 2) if with_costs else (1,))]
+        state = (rows, *integrals)
         solution = self._solve(self._rates, state, t, (drawn, *args), (1, *self._dims(args)))
         end, log_det, *costs = solution.y1
         # costs are integrals over the way, whichever way it is gone
@@ -263,17 +273,25 @@ class CNF(nn.Module):
     def _rates(self, t: Tensor, state: tuple, drawn: tuple, *args: Any) -> tuple:
         """How a state (x, log det) changes, or (x, log det, costs)."""
         rates = self.divergence.rates(self.field, t, state[0], args, drawn)
+        thinning = rates.divergence[:, None].to(state[1].dtype)
         if len(state) == 2:
-            return rates.value, rates.divergence[:, None]
+            return rates.value, thinning
         kinetic = rates.value.square().flatten(1).sum(1)
-        return rates.value, rates.divergence[:, None], torch.stack((kinetic, rates.frobenius), 1)
+        return rates.value, thinning, torch.stack((kinetic, rates.frobenius), 1).to(state[2].dtype)
 
     def _solve(self, f: Any, state: Any, t: tuple[float, float], args: tuple, dims: tuple) -> Any:
-        solution = solve(
-            f, state, t, args=args, args_dims=dims, method=self.method, controller=self.controller, rtol=self.rtol,
-            atol=self.atol, step_size=self.step_size, max_steps=self.max_steps, per_sample=self.per_sample,
-            gradient=self.gradient, engine=self.engine,
-        )  # fmt: skip
+        try:
+            solution = solve(
+                f, state, t, args=args, args_dims=dims, method=self.method, controller=self.controller, rtol=self.rtol,
+                atol=self.atol, step_size=self.step_size, max_steps=self.max_steps, per_sample=self.per_sample,
+                gradient=self.gradient, engine=self.engine,
+            )  # fmt: skip
+        except RuntimeError as error:
+            if "same dtype" not in str(error):
+                raise
+            raise TypeError(
+                f"{error}: samples and field differ; wanted both alike, as flow.to(x.dtype) makes them."
+            ) from error
         self.stats = solution.stats
         return solution
 
@@ -284,20 +302,22 @@ class CNF(nn.Module):
             raise TypeError(f"x is a {type(x).__name__}; wanted a tensor of samples [batch, {_listed(event)}].")
         if x.shape[x.dim() - len(event) :] != event or x.dim() < len(event):
             raise ValueError(f"x has shape {list(x.shape)}; wanted samples [{_listed(event)}] as its last axes.")
+        if not x.is_floating_point():
+            raise TypeError(f"x has dtype {x.dtype}; wanted floating samples, as x.float() gives.")
         batch = x.shape[: x.dim() - len(event)]
-        rows = x.reshape(batch.numel(), *event)
-        spread = []
-        for place, (arg, dim) in enumerate(zip(args, self._dims(args), strict=True)):
-            if dim is None:
-                spread.append(arg)
-                continue
-            if not isinstance(arg, Tensor) or not batch or arg.dim() < 1 or len(arg) != batch[-1]:
-                came = f"shape {list(arg.shape)}" if isinstance(arg, Tensor) else type(arg).__name__
+        own = self.rows_of(args)
+        if not batch and (count := next((len(arg) for arg in own if arg is not None), None)) is not None:
+            batch = torch.Size((count,))  # one sample, under each of the conditions
+        rows, spread = x.expand(*batch, *event).reshape(batch.numel(), *event), []
+        for place, (arg, row) in enumerate(zip(args, own, strict=True)):
+            if row is not None and len(row) != batch[-1]:
                 raise ValueError(
-                    f"args[{place}] has {came} for x of shape {list(x.shape)}; wanted a row for each of the "
-                    f"{batch[-1] if batch else 1} samples, or args_dims=None for what all samples share."
+                    f"args[{place}] has {len(row)} rows for x of shape {list(x.shape)}; wanted a row for each of the "
+                    f"{batch[-1]} samples along the last axis of their batch, or args_dims=None for what all share."
                 )
-            spread.append(arg.expand(*batch[:-1], *arg.shape).reshape(batch.numel(), *arg.shape[1:]))
+            spread.append(
+                arg if row is None else row.expand(*batch[:-1], *row.shape).reshape(batch.numel(), *row.shape[1:])
+            )
         return batch, rows, tuple(spread)
 
 

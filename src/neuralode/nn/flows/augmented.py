@@ -73,7 +73,11 @@ class Augmented(nn.Module):
         generator : torch.Generator, optional
             Draws them, and what an estimate of the divergence needs.
         """
+        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+            raise ValueError(f"samples={samples!r}; wanted a whole number of at least 1.")
         batch = x.shape[: x.dim() - len(self.event_shape)]
+        if x.shape != (*batch, *self.event_shape):
+            raise ValueError(f"x has shape {list(x.shape)}; wanted samples {list(self.event_shape)} as its last axes.")
         noise = self.noise.sample((samples, *batch), generator).to(x.dtype)
         whole = torch.cat((x.expand(samples, *x.shape), noise), -len(self.event_shape))
         ratio = self.flow.log_prob(whole, *args, generator=generator) - self.noise.log_prob(noise)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -77,14 +78,12 @@ class StandardNormal(nn.Module):
     def log_prob(self, x: Float[Tensor, "*batch *event"]) -> Float[Tensor, "*batch"]:
         """The log-density."""
         numbers = self.event_shape.numel()
-        square = (x / self.deviation).square().reshape(*x.shape[: x.dim() - len(self.event_shape)], -1).sum(-1)
+        square = (x / self.deviation).square().reshape(*x.shape[: x.dim() - len(self.event_shape)], numbers).sum(-1)
         return -square / 2 - numbers * (math.log(2 * math.pi) / 2 + math.log(self.deviation))
 
     def sample(self, sample_shape: Any = (), generator: torch.Generator | None = None) -> Tensor:
         """Draw; by ``generator`` if there is one."""
-        shape = (*sample_shape, *self.event_shape)
-        like = self.origin
-        return self.deviation * torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
+        return self.deviation * drawn(torch.randn, (*sample_shape, *self.event_shape), self.origin, generator)
 
     rsample = sample  # nothing that is learned stands behind it
 
@@ -106,16 +105,20 @@ def find_base(base: Any) -> Base:
     >>> find_base((1, 8, 8))
     StandardNormal((1, 8, 8), deviation=1.0)
     """
-    shape = (base,) if isinstance(base, int) else base
-    if isinstance(shape, Sequence) and all(isinstance(n, int) for n in shape):
-        return StandardNormal(shape)
-    if not all(hasattr(base, name) for name in ("log_prob", "sample", "event_shape")):
+    shape = (base,) if isinstance(base, Integral) else base
+    if isinstance(shape, Sequence) and all(isinstance(n, Integral) for n in shape):
+        if not shape or any(isinstance(n, bool) or n < 1 for n in shape):
+            raise ValueError(f"base={base!r}; wanted the shape of one sample, of one number at least: 2 or (1, 8, 8).")
+        return StandardNormal([int(n) for n in shape])
+    if isinstance(base, Integral) or not all(hasattr(base, name) for name in ("log_prob", "sample", "event_shape")):
         raise TypeError(f"base is a {type(base).__name__}; wanted a shape, or a distribution with log_prob and sample.")
     if isinstance(base, Distribution) and base.batch_shape:
         raise ValueError(
             f"base has batch_shape {tuple(base.batch_shape)}; wanted one distribution of whole samples: "
             "torch.distributions.Independent(base, n) makes the last n axes of the batch part of a sample."
         )
+    if not base.event_shape:
+        raise ValueError("base has samples without an axis; wanted whole samples, as Independent(base, n) makes them.")
     found: Any = base
     return found
 
@@ -143,3 +146,15 @@ def draw(base: Base, shape: int | Sequence[int], generator: torch.Generator | No
         )
     method = getattr(base, "rsample" if getattr(base, "has_rsample", False) else "sample")
     return method(torch.Size(wanted))
+
+
+def drawn(draw: Callable[..., Tensor], shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Random numbers like those of a tensor; by a generator where it lives, so that one on the host serves any device.
+
+    Examples
+    --------
+    >>> drawn(torch.rand, (2, 3), torch.zeros(1), torch.Generator()).shape
+    torch.Size([2, 3])
+    """
+    device = like.device if generator is None else generator.device
+    return draw(tuple(shape), dtype=like.dtype, device=device, generator=generator).to(like.device)

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 class FlowTransform(Transform):
     """The invertible map of a `CNF` from base to data.
 
-    The determinant comes from the solve that maps, so the last one is remembered (by the identity of both ends): what
-    `torch.distributions.TransformedDistribution` asks for takes one solve, not two.
+    The determinant comes from the solve that maps, so that of the last map is remembered, by the identity of both ends:
+    what `torch.distributions.TransformedDistribution` asks for takes one solve, not two. Maps themselves are made anew
+    each time, as the flow may have learned in between.
 
     Examples
     --------
@@ -32,15 +33,18 @@ class FlowTransform(Transform):
     bijective = True
 
     def __init__(self, flow: CNF, args: tuple = ()) -> None:
-        super().__init__(cache_size=1)
+        super().__init__(cache_size=0)
         self.flow, self.args = flow, args
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
         whole = constraints.independent(constraints.real, len(flow.event_shape))
         self.domain = self.codomain = whole  # type: ignore[assignment]
 
     def with_cache(self, cache_size: int = 1) -> FlowTransform:
-        """One like it: what is remembered is its own."""
+        """One like it, for torch's sake: there is no cache of maps, whatever its size."""
         return FlowTransform(self.flow, self.args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_last": None}  # it may hold a graph
 
     def _call(self, x: Tensor) -> Tensor:
         y, log_det = self.flow.forward_and_log_det(x, *self.args)
@@ -90,8 +94,9 @@ class FlowDistribution(Distribution):
         rows = self.flow.rows_of(self.args)
         if not any(arg is not None for arg in rows):
             return FlowDistribution(self.flow, self.args, wanted)
-        if len(wanted) != 1:
-            raise ValueError(f"a conditional flow has one batch axis; expand({tuple(wanted)}) wants {len(wanted)}.")
+        own = self.batch_shape
+        if len(wanted) != 1 or own not in ((1,), wanted):
+            raise ValueError(f"expand({tuple(wanted)}) of a flow conditioned on {own[0]} rows; wanted as many, or one.")
         args = tuple(a if r is None else r.expand(*wanted, *r.shape[1:]) for a, r in zip(self.args, rows, strict=True))
         return FlowDistribution(self.flow, args, wanted)
 

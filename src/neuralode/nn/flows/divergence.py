@@ -6,14 +6,17 @@ ways rest on products of the Jacobian with a few vectors, taken together with f 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralode.nn.flows.base import drawn as random_numbers
 from neuralode.registry import pick
 
 State: TypeAlias = Float[Tensor, "batch *event"]
@@ -75,13 +78,16 @@ class Exact:
 
     name = "exact"
 
+    def __post_init__(self) -> None:
+        pick("mode", self.mode, MODES, ())
+
     def draw(self, field: Any, t: Tensor, x: State, args: tuple, generator: Any = None) -> tuple[Tensor, ...]:
         """Nothing is random."""
         return ()
 
     def rates(self, field: Callable[..., Tensor], t: Tensor, x: State, args: tuple, drawn: tuple) -> Rates:
         """From the products with every unit vector."""
-        features = x[0].numel()
+        features = math.prod(x.shape[1:])
         basis = torch.eye(features, dtype=x.dtype, device=x.device).view(features, 1, *x.shape[1:])
         value, found = products(field, t, x, basis, args, self.mode)
         rows = found.flatten(2)
@@ -121,6 +127,7 @@ class Hutchinson:
     def __post_init__(self) -> None:
         _check_count("probes", self.probes)
         pick("noise", self.noise, NOISES, ())
+        pick("mode", self.mode, MODES, ())
 
     def draw(
         self, field: Any, t: Tensor, x: State, args: tuple, generator: torch.Generator | None = None
@@ -150,7 +157,7 @@ class HutchPlusPlus:
     probes : int
         For the rest.
     noise : {"rademacher", "gaussian"}
-        Of both.
+        Of the probes. Directions are found by normal numbers.
     mode : {"forward", "reverse"}
         How products are taken: see `products`.
 
@@ -174,16 +181,19 @@ class HutchPlusPlus:
         _check_count("sketch", self.sketch)
         _check_count("probes", self.probes)
         pick("noise", self.noise, NOISES, ())
+        pick("mode", self.mode, MODES, ())
 
     def draw(
         self, field: Callable[..., Tensor], t: Tensor, x: State, args: tuple, generator: torch.Generator | None = None
     ) -> tuple[Tensor, ...]:
         """Q, and probes in its complement."""
         noise = NOISES[self.noise]
-        count = min(self.sketch, x[0].numel())
+        count = min(self.sketch, math.prod(x.shape[1:]))
         with torch.no_grad():
             _, image = products(field, t, x, NOISES["gaussian"]((count, *x.shape), x, generator), args, self.mode)
-            basis = torch.linalg.qr(image.flatten(2).permute(1, 2, 0)).Q.permute(2, 0, 1)  # [count, batch, features]
+            columns = image.flatten(2).permute(1, 2, 0)
+            precise = columns.to(torch.promote_types(x.dtype, torch.float32))
+            basis = torch.linalg.qr(precise).Q.to(x.dtype).permute(2, 0, 1)  # [count, batch, features]
             probes = noise((self.probes, *x.shape), x, generator).flatten(2)
             inside = torch.einsum("pbf,qbf->pqb", probes, basis)
             rest = probes - torch.einsum("pqb,qbf->pbf", inside, basis)
@@ -207,14 +217,21 @@ def products(
     ----------
     field : callable
         ``field(t, x, *args)``, whose rows do not depend on each other. One that knows its own derivative declares it as
-        a method ``jvp(t, x, vectors, *args)`` that returns both; it is several times cheaper.
+        a method ``jvp(t, x, vectors, *args)`` that returns both, for vectors of either shape; it is several times
+        cheaper. A class that changes ``forward`` and not ``jvp`` does not know its own.
     t, x, args
         Where.
     vectors : Tensor[vectors, batch, *event] or [vectors, 1, *event]
         With what; the same for all rows where there is one of each.
     mode : {"forward", "reverse"}
         "forward" gives J v by `torch.func.jvp`. "reverse" gives vᵀJ by `torch.func.vjp`, for operations without forward
-        derivatives; traces and Frobenius norms can be taken from either.
+        derivatives (to train, they have to be differentiable twice); traces and Frobenius norms can be taken from
+        either.
+
+    Raises
+    ------
+    NotImplementedError
+        For a field with an operation that cannot be differentiated so; the sentence says what to try.
 
     Examples
     --------
@@ -222,41 +239,54 @@ def products(
     >>> value.item(), found.item()
     (9.0, 6.0)
     """
-    own = getattr(field, "jvp", None)
-    if own is not None and mode == "forward":
-        return own(t, x, vectors, *args)
-
+    if mode == "forward" and _knows_its_derivative(type(field)):
+        value, found = field.jvp(t, x, vectors, *args)  # type: ignore[attr-defined]
+        return value, found.expand(-1, *x.shape)
     vectors = vectors.expand(-1, *x.shape)
 
     def at(z: Tensor) -> Tensor:
         return field(t, z, *args)
 
-    if mode == "reverse":
-        value, pull, *_ = torch.func.vjp(at, x)
-        return value, torch.func.vmap(lambda v: pull(v)[0], randomness="same")(vectors)
     along: Any = lambda v: torch.func.jvp(at, (x,), (v,))  # noqa: E731
     unmapped: Any = (None, 0)  # the value is the same for all vectors
-    return torch.func.vmap(along, out_dims=unmapped, randomness="same")(vectors)
+    try:
+        if mode == "reverse":
+            value, pull, *_ = torch.func.vjp(at, x)
+            return value, torch.func.vmap(lambda v: pull(v)[0], randomness="same")(vectors)
+        return torch.func.vmap(along, out_dims=unmapped, randomness="same")(vectors)
+    except NotImplementedError as error:
+        raise NotImplementedError(
+            f"field has an operation that torch cannot differentiate in {mode} mode: "
+            f"{str(error).splitlines()[0][:120]}. Try attention under torch.nn.attention.sdpa_kernel(SDPBackend.MATH), "
+            "or the other mode of the divergence, as in Exact(mode='reverse')."
+        ) from error
+
+
+@lru_cache(maxsize=256)
+def _knows_its_derivative(kind: type) -> bool:
+    """Whether ``jvp`` is declared, and not by an ancestor of the class that says what the field is."""
+    order = {name: place for place, one in reversed(list(enumerate(kind.__mro__))) for name in vars(one)}
+    return "jvp" in order and order["jvp"] <= order.get("forward", order.get("__call__", len(order)))
 
 
 def find_divergence(divergence: str | Divergence) -> Divergence:
-    """A way by its name, or the one that was given.
+    """A way by its name, or the one that was given: whatever has ``draw`` and ``rates``.
 
     Examples
     --------
     >>> find_divergence("hutchinson")
     Hutchinson(probes=1, noise='rademacher', mode='forward')
     """
-    return pick("divergence", divergence, DIVERGENCES, (Exact, Hutchinson, HutchPlusPlus))
+    own = not isinstance(divergence, str) and all(hasattr(divergence, name) for name in ("draw", "rates"))
+    return pick("divergence", divergence, DIVERGENCES, type(divergence) if own else ())
 
 
 def _rademacher(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    bits = torch.randint(0, 2, shape, device=like.device, generator=generator)
-    return bits.to(like.dtype).mul_(2).sub_(1)
+    return torch.where(random_numbers(torch.rand, shape, like, generator) < 0.5, -1.0, 1.0).to(like.dtype)
 
 
 def _gaussian(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
+    return random_numbers(torch.randn, shape, like, generator)
 
 
 def _check_count(name: str, value: Any) -> None:
@@ -264,6 +294,7 @@ def _check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name}={value!r}; wanted a whole number of at least 1.")
 
 
+MODES = {"forward": None, "reverse": None}
 NOISES = {"rademacher": _rademacher, "gaussian": _gaussian}
 DIVERGENCES: dict[str, Divergence] = {way.name: way for way in (Exact(), Hutchinson(), HutchPlusPlus())}
 

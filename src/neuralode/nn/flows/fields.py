@@ -112,7 +112,7 @@ class ConcatSquashField(nn.Module):
         return self._follow(t, x, vectors, context)
 
     def _follow(self, t: Tensor, x: Tensor, vectors: Any, context: tuple[Tensor, ...]) -> tuple[Tensor, Any]:
-        s = known(t, *context)
+        s = known(x, t, context, self.gate.in_features)
         gates = torch.sigmoid(self.gate(s)).split(self.widths, 1)
         shifts = self.shift(s).split(self.widths, 1)
         for place, (linear, gate, shift) in enumerate(zip(self.linears, gates, shifts, strict=True), start=1):
@@ -157,7 +157,7 @@ class HyperPlanarField(nn.Module):
 
     def __init__(self, features: int, units: int = 64, width: int = 32, *, context: int = 0) -> None:
         super().__init__()
-        self.features, self.units = features, units
+        self.features, self.units, self.context = features, units, context
         self.net = nn.Sequential(
             nn.Linear(1 + context, width),
             nn.Tanh(),
@@ -166,20 +166,20 @@ class HyperPlanarField(nn.Module):
             nn.Linear(width, units * (3 * features + 1)),
         )
 
-    def weights(self, t: Tensor, *context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def weights(self, t: Tensor, x: Tensor, context: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """W and the gated u, [#batch, units, features] each, and b, [#batch, units]."""
-        made = self.net(known(t, *context)).unflatten(-1, (self.units, 3 * self.features + 1))
+        made = self.net(known(x, t, context, 1 + self.context)).unflatten(-1, (self.units, 3 * self.features + 1))
         w, u, gate, b = made.split([self.features, self.features, self.features, 1], -1)
         return w, u * torch.sigmoid(gate) / self.units, b.squeeze(-1)
 
     def forward(self, t: Tensor, x: Float[Tensor, "batch features"], *context: Tensor) -> Tensor:
         """The slope at (t, x)."""
-        w, u, b = self.weights(t, *context)
+        w, u, b = self.weights(t, x, context)
         return _across(_tanh(_along(x, w) + b), u)
 
     def jvp(self, t: Tensor, x: Tensor, vectors: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
         """The slope at (t, x), and its derivative along vectors [vectors, batch, features]."""
-        w, u, b = self.weights(t, *context)
+        w, u, b = self.weights(t, x, context)
         h = _tanh(_along(x, w) + b)
         return _across(h, u), _across(_along(vectors, w) * (1 - h * h), u)
 
@@ -209,6 +209,7 @@ class ConvFlowField(nn.Module):
     ) -> None:
         super().__init__()
         self.activation = pick("activation", activation, ACTIVATIONS, Activation)
+        self.context = context
         widths = [channels, *[width] * layers, channels]
         pairs = list(pairwise(widths))
         self.convolutions = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairs)
@@ -224,7 +225,7 @@ class ConvFlowField(nn.Module):
         return self._follow(t, x, vectors, context)
 
     def _follow(self, t: Tensor, x: Tensor, vectors: Any, context: tuple[Tensor, ...]) -> tuple[Tensor, Any]:
-        s = known(t, *context)
+        s = known(x, t, context, 1 + self.context)
         parts = zip(self.convolutions, self.gates, self.shifts, strict=True)
         for place, (convolution, gating, shifting) in enumerate(parts, start=1):
             gate = torch.sigmoid(gating(s))[:, :, None, None]
@@ -239,18 +240,30 @@ class ConvFlowField(nn.Module):
         return x, vectors
 
 
-def known(t: Tensor, *context: Tensor) -> Float[Tensor, "#batch known"]:
-    """Time, 0-d or one a row, and what else is known of each row, side by side.
+def known(x: Tensor, t: Tensor, context: tuple[Tensor, ...], wanted: int) -> Float[Tensor, "#batch wanted"]:
+    """Time, 0-d or one a row, and what else is known of each row, side by side and in the dtype of x.
+
+    Raises
+    ------
+    ValueError
+        For more or fewer numbers a row than the field was made for.
 
     Examples
     --------
-    >>> known(torch.tensor(0.5)).shape, known(torch.tensor(0.5), torch.zeros(4, 3)).shape
+    >>> x, t = torch.zeros(4, 2), torch.tensor(0.5)
+    >>> known(x, t, (), 1).shape, known(x, t, (torch.zeros(4, 3),), 4).shape
     (torch.Size([1, 1]), torch.Size([4, 4]))
     """
     column = t.reshape(-1, 1)
-    if not context:
-        return column
-    return torch.cat((column.expand(len(context[0]), 1), *(c.flatten(1).to(t.dtype) for c in context)), 1)
+    if context:
+        rows = (c.reshape(len(c), -1).to(t.dtype) for c in context)
+        column = torch.cat((column.expand(len(context[0]), 1), *rows), 1)
+    if column.shape[1] != wanted:
+        raise ValueError(
+            f"field got a context of {column.shape[1] - 1} numbers a row; wanted the {wanted - 1} it was made for: "
+            "field(t, x, context) of shape [batch, context]."
+        )
+    return column.to(x.dtype)
 
 
 def _along(x: Float[Tensor, "*vectors batch features"], w: Float[Tensor, "#batch units features"]) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
+from neuralode.nn.flows.base import drawn
+
 
 class Guided(nn.Module):
     """The field ``u + scale · (c − u)``, with c of the condition and u without one, from one forward pass of both.
@@ -23,7 +25,7 @@ class Guided(nn.Module):
     scale : float
         1 is the field under its condition, at the cost of that alone; 0 the one without; above 1 it is exaggerated.
     null : Tensor or number
-        The condition of a row that stands for none.
+        The condition of a row that stands for none, of the kind that conditions are: a whole number where they are.
 
     Examples
     --------
@@ -37,6 +39,8 @@ class Guided(nn.Module):
 
     def __init__(self, field: Callable[..., Tensor], scale: float, null: Any) -> None:
         super().__init__()
+        if null is None:
+            raise TypeError("null is None; wanted the condition that stands for none: a number or tensor of its own.")
         self.field, self.scale = field, float(scale)
         self.register_buffer("null", torch.as_tensor(null), persistent=False)
 
@@ -46,7 +50,12 @@ class Guided(nn.Module):
         """The slope at (t, x)."""
         if self.scale == 1:
             return self.field(t, x, condition)
-        both = torch.cat((condition, self.null.to(condition.dtype).expand_as(condition)))
+        if self.null.is_floating_point() and not condition.is_floating_point():
+            raise TypeError(f"null is a {self.null.dtype} for conditions of {condition.dtype}; wanted it of their kind.")
+        null = self.null.to(condition.dtype).expand_as(condition)
+        if self.scale == 0:
+            return self.field(t, x, null)
+        both = torch.cat((condition, null))
         # a time of each row is that of its twin
         slopes = self.field(torch.cat((t, t)) if t.dim() else t, torch.cat((x, x)), both)
         known, unknown = slopes.chunk(2)
@@ -83,7 +92,6 @@ def drop_condition(
     """
     if not 0 <= probability <= 1:
         raise ValueError(f"probability={probability!r}; wanted a number from 0 to 1.")
-    device = condition.device if generator is None else generator.device
-    drawn = torch.rand(len(condition), device=device, generator=generator).to(condition.device)
-    dropped = (drawn < probability).reshape(-1, *[1] * (condition.dim() - 1))
+    chance = drawn(torch.rand, condition.shape[:1], torch.zeros((), device=condition.device), generator)
+    dropped = (chance < probability).reshape(-1, *[1] * (condition.dim() - 1))
     return torch.where(dropped, torch.as_tensor(null, dtype=condition.dtype, device=condition.device), condition)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from neuralode.nn.flows.base import drawn
 from neuralode.nn.flows.paths import Path, find_path
 
 State: TypeAlias = Float[Tensor, "batch *event"]
@@ -78,10 +79,12 @@ def flow_matching_loss(
     (torch.Size([64]), torch.Size([5, 2]))
     """
     path = find_path(path)
+    if not x1.is_floating_point():
+        raise TypeError(f"x1 has dtype {x1.dtype}; wanted floating data, as x1.float() gives.")
     if x0 is None:
-        x0 = _drawn(torch.randn, x1.shape, x1, generator)
+        x0 = drawn(torch.randn, x1.shape, x1, generator)
     if t is None:
-        t = _drawn(torch.rand, x1.shape[:1], x1, generator)
+        t = drawn(torch.rand, x1.shape[:1], x1, generator)
     if coupling is not None:
         order = coupling(x0, x1)
         if order.shape != x1.shape[:1]:
@@ -92,9 +95,3 @@ def flow_matching_loss(
     if slope.shape != x.shape:
         raise ValueError(f"field gave shape {list(slope.shape)}; wanted that of x, {list(x.shape)}.")
     return (slope - velocity).square().mean()
-
-
-def _drawn(draw: Callable[..., Tensor], shape: torch.Size, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """By a generator where it lives, so that one on the host serves any device."""
-    device = like.device if generator is None else generator.device
-    return draw(shape, dtype=like.dtype, device=device, generator=generator).to(like.device)

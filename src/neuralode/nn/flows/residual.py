@@ -48,7 +48,7 @@ class ResidualField(nn.Module):
         self, t: Tensor, x: Float[Tensor, "batch *event"], label: Int64[Tensor, " batch"] | None = None
     ) -> Float[Tensor, "batch *event"]:
         """The slope at (t, x)."""
-        known = self.time(time_features(t))
+        known = self.time(time_features(t).to(x.dtype))
         if self.label is not None:
             if label is None:
                 raise ValueError(

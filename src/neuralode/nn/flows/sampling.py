@@ -119,7 +119,8 @@ def sample(
         times = grid_times(grid, steps, x.device)
         if isinstance(grid, str) and grid == ADAPTIVE:
             found = solve(f, x, times, method="tsit5" if method is None else method, rtol=rtol, atol=atol)
-            return Sampled(found.y1.to(x0.dtype), int(found.stats.evaluations.max()), found.stats.calls, times)
+            evaluations = int(found.stats.evaluations.max()) if len(x) else 0
+            return Sampled(found.y1.to(x0.dtype), evaluations, found.stats.calls, times)
         table = find_method("euler" if method is None else method).tableau
         # the last stage of some methods is the first of the next step, which is evaluated there
         weights = table.b[:-1] if table.first_same_as_last else table.b
@@ -142,7 +143,7 @@ def grid_times(
     [0.0, 0.093, 0.68, 0.998, 1.0]
     """
     if isinstance(grid, str):
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        if grid != ADAPTIVE and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
             raise ValueError(f"steps={steps!r}; wanted a whole number of at least 1.")
         return pick("grid", grid, GRIDS, ())(steps)
     if isinstance(grid, Tensor):
