@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Transform, constraints
 
-if TYPE_CHECKING:
-    from neuralode.nn.cnf import CNF
+from neuralode.nn.flows.base import Moved
+
+
+class Flow(Protocol):
+    """What is made a distribution: a `neuralode.nn.CNF`, as far as it is seen from here."""
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """Of one sample."""
+        ...
+
+    def forward_and_log_det(self, z: Tensor, /, *args: Any) -> Moved:
+        """From base to data."""
+        ...
+
+    def inverse_and_log_det(self, x: Tensor, /, *args: Any) -> Moved:
+        """From data to base."""
+        ...
+
+    def log_prob(self, x: Tensor, /, *args: Any) -> Tensor:
+        """The log-density."""
+        ...
+
+    def sample(self, shape: Any, /, *args: Any) -> Tensor:
+        """Draw."""
+        ...
+
+    def rows_of(self, args: tuple, /) -> list[Tensor | None]:
+        """Those of ``args`` that have a row for each sample."""
+        ...
 
 
 class FlowTransform(Transform):
@@ -32,7 +60,7 @@ class FlowTransform(Transform):
 
     bijective = True
 
-    def __init__(self, flow: CNF, args: tuple = ()) -> None:
+    def __init__(self, flow: Flow, args: tuple = ()) -> None:
         super().__init__(cache_size=0)
         self.flow, self.args = flow, args
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
@@ -77,7 +105,7 @@ class FlowDistribution(Distribution):
     arg_constraints: ClassVar[Any] = {}
     has_rsample = True
 
-    def __init__(self, flow: CNF, args: tuple = (), batch_shape: torch.Size | None = None) -> None:
+    def __init__(self, flow: Flow, args: tuple = (), batch_shape: torch.Size | None = None) -> None:
         rows = [arg.shape[:1] for arg in flow.rows_of(args) if arg is not None]
         self.flow, self.args = flow, args
         shape = (rows[0] if rows else torch.Size()) if batch_shape is None else batch_shape

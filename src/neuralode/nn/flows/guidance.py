@@ -51,7 +51,9 @@ class Guided(nn.Module):
         if self.scale == 1:
             return self.field(t, x, condition)
         if self.null.is_floating_point() and not condition.is_floating_point():
-            raise TypeError(f"null is a {self.null.dtype} for conditions of {condition.dtype}; wanted it of their kind.")
+            raise TypeError(
+                f"null is a {self.null.dtype} for conditions of {condition.dtype}; wanted it of their kind."
+            )
         null = self.null.to(condition.dtype).expand_as(condition)
         if self.scale == 0:
             return self.field(t, x, null)
