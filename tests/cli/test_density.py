@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from neuralode.cli import app
 from neuralode.cli.sample import SAMPLED
+from neuralode.cli.screen import show_frame, show_rows
 from neuralode.train.run import Run
 
 SMALL = ["--epochs", "1", "--width", "4", "--layers", "1"]
@@ -42,7 +43,9 @@ def test_training_tells_what_was_learned_and_what_to_do_next(trained):
     summary = Run.open(folder).summary
     assert f"{summary['test_nats']:.4f} ± {summary['test_nats_error']:.4f}" in result.output
     assert f"{summary['gaussian_nats']:.4f}" in result.output
-    assert "Note: column 'rate' is the same in every row" in result.output
+    assert "Note: column 'rate' is the same in every row that was learned from" in result.output
+    modelled = next(line for line in result.output.splitlines() if "rows, columns modelled" in line)
+    assert "40, 2" in modelled
     assert f"A score for every row: {folder / 'scores.csv'}. Next: neuralode sample {folder}" in result.output
     assert len(pd.read_csv(folder / "scores.csv")) == 40
 
@@ -61,6 +64,70 @@ def test_new_rows_are_shown_and_kept(trained, tmp_path):
     other = run("sample", folder, "--rows", 12, "--seed", 4, "--out", tmp_path / "rows.csv")
     assert other.exit_code == 0
     assert (tmp_path / "rows.csv").read_text() != (folder / "samples.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("ending", "read"), [("tsv", lambda path: pd.read_csv(path, sep="\t")), ("parquet", pd.read_parquet)]
+)
+def test_new_rows_are_written_as_the_ending_says(ending, read, trained, tmp_path):
+    folder, _ = trained
+    result = run("sample", folder, "--rows", 5, "--out", tmp_path / f"rows.{ending}")
+    assert result.exit_code == 0, result.output
+    run("sample", folder, "--rows", 5, "--out", tmp_path / "rows.csv")
+    pd.testing.assert_frame_equal(read(tmp_path / f"rows.{ending}"), pd.read_csv(tmp_path / "rows.csv"))
+
+
+@pytest.mark.parametrize(
+    ("out", "sentence"),
+    [("rows.xlsx", "ends in '.xlsx'; wanted .csv, .tsv or .parquet."), ("folder", "is a folder; wanted a file, as")],
+)
+def test_samples_that_cannot_go_there_are_refused(out, sentence, trained, tmp_path):
+    (tmp_path / "folder").mkdir()
+    result = run("sample", trained[0], "--out", tmp_path / out)
+    assert result.exit_code == 2
+    assert sentence in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sample", "no/such/run", "--seed", 2**63),
+        ("train", "density", "--data", "moons", "--seed", -1),
+        ("train", "matching", "--seed", -1),
+        ("train", "matching", "--seed", 2**32),
+    ],
+)
+def test_seeds_that_no_generator_takes_are_refused(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "Invalid value for '--seed'" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_columns_are_printed_as_they_are(tmp_path):
+    names = ["[/red]", "[bold]x", ":smile:"]
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 2)), columns=names[:2]).assign(**{names[2]: 1.0})
+    table.to_csv(tmp_path / "table.csv", index=False)
+    folder = tmp_path / "[bold]run"
+    result = run("train", "density", "--data", tmp_path / "table.csv", "--out", folder, *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "Note: column ':smile:' is the same" in result.output
+    assert f"Next: neuralode sample {folder}" in result.output
+    assert "[bold]" not in result.output.replace(str(folder), "")
+    result = run("sample", folder, "--rows", 3)
+    assert result.exit_code == 0, result.output
+    assert all(name in result.output for name in names)
+    assert f"The table: {folder / 'samples.csv'}." in result.output
+
+
+def test_cells_are_printed_as_they_are(capsys):
+    show_rows([{"[a]": "[/b]", "c": 0.5}], "rows")
+    show_frame(pd.DataFrame({"c": ["[/d]"]}), "frame")
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("[a]", "[/b]", "0.5", "[/d]"))
 
 
 def test_runs_are_named_after_their_data_and_numbered(tmp_path, monkeypatch):
@@ -104,6 +171,9 @@ def test_a_bad_table_is_refused_in_one_line_and_nothing_is_written(content, sent
         (("train", "density", "--data", "mons"), "did you mean 'moons'"),
         (("train", "density", "--data", "gone.csv"), "there is no file 'gone.csv'"),
         (("train", "density", "--data", "moons", "--columns", "x"), "the table has no column 'x'"),
+        (("train", "density", "--data", "moons", "--learning-rate", "0"), "learning_rate=0.0; wanted a number above 0"),
+        (("train", "matching", "--learning-rate", "0"), "learning_rate=0.0; wanted a number above 0"),
+        (("train", "matching", "--guidance", "nan"), "guidance=nan; wanted a finite number"),
         (("train", "density", "--data", "moons", "--method", "tsit"), "did you mean 'tsit5'"),
         (("train", "density", "--resume", "no/such/run"), "no/such/run is not a run"),
         (("sample", "no/such/run"), "no/such/run is not a run: it has no config.json."),
@@ -130,6 +200,17 @@ def test_a_training_that_kept_nothing_is_named(trained, tmp_path):
     result = run("sample", tmp_path / "run")
     assert result.exit_code == 2
     assert "has no weights.safetensors: was its training cut off?" in result.output
+
+
+def test_weights_of_which_half_are_there_are_named(trained, tmp_path):
+    half = Run.create(tmp_path / "run", Run.open(trained[0]).config).folder / "weights.safetensors"
+    whole = (trained[0] / "weights.safetensors").read_bytes()
+    for size in (0, 4, len(whole) // 2):
+        half.write_bytes(whole[:size])
+        result = run("sample", tmp_path / "run")
+        assert result.exit_code == 2
+        assert f"{half} cannot be read" in result.output
+        assert len(result.output.strip().splitlines()) == 1
 
 
 def test_every_task_that_is_named_can_draw():

@@ -109,12 +109,25 @@ def test_a_constant_is_left_out_named_and_put_back():
     assert standard.features == 2
     assert np.allclose(standard.undo(standard.apply(rows.values)), rows.values)
     assert standard.undo(np.zeros((3, 2)))[:, 1].tolist() == [0.1] * 3
-    assert standard.remarks(rows) == ["column 'rate' is the same in every row: left out, the density is of the others."]
+    assert standard.remarks(rows) == [
+        "column 'rate' is the same in every row that was learned from: left out, the density is of "
+        "the others, and that of a row with another value is 0."
+    ]
 
 
 def test_a_column_that_differs_by_rounding_is_constant():
     rows = rows_of(a=np.linspace(0, 1, 20), sum=0.3 + np.arange(20) % 2 * 1e-16)
     assert Standard.of(rows).constant == ("sum",)
+
+
+def test_rows_that_differ_from_a_constant_are_told_from_those_that_differ_by_rounding():
+    rows = rows_of(a=np.linspace(0, 1, 20), rate=0.3 + np.arange(20) % 2 * 1e-16, none=np.zeros(20))
+    standard = Standard.of(rows)
+    assert standard.constant == ("rate", "none")
+    assert standard.alike(rows.values).all()
+    others = np.array([[9.0, 0.3, 0.0], [0.5, 0.3 + 1e-9, 0.0], [0.5, 0.3, 1e-30], [0.5, -0.3, 0.0]])
+    assert standard.alike(others).tolist() == [True, False, False, False]
+    assert Standard.of(Rows(("a",), rows.values[:, :1])).alike(others[:, :1]).all()
 
 
 def test_a_table_of_constants_is_refused():
@@ -129,7 +142,24 @@ def test_columns_that_repeat_their_values_are_named_and_can_be_spread_to_the_nex
     assert standard.repeated == ("age", "dose")
     assert standard.reach.tolist() == [0.5, 0.0, 12.5]
     assert standard.spread[0] == pytest.approx(0.5 / rows.values[:, 0].std())
-    assert standard.remarks(rows)[0].startswith("most rows repeat a value in 'age', 'dose'")
+    [remark] = standard.remarks(rows)
+    assert remark.startswith("most rows repeat a value in 'age', 'dose'")
+    assert "nats are of the spread rows; scores are densities at the values themselves" in remark
+    [remark] = standard.remarks(rows, spread=False)
+    assert remark.endswith("as rows of a density do not: the likelihood of such rows has no bound.")
+
+
+def test_repeated_values_are_spread_over_their_reach_alike_each_time_and_no_others():
+    rng = np.random.default_rng(0)
+    rows = rows_of(one=np.ones(400), sold=rng.integers(0, 2, 400) * 5.0, weight=rng.normal(70, 10, 400))
+    standard = Standard.of(rows)
+    spread = standard.spread_out(rows.values)
+    assert np.array_equal(spread, standard.spread_out(rows.values))
+    assert np.array_equal(spread[:, [0, 2]], rows.values[:, [0, 2]])
+    moved = spread[:, 1] - rows.values[:, 1]
+    assert np.abs(moved).max() <= 2.5
+    assert moved.mean() == pytest.approx(0, abs=4 * 2.5 / 1200**0.5)
+    assert moved.std() == pytest.approx(5 / 12**0.5, rel=0.1)
 
 
 def test_columns_that_follow_from_others_are_told_of():

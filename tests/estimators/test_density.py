@@ -112,6 +112,11 @@ def test_every_form_of_the_same_table_is_read_alike(tmp_path):
     assert np.array_equal(small().fit(torch.tensor(frame.to_numpy())).score_samples(frame.to_numpy()), expected)
 
 
+def test_samples_are_a_frame_where_columns_are_named_by_text():
+    assert isinstance(small(max_epochs=1).fit(framed()).sample(2), pd.DataFrame)
+    assert isinstance(small(max_epochs=1).fit(pd.DataFrame(normal_rows())).sample(2), np.ndarray)
+
+
 def test_columns_in_another_order_are_refused():
     model = small().fit(framed())
     with pytest.raises(ValueError, match="feature names"):
@@ -142,11 +147,12 @@ def test_units_move_scores_by_their_logarithm_alone():
 
 def test_constants_are_left_out_with_a_warning_and_come_back_in_samples():
     frame = framed().assign(rate=0.3)
-    with pytest.warns(UserWarning, match="column 'rate' is the same in every row: left out"):
+    with pytest.warns(UserWarning, match="column 'rate' is the same in every row that was learned from: left out"):
         model = small().fit(frame)
     plain = small().fit(framed())
     assert np.array_equal(model.score_samples(frame), plain.score_samples(framed()))
     assert (model.sample(5)["rate"] == 0.3).all()
+    assert (model.score_samples(frame.assign(rate=0.4)) == -np.inf).all()
     assert len(model.remarks_) == 1
 
 
@@ -160,6 +166,9 @@ def test_values_that_most_rows_repeat_are_warned_of_and_do_not_let_likelihoods_r
     # two values that are spread over 5 each have a density of 1/10
     assert spread.score_samples(X).max() < math.log(1 / 10) + 0.5
     assert bare.score_samples(X).mean() > spread.score_samples(X).mean() + 0.3
+    # no epoch beats the entropy but by chance, and the next line is how one would
+    assert spread.best_loss_ > math.log(10) - 0.1
+    assert bare.best_loss_ < math.log(10) - 0.3
 
 
 FRESH = """

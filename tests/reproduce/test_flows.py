@@ -19,7 +19,7 @@ from neuralode.reproduce import flows as comparison
 from neuralode.reproduce.figure4 import ENERGIES, _ring, divergence, figure4, log_normaliser, log_target
 from neuralode.reproduce.flows import build, compare_flows, judge, load
 from neuralode.reproduce.flows_plots import pixel_centres
-from neuralode.reproduce.pool import side_by_side
+from neuralode.reproduce.pool import cores, side_by_side
 from neuralode.train.flows import Descent, descend
 from neuralode.train.run import Run
 
@@ -40,9 +40,9 @@ def _little_to_judge_or_draw(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_models_are_set_beside_each_other(tmp_path: Path) -> None:
     told: list[str] = []
     rows = compare_flows("moons", (0, 1), tmp_path, told.append, recipes=TINY, processes=1)
-    assert [row["model"] for row in rows] == ["cnf", "planar"]
+    assert [(row["model"], row["width"]) for row in rows] == [("cnf", 4), ("planar", 4)]
     assert len(told) == 4
-    assert "planar, seed 1: " in told[-1]
+    assert "planar of 4, seed 1: " in told[-1]
     for row in rows:
         assert row["gap"] == pytest.approx((row["seed_0"] + row["seed_1"]) / 2, abs=1e-4)
         assert row["gap"] > 0
@@ -56,13 +56,28 @@ def test_models_are_set_beside_each_other(tmp_path: Path) -> None:
 def test_what_is_finished_is_not_done_again(tmp_path: Path) -> None:
     told: list[str] = []
     first = compare_flows("circles", (0,), tmp_path, told.append, recipes=TINY, processes=1)
-    summary = tmp_path / "planar-0" / "summary.json"
-    (tmp_path / "cnf-0" / "summary.json").unlink()  # as if it had been cut off
+    summary = tmp_path / "planar-4-0" / "summary.json"
+    (tmp_path / "cnf-4-0" / "summary.json").unlink()  # as if it had been cut off
     before = summary.stat().st_mtime_ns
     again = compare_flows("circles", (0,), tmp_path, told.append, recipes=TINY, processes=1)
-    assert [sentence.split(",")[0] for sentence in told] == ["cnf", "planar", "cnf"]
+    assert [sentence.split(",")[0] for sentence in told] == ["cnf of 4", "planar of 4", "cnf of 4"]
     assert summary.stat().st_mtime_ns == before
     assert [row["gap"] for row in again] == [row["gap"] for row in first]  # a seed decides everything
+
+
+def test_widths_of_one_model_are_set_beside_each_other(tmp_path: Path) -> None:
+    recipes = (TINY[1], replace(TINY[1], width=2))
+    rows = compare_flows("moons", (0,), tmp_path, print, recipes=recipes, processes=1)
+    assert [(row["model"], row["width"]) for row in rows] == [("planar", 4), ("planar", 2)]
+    assert rows[0]["parameters"] == 2 * rows[1]["parameters"]
+    assert rows[0]["gap"] != rows[1]["gap"]
+
+
+def test_recipes_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
+    recipes = (TINY[1], replace(TINY[1], steps=61))
+    with pytest.raises(ValueError, match="recipes has two planar of 4, which would go into one folder"):
+        compare_flows("moons", (0,), tmp_path / "runs", print, recipes=recipes, processes=1)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_of_another_recipe_is_not_taken_for_this_one(tmp_path: Path) -> None:
@@ -74,7 +89,7 @@ def test_a_run_of_another_recipe_is_not_taken_for_this_one(tmp_path: Path) -> No
 
 def test_a_finished_model_is_loaded_as_it_was_judged(tmp_path: Path) -> None:
     compare_flows("moons", (3,), tmp_path, print, recipes=TINY, processes=1)
-    for name in ("cnf-3", "planar-3"):
+    for name in ("cnf-4-3", "planar-4-3"):
         flow, summary = load(tmp_path / name), Run(tmp_path / name).summary
         assert judge(flow, "moons")["nats"] == summary["nats"]
         assert next(flow.parameters()).dtype == torch.float32  # it is a copy that is judged in double precision
@@ -102,7 +117,7 @@ def test_the_command_trains_and_says_what_came_of_it(tmp_path: Path, monkeypatch
     monkeypatch.setattr(comparison, "recipes_for", lambda density: TINY[1:])
     result = CliRunner().invoke(app, ["reproduce", "circles", "--seeds", "4", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert "planar, seed 4: " in result.output
+    assert "planar of 4, seed 4: " in result.output
     assert "0.7876" in result.output
     assert (tmp_path / "circles.csv").is_file()
 
@@ -189,6 +204,14 @@ def test_jobs_run_here_where_one_process_is_asked_for() -> None:
     here: list[int] = []
     assert list(side_by_side(here.append, [1, 2, 3], processes=1)) == here == [1, 2, 3]
     assert list(side_by_side(here.append, [])) == []
+
+
+def test_cores_are_counted_where_the_system_does_not_tell_whose_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= cores() <= (os.cpu_count() or 1)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert cores() == os.cpu_count()
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores() == 1
 
 
 @pytest.mark.slow  # two more processes load all of Lightning

@@ -18,8 +18,8 @@ from neuralode.data.rows import Rows, Standard
 from neuralode.train import density as task
 from neuralode.train.config import Density
 from neuralode.train.density_model import Architecture, RowDensity, learn
-from neuralode.train.density_task import Batches, Likely, solved_by
-from neuralode.train.fitting import Effort
+from neuralode.train.density_task import Batches, Likely, RowsData, solved_by
+from neuralode.train.fitting import Effort, fit
 from neuralode.train.run import Run
 
 TINY = {"width": 8, "layers": 1, "epochs": 2, "batch_size": 32, "learning_rate": 1e-2}
@@ -64,7 +64,11 @@ def test_a_run_leaves_scores_figures_and_pictures(run):
     assert summary["test_nats_error"] == pytest.approx(test.std() / math.sqrt(12), abs=1e-6)
     assert summary["test_bits_per_dimension"] == pytest.approx(test.mean() / 2 / math.log(2), abs=1e-6)
     assert summary["columns"] == ["a", "b", "rate"]
-    assert summary["remarks"] == ["column 'rate' is the same in every row: left out, the density is of the others."]
+    assert summary["modelled"] == ["a", "b"]
+    assert summary["remarks"] == [
+        "column 'rate' is the same in every row that was learned from: left out, the density is of "
+        "the others, and that of a row with another value is 0."
+    ]
     assert "entropy" not in summary
     assert len(run.metrics) == summary["epochs"] == 2
     assert {"train_nats", "val_loss", "train_evaluations", "seconds"} <= set(run.metrics[0])
@@ -115,6 +119,63 @@ def test_one_column_and_many_have_their_pictures(columns, tmp_path):
         assert Image.open(run.plots / name).size[0] > 100
 
 
+@pytest.mark.parametrize("spread", [True, False])
+def test_nats_are_of_spread_rows_and_scores_of_the_values_themselves(spread, tmp_path):
+    frame = pd.DataFrame({"sold": np.random.default_rng(0).integers(0, 2, 100)})
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    wanted = Density(str(tmp_path / "table.csv"), spread=spread, **TINY)
+    run = task.train(wanted, tmp_path / "run")
+    density, values, summary = task.load(run), task.read(wanted).values, run.summary
+    seen = density.standard.spread_out(values) if spread else values
+    parts = task.split(100, seed=0)
+    assert scores_of(run)["log_density"].tolist() == density.log_density(values).tolist()
+    for name, part in parts._asdict().items():
+        assert summary[f"{name}_nats"] == pytest.approx(-density.log_density(seen[part]).mean(), abs=1e-6)
+    assert min(row["val_loss"] for row in run.metrics) == pytest.approx(summary["validation_nats"], abs=2e-3)
+    known = np.concatenate(parts[:2])
+    gaussian = multivariate_normal(seen[known].mean(), seen[known].var(ddof=1))
+    assert summary["gaussian_nats"] == pytest.approx(-gaussian.logpdf(seen[parts.test]).mean(), abs=1e-4)
+    # two values that are spread over 1 each: no model is better than log 2, but by chance
+    assert (summary["gaussian_nats"] > math.log(2) + 0.1) == spread
+    assert ("nats are of the spread rows" in summary["remarks"][0]) == spread
+
+
+def with_constant_but_in(folder, rows) -> Density:
+    frame = pd.read_csv(written(folder))
+    frame.loc[rows, "rate"] = 8.0
+    frame.to_csv(folder / "table.csv", index=False)
+    return Density(str(folder / "table.csv"), **TINY)
+
+
+def test_test_rows_without_the_constant_have_no_density_and_no_part_in_nats(tmp_path):
+    parts = task.split(60, seed=0)
+    run = task.train(with_constant_but_in(tmp_path, parts.test[:2]), tmp_path / "run")
+    scores, summary = scores_of(run)["log_density"].to_numpy(), run.summary
+    assert (scores[parts.test[:2]] == -math.inf).all()
+    assert np.isfinite(scores).sum() == 58
+    assert summary["test_nats"] == pytest.approx(-scores[parts.test[2:]].mean(), abs=1e-6)
+    assert summary["remarks"][1].startswith("2 of the 12 test rows differ in a column that is left out")
+    assert summary["remarks"][1].endswith("test_nats and gaussian_nats are of the other 10.")
+    json.dumps(summary, allow_nan=False)
+
+
+def test_a_test_of_next_to_nothing_is_refused_before_anything_is_written(tmp_path):
+    wanted = with_constant_but_in(tmp_path, task.split(60, seed=0).test[1:])
+    with pytest.raises(ValueError, match=r"\('rate'\), 11 of the 12 test rows have another value; wanted another seed"):
+        task.train(wanted, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_more_samples_are_drawn_than_the_picture_shows(tmp_path, monkeypatch):
+    drawn, sample = [], RowDensity.sample
+    monkeypatch.setattr(
+        RowDensity, "sample", lambda self, count, seed: drawn.append(count) or sample(self, count, seed)
+    )
+    monkeypatch.setattr("neuralode.train.density.POINTS", 7)
+    task.train(Density("moons", rows=50, **TINY), tmp_path / "run")
+    assert drawn == [7]
+
+
 def test_drawn_rows_come_with_the_entropy_of_the_truth(tmp_path):
     run = task.train(Density("moons", rows=50, **TINY), tmp_path / "run")
     moons = find_density("moons")
@@ -138,6 +199,8 @@ def test_an_unknown_name_is_told_from_a_file_that_is_not_there():
         ({"divergence": "exat"}, "did you mean 'exact'"),
         ({"method": "rk4"}, "step_size"),
         ({"jitter": 1.5}, "jitter=1.5; wanted at least 0 and less than the span"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0; wanted a number above 0"),
+        ({"kinetic": math.nan}, "kinetic=nan; wanted a number not below 0"),
         ({"columns": ("a", "bb")}, "the table has no column 'bb'"),
     ],
 )
@@ -222,6 +285,12 @@ def test_samples_have_the_density_that_is_told(bent):
     assert (np.abs(drawn[:, [0, 2]].mean(0) - mean) < 4 * error).all()
 
 
+def test_a_row_without_the_constant_has_no_density(bent):
+    rows = bent.sample(4, seed=0)
+    rows[2, 1] = 1.5
+    assert np.isneginf(bent.log_density(rows)).tolist() == [False, False, True, False]
+
+
 def test_the_company_of_a_row_does_not_change_its_score(bent):
     rows = bent.sample(40, seed=0)
     rows[7] = [1e4, 1.0, 300.0]  # far out, where steps are small
@@ -262,6 +331,17 @@ def test_paths_cost_what_they_are_weighted_with():
     costs = flow.costs(rows)
     loss = weighted.training_step(rows, 0) - plain.training_step(rows, 0)
     assert loss.item() == pytest.approx(2 * costs.kinetic.mean().item() + 3 * costs.frobenius.mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("divergence", ["hutchinson", "hutch++"])
+def test_epochs_are_compared_by_the_same_estimate(divergence):
+    torch.manual_seed(0)
+    part, rows, logged = Likely(Architecture(width=8, divergence=divergence).build(4)), torch.randn(20, 4), []
+    part.log = lambda name, value, **options: logged.append(value.item())
+    with torch.no_grad():
+        for index in (0, 1, 0):
+            part.validation_step(rows, index)
+    assert logged[0] == logged[2] != logged[1]
 
 
 @pytest.mark.parametrize("method", [{"method": "euler", "step_size": 0.5}, {"method": "tsit5"}])
@@ -312,3 +392,17 @@ def test_columns_that_depend_on_each_other_are_told_of_and_do_not_stop_a_run(tmp
     assert "follows from the others" in run.summary["remarks"][0]
     assert math.isfinite(run.summary["gaussian_nats"])
     json.dumps(run.summary, allow_nan=False)
+
+
+def test_held_out_rows_are_judged_together(tmp_path):
+    """Not one by one, which would take as many solves as there are rows."""
+    rows, judged = torch.randn(40, 2), []
+
+    class Noting(Likely):
+        def validation_step(self, batch, index):
+            judged.append(len(batch))
+            super().validation_step(batch, index)
+
+    task = Noting(Architecture(width=4).build(2))
+    fit(task, RowsData(rows, rows[:30], 40, torch.zeros(2)), Effort(1, 1), folder=tmp_path)
+    assert judged == [30]

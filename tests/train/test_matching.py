@@ -73,12 +73,21 @@ def test_it_goes_on_where_it_was_left(trained, tmp_path):
         ({"coupling": "optimal"}, "optimal-transport"),
         ({"grid": "edn"}, "did you mean 'edm'"),
         ({"method": "eulr"}, "did you mean 'euler'"),
+        ({"guidance": float("nan")}, "guidance=nan; wanted a finite number"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0; wanted a number above 0"),
     ],
 )
 def test_what_does_not_exist_leaves_no_folder(tmp_path, wrong, words):
     with pytest.raises(ValueError, match=words):
         task.train(replace(KINDS["moons"], **wrong), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_runs_of_other_tasks_are_refused(tmp_path):
+    Run.create(tmp_path / "density", {"task": "density"})
+    done = CliRunner().invoke(app, ["train", "matching", "--resume", str(tmp_path / "density")])
+    assert done.exit_code == 2
+    assert "is a run of 'density'; wanted one of `neuralode train matching`." in done.output
 
 
 def test_new_rows_are_drawn_from_a_run(trained, tmp_path):

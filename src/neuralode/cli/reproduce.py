@@ -69,7 +69,7 @@ def _compare(density: str, seeds: str, out: Path) -> None:
     from neuralode.reproduce.flows import compare_flows
 
     rows = compare_flows(density, _numbers("seeds", seeds), out, tell=say)
-    shown = ("model", "entropy", "truth", "nats", "gap", "spread", "parameters", "seconds")
+    shown = ("model", "width", "entropy", "truth", "nats", "gap", "spread", "parameters", "seconds")
     show_rows([{name: row[name] for name in shown} for row in rows], f"{density}, held-out nats")
     say(f"Table and picture: {out / f'{density}.csv'}, {out / f'{density}.png'}.")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from neuralode.status import SolveError
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+# data are printed as they are: no colours of their own making, and no pictures for words between colons
+console = Console(highlight=False, emoji=False)
+errors = Console(stderr=True, highlight=False, emoji=False)
 
 INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C ended
 USAGE = 2  # the status of a command that was asked for something it cannot do
@@ -30,7 +32,7 @@ USAGE = 2  # the status of a command that was asked for something it cannot do
 
 def say(sentence: str) -> None:
     """Print a sentence that may hold a command or a path: on one line, so that it can be copied."""
-    console.print(sentence, soft_wrap=True)
+    console.print(sentence, markup=False, soft_wrap=True)
 
 
 def in_one_sentence(command: Callable[P, R]) -> Callable[P, R]:
@@ -87,7 +89,7 @@ def show_points(points: Sequence[Point]) -> None:
 
 
 def show_figures(title: str, figures: Mapping[str, str]) -> None:
-    """Print a few named figures."""
+    """Print a few named figures, whose values may have rich's markup."""
     table = Table(show_header=False, title=title)
     for name, value in figures.items():
         table.add_row(name, value)
@@ -106,7 +108,7 @@ def show_comparison(compared: pd.DataFrame) -> None:
         errors = [float(row[name]) for name in ("model", "last_value", "baseline")]
         least = min(error for error in errors if error == error)  # NaN: a baseline that has seen nothing
         told = [f"[bold]{error:.4g}[/]" if error == least else f"{error:.4g}" for error in errors]
-        table.add_row(row["what"], str(row["channel"]), str(row["values"]), *told)
+        table.add_row(row["what"], escape(str(row["channel"])), str(row["values"]), *told)
     console.print(table)
     console.print("Baselines: of forecasts, the season before or the trend; of fillings, straight lines.")
 
@@ -117,7 +119,9 @@ def show_frame(frame: pd.DataFrame, title: str, most: int = 20, widest: int = 10
         f"{n} {what}" for n, of, what in zip((most, widest), frame.shape, ("rows", "columns"), strict=True) if of > n
     ]
     frame = frame.iloc[:most, :widest]
-    table = Table(*map(str, frame.columns), title=f"{title}: first {' and '.join(cut)}" if cut else title)
+    table = Table(
+        *(escape(str(name)) for name in frame.columns), title=f"{title}: first {' and '.join(cut)}" if cut else title
+    )
     for row in frame.itertuples(index=False):
         table.add_row(*map(_cell, row))
     console.print(table)
@@ -125,11 +129,11 @@ def show_frame(frame: pd.DataFrame, title: str, most: int = 20, widest: int = 10
 
 def show_rows(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     """Print rows that share their columns."""
-    table = Table(*rows[0], title=title)
+    table = Table(*map(escape, rows[0]), title=title)
     for row in rows:
         table.add_row(*map(_cell, row.values()))
     console.print(table)
 
 
 def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))

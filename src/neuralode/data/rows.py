@@ -154,6 +154,13 @@ class Standard:
         """Columns in which most rows repeat a value."""
         return tuple(name for name, reach in zip(self.names, self.reach, strict=True) if reach)
 
+    def alike(self, values: Table) -> Bool[np.ndarray, " rows"]:
+        """Which rows have the constants in the columns that are left out, but for rounding."""
+        found, constant = values[:, ~self.varies], self.mean[~self.varies]
+        # twice, as the constant is the least of values that differ by so much themselves
+        near = np.abs(found - constant) <= 2 * EXACT * np.maximum(np.abs(found), np.abs(constant))
+        return np.logical_and.reduce(near, axis=1)
+
     @property
     def log_volume(self) -> float:
         """What a log-density on the common scale is more than one of the values themselves, in nats."""
@@ -168,21 +175,31 @@ class Standard:
         """To the common scale."""
         return (values[:, self.varies] - self.mean[self.varies]) / self.deviation[self.varies]
 
+    def spread_out(self, values: Table) -> Table:
+        """The rows that nats are of: values that rows repeat are moved evenly within their reach, alike each time."""
+        return values + self.reach * np.random.default_rng(0).uniform(-1, 1, values.shape)
+
     def undo(self, scaled: Float64[np.ndarray, "rows features"]) -> Table:
         """Back to the scale of the table; a constant is itself again."""
         values = np.tile(self.mean, (len(scaled), 1))
         values[:, self.varies] += scaled * self.deviation[self.varies]
         return values
 
-    def remarks(self, rows: Rows) -> list[str]:
-        """What whoever reads a density of these rows should know: sentences, or none."""
+    def remarks(self, rows: Rows, spread: bool = True) -> list[str]:
+        """What whoever reads a density of these rows, spread or not, should know: sentences, or none."""
         found = []
         if self.constant:
-            found.append(f"{_columns(self.constant)} the same in every row: left out, the density is of the others.")
-        if self.repeated:
             found.append(
-                f"most rows repeat a value in {_listed(self.repeated)}, as rows of a density do not: to learn from, "
-                "they are spread evenly to both sides, half of the way to the next value, and nats are of that."
+                f"{_columns(self.constant)} the same in every row that was learned from: left out, the density is of "
+                "the others, and that of a row with another value is 0."
+            )
+        if self.repeated:
+            repeat = f"most rows repeat a value in {_listed(self.repeated)}, as rows of a density do not: "
+            found.append(
+                f"{repeat}they are spread evenly to both sides, half of the way to the next value, and nats are of the "
+                "spread rows; scores are densities at the values themselves."
+                if spread
+                else f"{repeat}the likelihood of such rows has no bound."
             )
         *_, last = np.linalg.svd(self.apply(rows.values), compute_uv=False) if len(rows) >= self.features else (1.0,)
         if self.features > 1 and last < DEPENDENT * np.sqrt(len(rows)):

@@ -47,8 +47,8 @@ class CNFDensity(DensityMixin, BaseEstimator):
         Of the solver in training, as in `neuralode.solve`. A fixed step can be learned to be exploited: what the flow
         is thought to have learned is then not so.
     spread : bool
-        In training, spread the values of columns in which most rows repeat one evenly to both sides, half of the way to
-        the next. Without, the likelihood of such columns has no bound.
+        To learn from, and to decide which epoch is kept, spread the values of columns in which most rows repeat one
+        evenly to both sides, half of the way to the next. Without, the likelihood of such columns has no bound.
     learning_rate, weight_decay : float
         Of AdamW.
     batch_size, max_epochs, patience : int
@@ -63,9 +63,9 @@ class CNFDensity(DensityMixin, BaseEstimator):
     Attributes
     ----------
     n_features_in_, feature_names_in_ : int, array of str
-        Columns of X, and their names where it is a frame or a file.
+        Columns of X, and their names where it is a file, or a frame whose columns are named by text.
     n_iter_, best_loss_ : int, float
-        Epochs trained; the nats a held-out row in the one that was kept, in the units of X.
+        Epochs trained; the nats a held-out row, spread if any is, in the one that was kept, in the units of X.
     remarks_ : list of str
         What one should know of these rows: columns that are constant, repeat their values, or follow from others.
         `fit` warns of each.
@@ -75,8 +75,10 @@ class CNFDensity(DensityMixin, BaseEstimator):
     Notes
     -----
     X is an array, a frame, or the path of a .csv, .tsv or .parquet file, of finite numbers. A column that is the same
-    in every row is left out: the density is of the others, and samples have that constant.
+    in every row that was learned from is left out: the density is of the others, and samples have that constant. Rows
+    with another value there score −inf.
 
+    Where values are spread, scores are densities at the values themselves, not means over where they are spread to.
     Scores are computed in double precision to a tolerance of 1e-7, each row at its own steps: they do not depend on the
     company.
 
@@ -150,7 +152,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
         check_enough(rows)
         standard = Standard.of(rows)
         self.framed_ = not isinstance(X, np.ndarray) and hasattr(self, "feature_names_in_")
-        self.remarks_ = standard.remarks(rows)
+        self.remarks_ = standard.remarks(rows, bool(self.spread))
         for remark in self.remarks_:
             warnings.warn(remark, stacklevel=2)
         seed = seed_of(self.random_state)
@@ -165,7 +167,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
                 self.architecture_,
                 standard,
                 values[learned],
-                values[held],
+                (standard.spread_out(values) if self.spread else values)[held],
                 Effort(int(self.max_epochs), int(self.patience), self.accelerator),
                 spread=bool(self.spread),
                 batch_size=int(self.batch_size),
@@ -190,7 +192,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
         return float(self.score_samples(X).sum())
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray | pd.DataFrame:
-        """New rows: an array, or a frame if it was fitted on one.
+        """New rows: a frame if it was fitted on a file, or on a frame whose columns are named by text; else an array.
 
         Parameters
         ----------

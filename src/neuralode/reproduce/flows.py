@@ -99,7 +99,8 @@ def compare_flows(
     tell : callable
         Called with a sentence as each training ends.
     recipes : sequence of Fit, optional
-        What is trained, one row each, `recipes_for` the density unless given; density and seed are filled in.
+        What is trained, one row each, `recipes_for` the density unless given; density and seed are filled in. Each
+        has a model or a width of its own.
     processes : int, optional
         Side by side; as many as there are cores unless given.
 
@@ -113,15 +114,18 @@ def compare_flows(
     recipes = recipes_for(truth.name) if recipes is None else recipes
     if not seeds or not recipes:
         raise ValueError(f"seeds={seeds!r} and recipes={recipes!r} ask for no training; wanted at least one of each.")
+    names = [_name(recipe) for recipe in recipes]
+    if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
+        raise ValueError(f"recipes has two {twice}, which would go into one folder; wanted others in another call.")
     folder = Path("runs") / truth.name if folder is None else folder
     jobs = [replace(recipe, density=truth.name, seed=seed) for recipe in recipes for seed in seeds]
     left = [job for job in jobs if not done(_place(folder, job), job)]
     for job in side_by_side(partial(_train, folder=folder), left, processes):
-        tell(f"{job.model}, seed {job.seed}: {_figures(Run(_place(folder, job)).summary)}")
-    runs = [{job.seed: Run(_place(folder, job)) for job in jobs if job.model == recipe.model} for recipe in recipes]
-    rows = [_row(recipe.model, trained) for recipe, trained in zip(recipes, runs, strict=True)]
+        tell(f"{_name(job)}, seed {job.seed}: {_figures(Run(_place(folder, job)).summary)}")
+    runs = [{job.seed: Run(_place(folder, job)) for job in jobs if _name(job) == name} for name in names]
+    rows = [_row(trained) for trained in runs]
     write_csv(folder / f"{truth.name}.csv", rows)
-    first = {job.model: load(_place(folder, job)) for job in jobs if job.seed == seeds[0]}
+    first = {_name(job): load(_place(folder, job)) for job in jobs if job.seed == seeds[0]}
     plot_models(
         truth, {name: Shown.of(flow, truth.window) for name, flow in first.items()}, folder / f"{truth.name}.png"
     )
@@ -249,10 +253,14 @@ MODELS: Mapping[str, Callable[[int], CNF | PlanarFlow]] = {"cnf": _continuous, "
 
 
 def _place(folder: Path, fit: Fit) -> Path:
-    return folder / f"{fit.model}-{fit.seed}"
+    return folder / f"{fit.model}-{fit.width}-{fit.seed}"
 
 
-def _row(model: str, runs: Mapping[int, Run]) -> Row:
+def _name(fit: Fit) -> str:
+    return f"{fit.model} of {fit.width}"
+
+
+def _row(runs: Mapping[int, Run]) -> Row:
     summaries = {seed: run.summary for seed, run in runs.items()}
     gaps = torch.tensor([summary["gap"] for summary in summaries.values()], dtype=torch.float64)
 
@@ -262,7 +270,8 @@ def _row(model: str, runs: Mapping[int, Run]) -> Row:
     config = next(iter(runs.values())).config
     return {
         "density": config["density"],
-        "model": model,
+        "model": config["model"],
+        "width": config["width"],
         "entropy": round(find_density(config["density"]).entropy, 4),
         "truth": round(mean("nats", 8) - mean("gap", 8), 4),
         "nats": mean("nats"),

@@ -32,7 +32,7 @@ def side_by_side(work: Callable[[Job], None], jobs: Sequence[Job], processes: in
     """
     if not jobs:
         return
-    workers = min(len(jobs), processes or len(os.sched_getaffinity(0)))
+    workers = min(len(jobs), processes or cores())
     if workers == 1:
         for job in jobs:
             work(job)
@@ -47,6 +47,20 @@ def side_by_side(work: Callable[[Job], None], jobs: Sequence[Job], processes: in
                 yield going[done]
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def cores() -> int:
+    """Those that this process may use, where the system tells; else all that there are.
+
+    Examples
+    --------
+    >>> cores() >= 1
+    True
+    """
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
 
 
 def _one_thread() -> None:

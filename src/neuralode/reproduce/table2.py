@@ -8,7 +8,6 @@ References
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 
+from neuralode.reproduce.pool import cores
 from neuralode.train.config import Spirals
 from neuralode.train.plots import blank, save
 from neuralode.train.run import Run, write_csv
@@ -127,7 +127,7 @@ def _trained(left: Mapping[Spirals, Path], processes: int | None) -> Iterator[Sp
     """Train what is left, and yield each as it is finished."""
     if not left:
         return
-    workers = min(len(left), processes or len(os.sched_getaffinity(0)))
+    workers = min(len(left), processes or cores())
     # spawn: a forked child would inherit the locks of threads that it does not have
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
         going = {pool.submit(_train, wanted, place): wanted for wanted, place in left.items()}

@@ -26,7 +26,7 @@ from neuralode.data.densities import DENSITIES, find_density
 from neuralode.data.rows import Rows, Standard, Table, check_enough, read_rows
 from neuralode.train.config import Density
 from neuralode.train.density_model import Architecture, RowDensity, learn
-from neuralode.train.density_plots import PICTURES, plot_flow, plot_rows
+from neuralode.train.density_plots import PICTURES, POINTS, plot_flow, plot_rows
 from neuralode.train.fitting import Effort
 from neuralode.train.history import History
 from neuralode.train.plots import plot_history
@@ -74,17 +74,22 @@ def train(
     -------
     Run
         Its ``summary.json`` holds ``test_nats``, the mean of the negative log-density of the test rows in the units of
-        the table, with its standard error; the same as bits a column; what one normal distribution makes of them,
-        ``gaussian_nats``; for data that are drawn from a known density its ``entropy``, below which no model can be but
-        by chance. ``scores.csv`` holds the log-density of every row, ``plots`` pictures of the rows, of samples, of the
-        density, and of how the flow makes it. Ctrl-C ends the training, not this function: the summary then says
-        ``"interrupted": true``.
+        the table, with its standard error; the same as bits a column that is modelled; what one normal distribution
+        makes of them, ``gaussian_nats``; for data that are drawn from a known density its ``entropy``, below which no
+        model can be but by chance. Where most rows repeat a value, all nats are of rows that are spread, as those to
+        learn from are, unless ``wanted.spread`` is False. Test rows that differ in a column that is left out have no
+        part in nats; ``remarks`` then says how many. ``scores.csv`` holds the log-density of every row as it is,
+        ``plots`` pictures of the rows, of samples, of the density, and of how the flow makes it. Ctrl-C ends the
+        training, not this function: the summary then says ``"interrupted": true``.
     """
+    _check(wanted)
     rows = read(wanted)
     check_enough(rows)
     parts = split(len(rows), wanted.seed)
     known = np.concatenate(parts[:2])
     standard = Standard.of(Rows(rows.names, rows.values[known]))
+    seen = standard.spread_out(rows.values) if wanted.spread else rows.values
+    judged = parts._replace(test=_comparable(standard, rows.values, parts.test))
     L.seed_everything(wanted.seed, workers=True, verbose=False)
     _try(wanted, standard)
     digest = hashlib.sha256(rows.values.tobytes()).hexdigest()
@@ -99,7 +104,7 @@ def train(
         _architecture(wanted),
         standard,
         rows.values[parts.train],
-        rows.values[parts.validation],
+        seen[parts.validation],
         Effort(wanted.epochs, wanted.patience, wanted.accelerator, wanted.devices, wanted.precision),
         spread=wanted.spread,
         batch_size=wanted.batch_size,
@@ -117,14 +122,16 @@ def train(
     scores = density.log_density(rows.values)
     run.write_weights(density.flow)
     write_scores(run, scores, parts)
+    nats = density.log_density(seen) if wanted.spread and standard.repeated else scores
     run.write_summary(
         {
-            **figures(scores, parts, standard.features),
-            "gaussian_nats": round(gaussian_nats(standard, rows.values[known], rows.values[parts.test]), 6),
+            **figures(nats, judged, standard.features),
+            "gaussian_nats": round(gaussian_nats(standard, seen[known], seen[judged.test]), 6),
             **({"entropy": find_density(wanted.data).entropy} if wanted.data in DENSITIES else {}),
             "rows": {name: len(some) for name, some in parts._asdict().items()},
             "columns": list(standard.names),
-            "remarks": standard.remarks(rows),
+            "modelled": [name for name in standard.names if name not in standard.constant],
+            "remarks": [*standard.remarks(rows, wanted.spread), *_left_out(len(parts.test), len(judged.test))],
             "parameters": sum(p.numel() for p in density.flow.parameters()),
             "epochs": len(run.metrics),
             "seconds": seconds,
@@ -132,7 +139,7 @@ def train(
         }
     )
     plot_history(run.metrics, run.plots, PICTURES)
-    plot_rows(density, rows.values, density.sample(len(rows), wanted.seed), run.plots)
+    plot_rows(density, rows.values, density.sample(min(len(rows), POINTS), wanted.seed), run.plots)
     plot_flow(density, run.plots)
     return run
 
@@ -190,7 +197,7 @@ def split(count: int, seed: int) -> Parts:
 
 
 def figures(scores: np.ndarray, parts: Parts, features: int) -> dict[str, float]:
-    """What the scores come to, part by part.
+    """What the log-densities come to, part by part.
 
     Examples
     --------
@@ -240,6 +247,35 @@ def write_scores(run: Run, scores: np.ndarray, parts: Parts) -> None:
 
 def _architecture(wanted: Density) -> Architecture:
     return Architecture(**{name: getattr(wanted, name) for name in ARCHITECTURE})
+
+
+def _check(wanted: Density) -> None:
+    if not 0 < wanted.learning_rate < math.inf:
+        raise ValueError(f"learning_rate={wanted.learning_rate!r}; wanted a number above 0.")
+    for name in ("kinetic", "frobenius", "weight_decay"):
+        value = getattr(wanted, name)
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value!r}; wanted a number not below 0.")
+
+
+def _comparable(standard: Standard, values: Table, test: Int64[np.ndarray, " test"]) -> Int64[np.ndarray, " some"]:
+    """The test rows that have a density: those that do not differ where all others were the same."""
+    some = test[standard.alike(values[test])]
+    if len(some) < 2:
+        raise ValueError(
+            f"of columns that are the same in all rows to learn from ({', '.join(map(repr, standard.constant))}), "
+            f"{len(test) - len(some)} of the {len(test)} test rows have another value; wanted another seed, or such "
+            "columns left out."
+        )
+    return some
+
+
+def _left_out(test: int, some: int) -> list[str]:
+    differ = test - some
+    return [] if not differ else [
+        f"{differ} of the {test} test rows differ in a column that is left out: their density is 0 (a score of -inf), "
+        f"and test_nats and gaussian_nats are of the other {some}."
+    ]  # fmt: skip
 
 
 def _try(wanted: Density, standard: Standard) -> None:

@@ -85,12 +85,15 @@ class RowDensity:
     flow: CNF
 
     def log_density(self, values: Table, tolerance: float = SCORED) -> Float64[np.ndarray, " rows"]:
-        """Of each row, in nats: of the columns that change. As exact as ``tolerance``, about."""
+        """Of each row, in nats: of the columns that change. As exact as ``tolerance``, about.
+
+        −inf where a column that is left out has another value than its constant: no such row was learned from.
+        """
         rows = torch.as_tensor(self.standard.apply(values))
         flow = self.exact(tolerance)
         with torch.no_grad():
             found = [flow.log_prob(some) for some in rows.split(rows_at_once(rows.shape[1]))]
-        return torch.cat(found).numpy() - self.standard.log_volume
+        return np.where(self.standard.alike(values), torch.cat(found).numpy() - self.standard.log_volume, -np.inf)
 
     def sample(self, count: int, seed: int) -> Table:
         """New rows, of which the first are the same however many are drawn."""
@@ -135,7 +138,8 @@ def learn(
     standard : Standard
         Of the table.
     train, validation : array[rows, columns]
-        What to learn from, and what to decide by which epoch is kept, in their own units.
+        What to learn from, and what to decide by which epoch is kept, in their own units. The former is spread anew
+        for each batch; the latter is taken as it comes: where nats are of spread rows, it is `Standard.spread_out`.
     effort : Effort
         How long, and on what.
     spread, batch_size, learning_rate, weight_decay, kinetic, frobenius
@@ -181,4 +185,4 @@ def usual_cost(rows: int) -> float:
     >>> usual_cost(100), usual_cost(5000)
     (0.05, 0.005)
     """
-    return 0.05 * min(1.0, 500 / rows)
+    return 25 / max(500, rows)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from neuralode.nn import CNF
 from neuralode.train.fitting import Watched
@@ -65,7 +66,8 @@ class RowsData(L.LightningDataModule):
         return Batches(self.train, self.size, self.spread)
 
     def val_dataloader(self) -> Any:  # noqa: D102
-        return self.validation.split(rows_at_once(self.validation.shape[1]))
+        # a bare tuple would be taken for several loaders, one a batch, each of which gives row by row
+        return DataLoader(cast(Any, self.validation.split(rows_at_once(self.validation.shape[1]))), batch_size=None)
 
 
 class Likely(Watched):
@@ -112,7 +114,8 @@ class Likely(Watched):
 
     def validation_step(self, batch: Batch, index: int) -> None:  # noqa: D102
         flow = solved_by(self.flow, method="tsit5", controller=None, step_size=None, rtol=JUDGED, atol=JUDGED)
-        nats = self.log_volume - flow.log_prob(batch).mean()
+        drawing = torch.Generator().manual_seed(index)  # the same probes each epoch, where divergences are estimated
+        nats = self.log_volume - flow.log_prob(batch, generator=drawing).mean()
         self.log("val_loss", nats, on_epoch=True, batch_size=len(batch))
 
 

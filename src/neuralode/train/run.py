@@ -23,6 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -103,11 +104,15 @@ class Run:
         os.replace(partial, self.folder / "weights.safetensors")
 
     def read_weights(self, model: nn.Module) -> None:
-        """Put the kept weights into ``model``, which must have the same parameters."""
+        """Put the kept weights into ``model``, which must have the same parameters; `ValueError` for half a file."""
         weights = self.folder / "weights.safetensors"
         if not weights.is_file():
             raise FileNotFoundError(f"{self.folder} has no weights.safetensors: was its training cut off?")
-        model.load_state_dict(load_file(weights))
+        try:
+            found = load_file(weights)
+        except SafetensorError as error:
+            raise ValueError(f"{weights} cannot be read ({error}); wanted the file that a training wrote.") from error
+        model.load_state_dict(found)
 
 
 def free_folder(wanted: Path) -> Path:

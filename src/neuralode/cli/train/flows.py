@@ -13,6 +13,8 @@ from neuralode.cli.train.finish import finish
 from neuralode.train.config import MATCHING_IMAGES, MATCHING_POINTS, Density, Matching
 from neuralode.train.run import Run, free_folder
 
+SEEDS = 2**32 - 1  # the highest that numpy's old generators take
+
 
 @in_one_sentence
 def density(
@@ -42,7 +44,9 @@ def density(
     rtol: Annotated[float, typer.Option(help="Tolerance of that.")] = Density.rtol,
     step_size: Annotated[float | None, typer.Option(help="For methods with a fixed step.")] = Density.step_size,
     spread: Annotated[bool, typer.Option(help="Spread values that most rows repeat.")] = Density.spread,
-    seed: Annotated[int, typer.Option(help="Of the split, the first weights and the batches.")] = Density.seed,
+    seed: Annotated[
+        int, typer.Option(min=0, max=SEEDS, help="Of the split, the first weights and the batches.")
+    ] = Density.seed,
     epochs: Annotated[int, typer.Option(min=1, help="At most.")] = Density.epochs,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step of the optimizer.")] = Density.batch_size,
     learning_rate: Annotated[float, typer.Option(help="At the beginning.")] = Density.learning_rate,
@@ -79,7 +83,7 @@ def density(
         run,
         "density",
         {
-            "rows, columns": f"{sum(summary['rows'].values()):,}, {len(summary['columns'])}",
+            "rows, columns modelled": f"{sum(summary['rows'].values()):,}, {len(summary['modelled'])}",
             "nats a row, of rows held out": f"[bold]{summary['test_nats']:.4f}[/] ± {summary['test_nats_error']:.4f}",
             "bits a dimension": f"{summary['test_bits_per_dimension']:.4f}",
             "nats of a normal distribution": f"{summary['gaussian_nats']:.4f}",
@@ -102,7 +106,9 @@ def matching(
         str | None, typer.Option(help="Of sampling.", show_default="euler; tsit5 where steps adapt")
     ] = None,
     guidance: Annotated[float, typer.Option(help="How far past the class digits are led.")] = Matching.guidance,
-    seed: Annotated[int, typer.Option(help="Of the data, the first weights and the batches.")] = Matching.seed,
+    seed: Annotated[
+        int, typer.Option(min=0, max=SEEDS, help="Of the data, the first weights and the batches.")
+    ] = Matching.seed,
     epochs: Annotated[int, typer.Option(min=1, help="Of the training.")] = Matching.epochs,
     batches: Annotated[int, typer.Option(min=1, help="In each epoch.")] = Matching.batches,
     batch_size: Annotated[
