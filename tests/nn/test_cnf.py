@@ -252,6 +252,7 @@ def test_jitter_moves_the_end_in_training_only() -> None:
     first, second = flow.log_prob(x, generator=generator(1)), flow.log_prob(x, generator=generator(2))
     assert (first - second).abs().max() > 1e-4
     assert torch.equal(first, flow.log_prob(x, generator=generator(1)))
+    torch.testing.assert_close(flow.inverse(flow.forward(x)), x, rtol=0, atol=1e-8)  # maps stay what they are
 
 
 # shapes, batches, torch's own distributions

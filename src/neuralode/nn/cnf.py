@@ -142,7 +142,7 @@ class CNF(nn.Module):
 
     def inverse(self, x: Float[Tensor, "*batch *event"], *args: Any) -> Float[Tensor, "*batch *event"]:
         """Carry data back to the base."""
-        return self._carry(x, args, self._back())
+        return self._carry(x, args, self.t[::-1])
 
     def forward_and_log_det(
         self, z: Float[Tensor, "*batch *event"], *args: Any, generator: torch.Generator | None = None
@@ -164,7 +164,7 @@ class CNF(nn.Module):
         self, x: Float[Tensor, "*batch *event"], *args: Any, generator: torch.Generator | None = None
     ) -> Moved:
         """Carry data back to the base, with log |det ∂z/∂x|; parameters as in `forward_and_log_det`."""
-        return Moved(*self._follow(x, args, self._back(), generator)[:2])
+        return Moved(*self._follow(x, args, self.t[::-1], generator)[:2])
 
     def log_prob(
         self, x: Float[Tensor, "*batch *event"], *args: Any, generator: torch.Generator | None = None
@@ -234,7 +234,7 @@ class CNF(nn.Module):
             raise ValueError(f"args_dims={self.args_dims!r} for {len(args)} args; wanted 0 or None for each.")
         return dims
 
-    def _back(self, generator: torch.Generator | None = None) -> tuple[float, float]:
+    def _back(self, generator: torch.Generator | None) -> tuple[float, float]:
         """From the data to the base; from near the data where training has jitter."""
         start, end = self.t
         if self.jitter and self.training:
