@@ -142,7 +142,7 @@ class CNF(nn.Module):
 
     def inverse(self, x: Float[Tensor, "*batch *event"], *args: Any) -> Float[Tensor, "*batch *event"]:
         """Carry data back to the base."""
-        return self._carry(x, args, self.t[::-1])
+        return self._carry(x, args, (self.t[1], self.t[0]))
 
     def forward_and_log_det(
         self, z: Float[Tensor, "*batch *event"], *args: Any, generator: torch.Generator | None = None
@@ -164,7 +164,7 @@ class CNF(nn.Module):
         self, x: Float[Tensor, "*batch *event"], *args: Any, generator: torch.Generator | None = None
     ) -> Moved:
         """Carry data back to the base, with log |det ∂z/∂x|; parameters as in `forward_and_log_det`."""
-        return Moved(*self._follow(x, args, self.t[::-1], generator)[:2])
+        return Moved(*self._follow(x, args, (self.t[1], self.t[0]), generator)[:2])
 
     def log_prob(
         self, x: Float[Tensor, "*batch *event"], *args: Any, generator: torch.Generator | None = None
