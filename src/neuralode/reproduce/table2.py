@@ -9,16 +9,15 @@ References
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from neuralode.reproduce.pool import cores
+from neuralode.reproduce.pool import side_by_side
 from neuralode.train.config import Spirals
 from neuralode.train.plots import blank, save
 from neuralode.train.run import Run, write_csv
@@ -79,7 +78,8 @@ def table2(
         raise ValueError(f"seeds={seeds!r} and recipes={recipes!r} ask for no training; wanted at least one of each.")
     jobs = [replace(recipe, observed=observed, seed=seed) for recipe in recipes for seed in seeds]
     places = {wanted: _place(folder, wanted) for wanted in jobs}
-    for wanted in _trained({wanted: place for wanted, place in places.items() if not _done(place, wanted)}, processes):
+    left = [wanted for wanted, place in places.items() if not _done(place, wanted)]
+    for wanted in side_by_side(partial(_train, folder=folder), left, processes):
         run = Run.open(places[wanted])
         if run.summary["interrupted"]:
             raise KeyboardInterrupt
@@ -123,31 +123,12 @@ def plot_rows(rows: Sequence[Row], seeds: Sequence[int], path: Path) -> Path:
     return save(figure, path)
 
 
-def _trained(left: Mapping[Spirals, Path], processes: int | None) -> Iterator[Spirals]:
-    """Train what is left, and yield each as it is finished."""
-    if not left:
-        return
-    workers = min(len(left), processes or cores())
-    # spawn: a forked child would inherit the locks of threads that it does not have
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        going = {pool.submit(_train, wanted, place): wanted for wanted, place in left.items()}
-        try:
-            for job in as_completed(going):
-                job.result()
-                yield going[job]
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _train(wanted: Spirals, place: Path) -> None:
+def _train(wanted: Spirals, folder: Path) -> None:
+    place = _place(folder, wanted)
     cut_off = (place / "checkpoints" / "last.ckpt").exists()
     if place.exists() and not cut_off:
         shutil.rmtree(place)  # not one epoch was finished: there is nothing to go on from
     train(wanted, place, resume=cut_off, tell=_silent)
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def _silent(row: Mapping[str, float]) -> None:
