@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from neuralode.data import cells
-from neuralode.data.tables import Source, read_table
+from neuralode.data.tables import Source, check_column, read_table
 from neuralode.extras import require
 
 require("series", "pandas", "pyarrow")
@@ -251,10 +250,7 @@ def _column(column: pd.Series) -> np.ndarray:
 def _chosen(table: pd.DataFrame, columns: Iterable[str]) -> list[str]:
     names = [columns] if isinstance(columns, str) else [str(name) for name in columns]
     for place, name in enumerate(names):
-        if name not in table.columns:
-            near = get_close_matches(name, table.columns, n=1, cutoff=0.4)
-            hint = f"; did you mean {near[0]!r}?" if near else ";"
-            raise ValueError(f"the table has no column {name!r}{hint} Its columns: {_listed(table.columns)}.")
+        check_column(table, name)
         if name in names[:place]:
             raise ValueError(f"column {name!r} is named twice; wanted each once.")
     return names

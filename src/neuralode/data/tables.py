@@ -260,12 +260,7 @@ def _value_columns(
     for role, name in roles:
         if name is None:
             continue
-        if name not in table.columns:
-            near = get_close_matches(name, table.columns, n=1, cutoff=0.4)
-            hint = f"; did you mean {near[0]!r}?" if near else ";"
-            raise ValueError(
-                f"the table has no column {name!r} for {role}{hint} Its columns: {_listed(table.columns)}."
-            )
+        check_column(table, name, role)
         if name in taken:
             raise ValueError(f"column {name!r} is given for {taken[name]} and for {role}; wanted one role a column.")
         taken[name] = role
@@ -273,6 +268,23 @@ def _value_columns(
     if not chosen:
         raise ValueError(f"no column is left for values among {_listed(table.columns)}; wanted at least one.")
     return chosen
+
+
+def check_column(table: pd.DataFrame, name: str, role: str | None = None) -> None:
+    """Raise a ValueError for a column that is not there, with the nearest name.
+
+    Examples
+    --------
+    >>> check_column(pd.DataFrame({"pulse": [71.0]}), "puls", "values")
+    Traceback (most recent call last):
+    ...
+    ValueError: the table has no column 'puls' for values; did you mean 'pulse'? Its columns: 'pulse'.
+    """
+    if name not in table.columns:
+        near = get_close_matches(name, list(table.columns), n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ";"
+        use = "" if role is None else f" for {role}"
+        raise ValueError(f"the table has no column {name!r}{use}{hint} Its columns: {_listed(table.columns)}.")
 
 
 def _channel_names(channels: Iterable[str] | None, columns: list[str], roles: set[str | None]) -> tuple[str, ...]:

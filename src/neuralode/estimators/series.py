@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
 from os import PathLike
 from typing import Any, cast
 
@@ -13,7 +12,7 @@ import pandas as pd
 import torch
 
 from neuralode.data.scaling import Scaling
-from neuralode.data.tables import Source, read_series, read_table
+from neuralode.data.tables import Source, check_column, read_series, read_table
 from neuralode.data.timeline import Clock
 from neuralode.nn import Observations
 
@@ -79,7 +78,7 @@ def first_table(
     if label is not None:
         if label in (series, time, *(values or ())):
             raise ValueError(f"column {label!r} is given for label and for another role; wanted one role a column.")
-        _labelled(table, label)
+        check_column(table, label, "label")
     if values is None and label is not None:
         values = [name for name in table.columns if name not in (series, time, label)]
     read = read_series(table, series=series, time=time, values=values)
@@ -97,7 +96,7 @@ def labels_of(source: Source, series: str, label: str) -> np.ndarray:
         Where a series has none, or more than one.
     """
     table = read_table(source)
-    _labelled(table, label)
+    check_column(table, label, "label")
     if series in table.index.names and series not in table.columns:
         table = table.reset_index(level=series)
     codes, known = pd.factorize(cast(pd.Series, table[series]))
@@ -112,15 +111,6 @@ def labels_of(source: Source, series: str, label: str) -> np.ndarray:
             f"column {label!r} has {has} at row {row + 1} (series {whose!r}); wanted one for all rows of a series."
         )
     return np.asarray(told.to_numpy()[first])
-
-
-def _labelled(table: pd.DataFrame, label: str) -> None:
-    if label not in table.columns:
-        near = get_close_matches(label, list(table.columns), n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ";"
-        raise ValueError(
-            f"the table has no column {label!r} for label{hint} Its columns: {', '.join(map(repr, table))}."
-        )
 
 
 def from_series(X: Any) -> Observations | None:
