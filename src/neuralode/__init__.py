@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from neuralode import nn
 from neuralode.control import PI, PID, Fixed, Given, I
+from neuralode.events import Event
 from neuralode.gradients import Adjoint, Direct, Replay
 from neuralode.methods import ExplicitRungeKutta, Tableau, methods
 from neuralode.problem import Field
-from neuralode.solution import Solution, Stats
+from neuralode.solution import Occurrences, Solution, Stats
 from neuralode.solving import solve
 from neuralode.status import GradientError, SolveError, Status
 from neuralode.stepping import Stepper
@@ -31,6 +32,7 @@ __all__ = [
     "Adjoint",
     "CNFDensity",
     "Direct",
+    "Event",
     "ExplicitRungeKutta",
     "Field",
     "Fixed",
@@ -38,6 +40,7 @@ __all__ = [
     "GradientError",
     "I",
     "LatentODEForecaster",
+    "Occurrences",
     "Replay",
     "SeriesClassifier",
     "Solution",

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 Number: TypeAlias = Any  # float | Tensor["clocks"]
 Flag: TypeAlias = Any  # bool | Tensor["clocks"]
@@ -24,8 +25,17 @@ def where(condition: Flag, yes: Any, no: Any) -> Any:
     if not isinstance(condition, Tensor):
         return yes if condition else no
     if isinstance(yes, Tensor) and yes.dim() > condition.dim():
-        condition = condition[:, None]
+        condition = condition.reshape(-1, *(1,) * (yes.dim() - 1))
     return torch.where(condition, yes, no)
+
+
+def choose(condition: Flag, yes: Any, no: Any) -> Any:
+    """`where` for pytrees of tensors that lead with rows; None, unless both are there."""
+    if not isinstance(condition, Tensor):
+        return yes if condition else no
+    if yes is None or no is None:
+        return None
+    return tree_map(lambda a, b: where(condition, a, b), yes, no)
 
 
 def minimum(a: Number, b: Number) -> Number:
@@ -93,3 +103,8 @@ def column(h: Tensor, y: Tensor) -> Tensor:
     """Clock numbers in the dtype of the state, shaped to multiply its rows."""
     h = h.to(y.dtype)
     return h[:, None] if h.dim() else h
+
+
+def column_times(h: Number, rows: Tensor) -> Tensor:
+    """``h * rows``, each row by its clock's h."""
+    return rows * column(h, rows) if isinstance(h, Tensor) else rows * h

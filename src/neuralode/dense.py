@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,18 @@ def read_step(step: Taken, coefficients: Tensor, t: Any, h: Any, times: Tensor) 
         return horner(coefficients[:, None], theta[:, None, None])
     theta = (times[rows, outputs] - t[rows]) / h[rows]
     return horner(coefficients[:, rows], column(theta, coefficients))
+
+
+def marks_within(marks: list[float], first_mark: int, direction: float, t: float, t1: float, h: float) -> Reads | None:
+    """The outputs of a shared clock after t, up to and with t1 = t + h.
+
+    ``marks`` are output times in the direction of integration, the first of them that of output ``first_mark``.
+    """
+    low, high = bisect_right(marks, t * direction), bisect_right(marks, t1 * direction)
+    if high == low:
+        return None
+    thetas = tuple((mark * direction - t) / h for mark in marks[low:high])
+    return Reads(slice(first_mark + low, first_mark + high), None, thetas)
 
 
 def find_reads(chunk: Chunk, times: Tensor, direction: float, reached: Tensor) -> Chunk:

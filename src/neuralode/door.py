@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from neuralode.events import Event
 from neuralode.gradients.ambient import modules_of, watch
 from neuralode.problem import Problem
 from neuralode.registry import pick
+
+LONG = 1e3  # where a solve has no end
 
 _rows_checked: weakref.WeakKeyDictionary[Any, set] = weakref.WeakKeyDictionary()
 
@@ -26,14 +30,18 @@ def check_choices(save: Any, on_failure: Any, max_steps: Any) -> None:
         raise ValueError(f"max_steps={max_steps!r}; wanted a whole number of at least 1.")
 
 
-def look(problem: Problem, save: Callable[..., Any] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """f(t0, y0), and every differentiable tensor that f and ``save`` use beside y and t."""
+def look(
+    problem: Problem, save: Callable[..., Any] | None, events: tuple[Event, ...] = ()
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """f(t0, y0), and every differentiable tensor that f, ``save`` and event functions use beside y and t."""
     if not torch.is_grad_enabled():
         return first_evaluation(problem), ()
     arguments = _arguments(problem)
     f0, seen = watch(lambda: _evaluate(problem, *arguments))
     if save is not None:
         seen += watch(lambda: save(*arguments, *problem.field.args))[1]
+    for event in events:
+        seen += watch(lambda event=event: event.function(*arguments, *problem.field.args))[1]
     held = [x for f in (problem.field.f, save) for module in modules_of(f) for x in module.parameters()]
     passed = [x for x in tree_leaves(problem.field.args) if isinstance(x, Tensor)]
     found = {id(x): x for x in (*passed, *held, *seen) if x.requires_grad}
@@ -88,14 +96,13 @@ def check_rows(problem: Problem) -> int:
     if rows < 2 or (case in known and not problem.field.args):  # other args make another field
         return 0
     y, t = problem.y0.detach(), problem.t.detach()
-    start, span = t[:, 0], t[:, -1] - t[:, 0]
+    start, span = t[:, 0], (t[:, -1] - t[:, 0]).clamp(-LONG, LONG)
     spread = torch.linspace(0, 1e-2, rows, dtype=t.dtype, device=t.device)
     times, others = start + spread * span, start + (spread.flip(0) + 5e-3) * span
-    moved = y.roll(1, 0) * 1.01 + 1e-3
+    moved = _moved(y)
     dtype = y.dtype.to_real()
     whole = problem.field(times.to(dtype), y)
-    place = torch.arange(rows, device=y.device)
-    for keep in (place == 0, place >= rows // 2):
+    for keep in _some_rows(y):
         answer = problem.field(torch.where(keep, times, others).to(dtype), torch.where(keep[:, None], y, moved))
         if not _agree(whole[keep], answer[keep]):
             raise ValueError(
@@ -105,6 +112,31 @@ def check_rows(problem: Problem) -> int:
             )
     known.add(case)
     return 3
+
+
+def check_alone(problem: Problem) -> Problem:
+    """Find out whether rows that share a clock depend on each other: an implicit method then solves for all at once."""
+    if problem.per_sample or problem.layout.rows < 2:
+        return problem
+    with torch.no_grad():
+        y, t = problem.y0.detach(), problem.t.detach()[0].to(device=problem.y0.device, dtype=problem.field.time_dtype)
+        whole = problem.field(t, y)
+        alone = all(
+            _agree(whole[keep], problem.field(t, torch.where(keep[:, None], y, _moved(y)))[keep])
+            for keep in _some_rows(y)
+        )
+    return problem if alone else replace(problem, field=replace(problem.field, coupled=True))
+
+
+def _moved(y: Tensor) -> Tensor:
+    """Other numbers in every row."""
+    return y.roll(1, 0) * 1.01 + 1e-3
+
+
+def _some_rows(y: Tensor) -> tuple[Tensor, Tensor]:
+    """The first row, and one half of them: what these two do not notice, no row is likely to."""
+    place = torch.arange(len(y), device=y.device)
+    return place == 0, place >= len(y) // 2
 
 
 def _agree(a: Tensor, b: Tensor) -> bool:

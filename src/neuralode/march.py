@@ -12,12 +12,14 @@ from torch import Tensor
 
 from neuralode import clock
 from neuralode.clock import where
+from neuralode.control import NOWHERE, Stops
 from neuralode.dense import find_reads
 from neuralode.engines.state import Course, State, arrive
+from neuralode.events import Event
 from neuralode.norms import Norm
 from neuralode.outputs import Outputs
 from neuralode.problem import Field, Problem
-from neuralode.record import Chunk, Plan, Record
+from neuralode.record import Chunk, Occurrence, Plan, Record
 from neuralode.status import Status
 
 
@@ -32,6 +34,9 @@ def march(
     max_steps: int,
     tell: Callable[[float], None] | None = None,
     meet: Callable[[Chunk], None] | None = None,
+    stops: Stops = NOWHERE,
+    events: tuple[Event, ...] = (),
+    observer: Any = None,
 ) -> tuple[Record, Outputs]:
     """Solve without a graph; ``f0`` is f at the start, ``tell`` is told the fraction done.
 
@@ -39,17 +44,18 @@ def march(
     where each row ended, and the outputs.
     """
     course, state, record = begin(problem, f0, plan, method, controller, norm, max_steps)
+    values = tuple(event.value(problem.field, state.t, state.y) for event in events)
+    course, state = course._replace(stops=stops, events=events, observer=observer), state._replace(values=values)
     outputs = Outputs(problem, plan)
     if not plan.steps:
         outputs.start(problem.y0.detach())
     may_drop: bool | None = None
 
     while clock.some(state.status == Status.RUNNING):
-        attempts = _latest(state.attempts)
+        calls = state.calls
         state, chunk = engine.advance(course, state, engine.budget)
-        record.calls += (_latest(state.attempts) - attempts) * method.evaluations_per_step
-        if not attempts:
-            record.calls -= method.evaluations_per_step - (method.stages - 1)  # the first stage was f0
+        record.calls += state.calls - calls
+        record.occurrences += [_of_all(met, chunk.rows) for met in chunk.occurrences]
         if isinstance(problem.times, Tensor) and plan.inside:
             chunk = find_reads(chunk, problem.times, problem.direction, state.t)
         outputs.read(chunk)
@@ -77,6 +83,11 @@ def march(
     return record, outputs
 
 
+def _of_all(met: Occurrence, rows: Tensor | None) -> Occurrence:
+    """An occurrence on some rows, as one on these rows of the whole."""
+    return met if rows is None else met._replace(rows=rows[met.rows])
+
+
 def begin(
     problem: Problem, f0: Tensor, plan: Plan, method: Any, controller: Any, norm: Norm, max_steps: int
 ) -> tuple[Course, State, Record]:
@@ -94,7 +105,7 @@ def begin(
             f0 = torch.where(finite[:, None], f0, f0[stand_in])
     else:
         status = Status.RUNNING if _finite(y0) and _finite(f0) else Status.NONFINITE
-    record = Record(y=y0, t=t0, status=status, accepted=zero, attempts=zero)
+    record = Record(y=y0, t=t0, status=status, accepted=zero, attempts=zero, cost=zero)
     marks, first = [], 0
     if plan.inside and isinstance(problem.times, list):
         marks, first = [t * problem.direction for t in problem.times[problem.inner]], problem.inner.start
@@ -106,7 +117,10 @@ def begin(
     record.h = h
     if not problem.layout.rows:
         t0 = t1  # nothing to step: f was called for its shape
-    state = State(t0, h, y0, f0, controller.start(t0, t1), status, zero, zero, zero != 0)
+    state = State(
+        t0, h, y0, method.begin(f0), controller.start(t0, t1), status, zero, zero, zero != 0, zero,
+        anchored=zero != 0, past_jump=zero != 0,
+    )  # fmt: skip
     return course, arrive(course, state), record
 
 
@@ -168,7 +182,7 @@ def same_alone(field: Field, state: State, rows: Tensor) -> bool:
 def settle(record: Record, course: Course, state: State) -> None:
     """Write where these rows stand into the whole."""
     rows = course.rows
-    for name in ("y", "t", "h", "status", "attempts", "accepted"):
+    for name in ("y", "t", "h", "status", "attempts", "accepted", "cost"):
         value = getattr(state, name)
         if rows is not None:
             value = getattr(record, name).index_copy(0, rows, value)
@@ -199,15 +213,8 @@ def _warn_of_resolution(problem: Problem, record: Record) -> None:
         warnings.warn(
             f"steps are shorter than {problem.field.time_dtype} resolves in t, in which f is given it: shift t towards "
             "0, or use a float64 state.",
-            stacklevel=4,
+            stacklevel=5,
         )
-
-
-def _latest(attempts: Any) -> int:
-    """How often f has been called for attempts: by the row that made most."""
-    if isinstance(attempts, Tensor):
-        return int(attempts.max()) if len(attempts) else 0
-    return attempts
 
 
 def _fraction(problem: Problem, course: Course, state: State) -> float:

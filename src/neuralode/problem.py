@@ -15,6 +15,7 @@ from jaxtyping import Float64, Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
+from neuralode.jacobians import jacobian, jvp, vjp
 from neuralode.layout import Layout, lay_out
 
 
@@ -48,6 +49,8 @@ class Field:
     args: tuple = ()
     args_dims: tuple = ()
     guarded: bool = True
+    coupled: bool = False  # rows depend on each other
+    bounds: tuple[Any, Any] | None = None  # f is asked at times within these only
 
     def __call__(self, t: Tensor, y: Shaped[Tensor, "rows features"]) -> Shaped[Tensor, "rows features"]:
         """Evaluate on packed rows; t is 0-d or one a row."""
@@ -60,10 +63,13 @@ class Field:
         assert layout is not None, "a Field is called by solve"
         pack, unpack, time_dtype, guarded = layout.pack, layout.unpack, self.time_dtype, self.guarded
         direct = layout.plain and dtype is None
+        bounds = self.bounds
 
         def evaluate(t: Tensor, y: Tensor) -> Tensor:
             if t.dtype is not time_dtype:
                 t = t.to(time_dtype)
+            if bounds is not None:
+                t = t + (t.clamp(*bounds) - t).detach()
             before = (y._version, t._version) if guarded else None
             answer = f(t, y if direct else unpack(y, dtype), *args)
             if guarded and (y._version, t._version) != before:
@@ -85,6 +91,34 @@ class Field:
         """The field of some rows: args are gathered along their row dimension."""
         args = tuple(_take(arg, dims, rows) for arg, dims in zip(self.args, self.args_dims, strict=True))
         return replace(self, args=args)
+
+    def within(self, t0: Any, t1: Any, begins: Any, ends: Any) -> Field:
+        """The field of one step, from t0 to t1, which is asked strictly after t0 or before t1 where f jumps there."""
+        assert self.layout is not None
+        t0, t1, begins, ends = (torch.as_tensor(x, device=self.layout.device) for x in (t0, t1, begins, ends))
+        first, last = t0.to(self.time_dtype), t1.to(self.time_dtype)
+        after, before = torch.nextafter(first, last), torch.nextafter(last, first)
+        forward = t1 >= t0
+        infinite = torch.where(forward, torch.inf, -torch.inf).to(first.dtype)
+        one, other = torch.where(begins, after, -infinite), torch.where(ends, before, infinite)
+        return replace(self, bounds=(torch.minimum(one, other), torch.maximum(one, other)))
+
+    def jacobian(self, t: Tensor, y: Tensor) -> Tensor:
+        """∂f/∂y, without a graph: [rows, F, F], or [1, rows · F, rows · F] where rows depend on each other."""
+        return jacobian(self._plainly, t, y, self.coupled)
+
+    def jvp(self, t: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        """∂f/∂y · v, without a graph."""
+        return jvp(self._plainly, t, y, v)
+
+    def vjp(self, t: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        """wᵀ · ∂f/∂y, without a graph."""
+        return vjp(self._plainly, t, y, w)
+
+    @cached_property
+    def _plainly(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The evaluation without a guard against writing, which cannot look into a transformed tensor."""
+        return replace(self, guarded=False).evaluate
 
     def check(self, answer: Any) -> None:
         """Refuse an answer of f that is not shaped and typed as the state."""
@@ -196,8 +230,8 @@ class Problem:
         return ((times == times[..., -1:]) & (times != times[..., :1])).to(self.y0.device)
 
 
-def pose(f: Any, y0: Any, t: Any, args: Any, args_dims: Any, per_sample: bool) -> Problem:
-    """Check what the user gave and pack it."""
+def pose(f: Any, y0: Any, t: Any, args: Any, args_dims: Any, per_sample: bool, endless: bool = False) -> Problem:
+    """Check what the user gave and pack it; an ``endless`` problem may have an infinite last time."""
     field = f if isinstance(f, Field) else Field(f)
     if not callable(field.f):
         raise TypeError(f"f is a {type(field.f).__name__}; wanted a callable f(t, y, *args).")
@@ -216,7 +250,7 @@ def pose(f: Any, y0: Any, t: Any, args: Any, args_dims: Any, per_sample: bool) -
     packed, times = (x.view_as(x) if x.requires_grad else x for x in (packed, times))
     guarded = not (packed.is_inference() or torch.is_inference_mode_enabled())
     field = replace(field, layout=layout, args=args, args_dims=tuple(args_dims), guarded=guarded)
-    host, direction = _check_times(times, per_sample)
+    host, direction = _check_times(times, per_sample, endless)
     return Problem(field, packed, times, host, direction, per_sample)
 
 
@@ -257,7 +291,7 @@ def _stack_times(t: Any) -> Tensor:
     return torch.stack([x.to(device) for x in parts])
 
 
-def _check_times(t: Tensor, per_sample: bool) -> tuple[list[float] | Tensor, float]:
+def _check_times(t: Tensor, per_sample: bool, endless: bool) -> tuple[list[float] | Tensor, float]:
     """Finite and monotone; returns the times without history and the direction of integration."""
     fixed = t.detach()
     host = fixed.tolist()
@@ -266,8 +300,9 @@ def _check_times(t: Tensor, per_sample: bool) -> tuple[list[float] | Tensor, flo
     direction = -1.0 if any(span < 0 for span in spans) else 1.0
     for index, row in enumerate(rows):
         place = f" in row {index}" if per_sample else ""
-        if not all(map(math.isfinite, row)):
-            raise ValueError(f"t holds a time that is not finite{place}: {_short(row)}.")
+        if not all(map(math.isfinite, row[:-1] if endless and not math.isnan(row[-1]) else row)):
+            hint = " (a last time may be infinite where a terminal event ends the solve)" if math.isinf(row[-1]) else ""
+            raise ValueError(f"t holds a time that is not finite{place}: {_short(row)}{hint}.")
         if any((b - a) * direction < 0 for a, b in pairwise(row)):
             raise ValueError(
                 f"t is not monotone{place}: {_short(row)}; wanted times that only increase or only decrease"

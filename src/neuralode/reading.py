@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,12 +11,13 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec
 
 from neuralode.dense import DenseOutput
+from neuralode.gradients.event_times import Met
 from neuralode.gradients.solved import clocks
 from neuralode.outputs import Outputs, save_state
 from neuralode.problem import Problem
 from neuralode.record import Chunk, Plan, Record, Taken
-from neuralode.solution import Solution, Stats
-from neuralode.status import Status
+from neuralode.solution import Occurrences, Solution, Stats
+from neuralode.status import arrived
 
 INSTANT = 1e-100  # the size of a piece that is one point
 
@@ -57,15 +59,50 @@ def _coefficients(problem: Problem, record: Record) -> Tensor:
     return y0.new_zeros((0, 2, *y0.shape[1 if problem.per_sample else 0 :]))
 
 
+def occurrences(problem: Problem, met: Met, leaves: list[Tensor]) -> tuple[list[Tensor], Problem, Any]:
+    """Of a solve that met events: the outputs that were asked for, the problem with their times, the events, packed."""
+    t = torch.cat((problem.t.reshape(-1), met.t))[met.source]
+    states = leaves[0]
+    if problem.per_sample:
+        found = states[met.column.to(states.device), met.row]
+        outputs, own = states.gather(0, met.own.T[..., None].expand(-1, -1, states.shape[-1])), t.gather(1, met.own)
+    else:
+        found = states[met.column.to(states.device)]
+        outputs, own = states[met.own.to(states.device)], t[met.own]
+    fixed = own.detach()
+    posed = replace(problem, t=own, times=fixed if problem.per_sample else fixed.tolist())
+    return [outputs, *leaves[1:]], posed, (met, found)
+
+
+def events_of(problem: Problem, count: int, found: Any) -> tuple[Occurrences, ...]:
+    """What became of each event."""
+    layout = problem.layout
+    if found is None:
+        nothing = problem.t.detach().new_zeros(0)
+        y = problem.y0.detach().new_zeros((0, *problem.y0.shape[problem.per_sample :]))
+        kind = row = torch.zeros(0, dtype=torch.int64, device=problem.t.device)
+        times = nothing
+    else:
+        met, y = found
+        kind, row, times = met.kind, met.row, met.t
+    gathered = []
+    for n in range(count):
+        own = kind == n
+        gathered.append(
+            Occurrences(times[own], layout.unpack(y[own.to(y.device)]), row[own] if problem.per_sample else None)
+        )
+    return tuple(gathered)
+
+
 def wrap(
     problem: Problem,
     plan: Plan,
-    method: Any,
     record: Record,
     leaves: list[Tensor],
     spec: TreeSpec | None,
     save: Callable[..., Any] | None,
     backward: list[int],
+    events: tuple[Occurrences, ...] = (),
 ) -> Solution:
     """The solution that the user sees, from leaves that may be differentiable."""
     layout = problem.layout
@@ -82,13 +119,12 @@ def wrap(
         assert spec is not None
         ys = spec.unflatten(leaves)
     status = torch.as_tensor(record.status, device=layout.device).expand(layout.rows)
-    return Solution(ts, ys, status, _stats(problem, method, record, backward), dense)
+    return Solution(ts, ys, status, _stats(problem, record, backward), events, dense)
 
 
-def _stats(problem: Problem, method: Any, record: Record, backward: list[int]) -> Stats:
+def _stats(problem: Problem, record: Record, backward: list[int]) -> Stats:
     attempts, accepted = record.attempts, record.accepted
-    each, first = method.evaluations_per_step, method.stages - 1  # the first stage of the first attempt was f(t0, y0)
-    evaluations = record.started + attempts * each - (each - first) * (attempts > 0)
+    evaluations = record.started + record.cost
     return Stats(record.calls, problem.layout.rows, (evaluations, accepted, attempts - accepted), (backward,))
 
 
@@ -115,14 +151,14 @@ def _blanked(saved: Tensor, missing: Tensor) -> Tensor:
 
 def _padded(problem: Problem, record: Record, states: Tensor) -> tuple[Tensor, Tensor]:
     """Times and states of accepted steps; per sample each row repeats its last."""
-    arrived = record.status == Status.SUCCESS
+    there = arrived(record.status)
     if not problem.per_sample:
         begins = [clocks(problem, step, None, problem.t)[0] for _, step in _each(record)]
-        end = problem.t[-1] if arrived else problem.t.detach().new_tensor(record.t)
+        end = problem.t[-1] if there else problem.t.detach().new_tensor(record.t)
         return torch.stack([*begins, end]), states
     rows = torch.arange(problem.layout.rows, device=states.device)
     counts = record.accepted
-    end = torch.where(arrived, problem.t[:, -1], record.t)
+    end = torch.where(there, problem.t[:, -1], record.t)
     table = end[:, None].expand(-1, len(states)).clone()
     for chunk, step in _each(record):
         local = step.accept.nonzero()[:, 0]

@@ -18,7 +18,8 @@ class Plan:
 
     ``inside``: some output times lie strictly between the ends. ``dense``: every step's interpolation coefficients.
     ``steps``: every step's new state is an output. ``replay``: the state before every ``every``-th step, for a
-    gradient. ``save``: keep this function of the state at the output times, instead of the state.
+    gradient. ``save``: keep this function of the state at the output times, instead of the state. ``slopes``: how fast
+    event functions change where they are zero, for the gradient of those times.
     """
 
     inside: bool = False
@@ -27,6 +28,7 @@ class Plan:
     replay: bool = False
     every: int = 1
     save: Callable[..., Any] | None = None
+    slopes: bool = False
 
 
 class Reads(NamedTuple):
@@ -49,20 +51,38 @@ class Taken(NamedTuple):
     accept: Any  # the clocks that accepted it; None on a shared one
     # what follows is there if the plan wants it
     y: Any = None
+    carry: Any = None  # beside y, of a method with memory
     y1: Any = None
     coefficients: Any = None
     inner: Any = None  # the states at its reads, on a shared clock
     reads: Reads | None = None
     piece: Any = None  # its place, or places by row, among the pieces of the dense output
     stop: Any = None  # the place, or places by row, of its new state among the outputs, with save="steps"
+    # where steps have to end at stated times
+    anchored: Flag = False  # a stop has been passed: t does not move with the start of the solve
+    stopping: Flag = False  # t + h is a stop
+    edges: tuple[Number, Flag, Flag] | None = None  # t + h, and whether f jumps where it begins, where it ends
+
+
+class Occurrence(NamedTuple):
+    """An event function that was found to be zero: of the whole state, or of some rows."""
+
+    event: int  # which event
+    terminal: bool
+    rows: Tensor | None
+    t: Number
+    y: Tensor
+    slope: Number = None  # how fast the event function changes there along the solution
 
 
 class Chunk(NamedTuple):
-    """Steps taken by the same rows (``None``: all of them), and the state that they end in."""
+    """Steps taken by the same rows (``None``: all of them), and the time and state that they end in."""
 
     rows: Tensor | None
     steps: list[Taken]
     end: Tensor | None = None
+    t: Number = None
+    occurrences: tuple[Occurrence, ...] = ()
 
 
 @dataclass
@@ -80,6 +100,8 @@ class Record:
     attempts: Any = 0
     accepted: Any = 0
     calls: int = 0  # of f, whole batches
+    cost: Any = 0  # evaluations of f in attempts, per clock
+    occurrences: list[Occurrence] = field(default_factory=list)
     started: int = 1  # evaluations of each row before its first attempt
 
     def add(self, chunk: Chunk, plan: Plan) -> None:
@@ -92,12 +114,13 @@ class Record:
             past.append(
                 step._replace(
                     y=step.y if spare else None,
+                    carry=step.carry if spare else None,
                     y1=step.y1 if plan.steps else None,
                     inner=None,
                     coefficients=step.coefficients if plan.dense else None,
                 )
             )
-        self.chunks.append(Chunk(chunk.rows, past, chunk.end))
+        self.chunks.append(Chunk(chunk.rows, past, chunk.end, chunk.t))
 
 
 def number_places(chunks: list[Chunk], rows: int, device: torch.device) -> list[Chunk]:

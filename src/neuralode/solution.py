@@ -55,13 +55,35 @@ class Stats:
 
 
 @dataclass(frozen=True)
+class Occurrences:
+    """When and where an event function was zero.
+
+    Attributes
+    ----------
+    t : Tensor[N]
+        Times, float64; of each row in order, row by row.
+    y : pytree
+        The states there: each leaf has a leading axis of length N; per sample that of one row.
+    rows : Tensor[N] or None
+        Whose they are, per sample.
+    """
+
+    t: Tensor
+    y: Any
+    rows: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+
+@dataclass(frozen=True)
 class Solution:
     """The states at the output times, and how it went.
 
     Attributes
     ----------
     ts : Tensor[T] or Tensor[rows, T]
-        Output times, float64.
+        Output times, float64. Those behind a terminal event are its time.
     ys : pytree
         Each leaf has the shape of its leaf in y0 behind a leading axis of length T; ``ys[0]`` is y0 itself. With
         ``save=function``, what the function returned, stacked alike.
@@ -69,6 +91,8 @@ class Solution:
         A `Status` for each row (one, if the state has no rows).
     stats : Stats
         Evaluations and steps.
+    events : tuple of Occurrences
+        When and where each event function was zero.
 
     Examples
     --------
@@ -84,6 +108,7 @@ class Solution:
     ys: Any
     status: Tensor
     stats: Stats
+    events: tuple[Occurrences, ...] = ()
     dense: DenseOutput | None = field(default=None, repr=False)
     _continue: Callable[..., Solution] | None = field(default=None, repr=False)
 
@@ -176,6 +201,12 @@ class Solution:
         return _join(self, self._continue(self.y1, torch.cat((end, further), -1)))
 
 
+def _both(first: Occurrences, second: Occurrences) -> Occurrences:
+    rows = None if first.rows is None or second.rows is None else torch.cat((first.rows, second.rows))
+    y = tree_map(lambda a, b: torch.cat((a, b)), first.y, second.y)
+    return Occurrences(torch.cat((first.t, second.t)), y, rows)
+
+
 def _join(first: Solution, second: Solution) -> Solution:
     """One solution from two of which the second begins where the first ends."""
     a, spec = tree_flatten(first.ys)
@@ -185,6 +216,7 @@ def _join(first: Solution, second: Solution) -> Solution:
         ts=torch.cat((first.ts, second.ts[..., 1:]), -1),
         ys=spec.unflatten([torch.cat((x, y[1:])) for x, y in zip(a, b, strict=True)]),
         status=second.status,
+        events=tuple(_both(x, y) for x, y in zip(first.events, second.events, strict=True)),
         stats=Stats(
             costs[0].calls + costs[1].calls,
             costs[0]._rows,

@@ -1,4 +1,4 @@
-"""The verb: check, plan, march, read."""
+"""The verb: check what the user gave, integrate, and say what failed."""
 
 from __future__ import annotations
 
@@ -7,23 +7,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-import torch
-
 from neuralode.clock import some
-from neuralode.control import Given, find_controller
-from neuralode.door import check_choices, check_rows, look
+from neuralode.control import Given, find_controller, find_stops
+from neuralode.door import check_choices
 from neuralode.engines import find_engine
+from neuralode.events import find_events
 from neuralode.failures import complain
 from neuralode.gradients import find_gradient
-from neuralode.gradients.ambient import surroundings
-from neuralode.gradients.solved import Solved
-from neuralode.march import march
+from neuralode.integrating import Setting, integrate
 from neuralode.methods import Method, Tableau, find_method
 from neuralode.norms import Norm, check_reduction
 from neuralode.problem import check_tolerances, pose
-from neuralode.progress import bar
-from neuralode.reading import read, wrap
-from neuralode.record import Plan, number_places
 from neuralode.solution import Solution
 from neuralode.status import Status
 
@@ -46,6 +40,11 @@ def solve(
     engine: Any = "eager",
     dense: bool = False,
     save: Literal["steps"] | Callable[..., Any] | None = None,
+    events: Any = None,
+    step_t: Any = None,
+    jump_t: Any = None,
+    perturb: bool = False,
+    observer: Any = None,
     on_failure: Literal["raise", "return"] = "raise",
     progress: bool = False,
 ) -> Solution:
@@ -61,7 +60,7 @@ def solve(
         Initial state, floating or complex. With ``per_sample`` every leaf has the same leading batch axis.
     t : (t0, t1), Tensor[T] or Tensor[rows, T]
         Two ends, or the output times, increasing or decreasing; per sample each row may have its own, and repeat its
-        last where it has fewer. Kept in float64.
+        last where it has fewer. Kept in float64. The last may be infinite where a terminal event ends the solve.
     args : tuple
         Further arguments of f, pytrees; tensors in them receive gradients.
     args_dims : int, None, or tuple of these
@@ -92,6 +91,16 @@ def solve(
     save : "steps" or callable, optional
         "steps": put out the accepted steps instead of the states at ``t``. A function ``save(t, y, *args)`` returning a
         pytree of tensors: keep that of each output instead of the state.
+    events : Event or list of Event, optional
+        Functions to find the zeros of. Behind a terminal one all output times become its time, in ``ts`` as well, and
+        the outputs the state there; ``events`` of the solution holds the times and states of all.
+    step_t, jump_t : Tensor[S] or sequence of float, optional
+        Times at which steps must end. At those in ``jump_t`` f jumps: it is asked strictly before and strictly after.
+    perturb : bool
+        Ask f strictly inside of every step, as if it jumped at all their ends.
+    observer : object, optional
+        Its methods ``attempted(t, y, h)``, then ``accepted(t, y, h)`` or ``rejected(t, y, h)`` are called at every
+        attempt, with the packed state [rows, features] and the numbers of its clock.
     on_failure : {"raise", "return"}
         Raise `SolveError` where a row does not arrive, or return NaN after its failure with the status beside it.
     progress : bool
@@ -100,7 +109,7 @@ def solve(
     Returns
     -------
     Solution
-        ``ts``, ``ys`` (leaves [T, *leaf shape]), ``status``, ``stats``.
+        ``ts``, ``ys`` (leaves [T, *leaf shape]), ``status``, ``stats``, ``events``.
 
     Raises
     ------
@@ -120,37 +129,19 @@ def solve(
     """
     method, engine = find_method(method), find_engine(engine)
     controller = find_controller(controller, method, step_size)
-    gradient = find_gradient(gradient, engine)
+    gradient, events = find_gradient(gradient, engine), find_events(events)
     gradient.check(method, controller, per_sample)
     check_choices(save, on_failure, max_steps)
-    problem = pose(f, y0, t, args, args_dims, per_sample)
+    problem = pose(f, y0, t, args, args_dims, per_sample, endless=any(event.terminal for event in events))
     tolerances = check_tolerances(rtol, atol, problem.layout)
+    if events and save == "steps":
+        raise ValueError("events with save='steps'; wanted output times, or dense=True.")
+    stops = find_stops(step_t, jump_t, perturb, problem.start, problem.end, problem.direction)
     norm = Norm(problem.layout, *tolerances, per_sample, check_reduction(controller.norm))
-    function = save if callable(save) else None
-    plan = Plan(inside=problem.has_inner_outputs and save != "steps", dense=dense, steps=save == "steps", save=function)
-
-    f0, captured = look(problem, function)
-    differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (problem.y0, problem.t, *captured))
-    plan = gradient.plan(plan) if differentiable else plan
-    ambient = surroundings(problem.field.f, problem.layout.device) if differentiable else None
-    with torch.no_grad(), bar(progress) as tell:
-        checks = check_rows(problem) if per_sample else 0
-        record, outputs = march(problem, f0, plan, method, controller, norm, engine, max_steps, tell)
-        record.calls += checks
-        if plan.dense or plan.steps:
-            record.chunks = number_places(record.chunks, problem.layout.rows, problem.layout.device)
-        leaves = read(problem, plan, record, outputs)
-    if torch.is_autocast_enabled(problem.layout.device.type):
-        torch.clear_autocast_cache()  # casts made without a graph would be found again by code that wants one
-
-    backward = [0]
-    if differentiable:
-        solved = Solved(
-            problem, plan, method, controller, engine, tolerances, max_steps,
-            record, tuple(leaves), captured, ambient, backward,
-        )  # fmt: skip
-        leaves = gradient.attach(solved)
-    solution = wrap(problem, plan, method, record, leaves, outputs.spec, function, backward)
+    setting = Setting(
+        method, controller, norm, engine, gradient, max_steps, dense, save, stops, events, observer, progress=progress
+    )
+    solution, record = integrate(problem, setting)
     if some(record.status >= Status.MAX_STEPS):
         if on_failure == "raise":
             raise complain(solution, problem, record, max_steps)
@@ -160,5 +151,6 @@ def solve(
     again = partial(
         solve, f, args=args, args_dims=args_dims, method=method, rtol=rtol, atol=atol, max_steps=max_steps,
         per_sample=per_sample, gradient=gradient, engine=engine, dense=dense, on_failure=on_failure, progress=progress,
+        events=events, step_t=step_t, jump_t=jump_t, perturb=perturb, observer=observer,
     )  # fmt: skip
     return replace(solution, _continue=partial(again, controller=controller.resume(record.h)))

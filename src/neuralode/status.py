@@ -30,6 +30,11 @@ class Status(IntEnum):
         return self >= Status.MAX_STEPS
 
 
+def arrived(status: Any) -> Any:
+    """Which clocks stand where they were to go: at the end, or at an event."""
+    return (status == Status.SUCCESS) | (status == Status.EVENT)
+
+
 class SolveError(RuntimeError):
     """A solve that did not arrive.
 

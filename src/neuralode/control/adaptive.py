@@ -35,8 +35,8 @@ class PID:
 
     .. math:: s\; r_n^{-(P + I + D)/k}\; r_{n-1}^{(P + 2D)/k}\; r_{n-2}^{-D/k}
 
-    held between 0.2 and 10. Non-finite attempts and those with a ratio above 1 are rejected; after a rejection the next
-    accepted step does not grow; rejections and clipped steps do not enter the history.
+    held between ``factor_min`` and ``factor_max``. Non-finite attempts and those with a ratio above 1 are rejected;
+    after a rejection the next accepted step does not grow; rejections and clipped steps do not enter the history.
 
     Parameters
     ----------
@@ -44,6 +44,8 @@ class PID:
         P, I, D. The defaults are Söderlind's H312 filter, which gives smooth step sequences.
     safety : float
         The factor s.
+    factor_min, factor_max : float
+        The least and the most by which a step may differ from the one before.
     first_step : float, optional
         Size of the first attempt; estimated unless given.
     min_step, max_step : float, optional
@@ -68,6 +70,8 @@ class PID:
     integral: float = 2 / 9
     derivative: float = 1 / 18
     safety: float = SAFETY
+    factor_min: float = FACTOR_MIN
+    factor_max: float = FACTOR_MAX
     first_step: float | Tensor | None = None
     min_step: float | None = None
     max_step: float | None = None
@@ -82,6 +86,11 @@ class PID:
                 raise ValueError(f"{name}={value!r}; wanted a positive size (the direction is that of t).")
         if not 0 < self.safety <= 1:
             raise ValueError(f"safety={self.safety!r}; wanted a number in (0, 1].")
+        if not 0 < self.factor_min <= 1 <= self.factor_max:
+            raise ValueError(
+                f"factor_min={self.factor_min!r}, factor_max={self.factor_max!r}; wanted one in (0, 1], and one of at "
+                "least 1."
+            )
         if self.min_step is not None and self.max_step is not None and self.min_step > self.max_step:
             raise ValueError(f"min_step={self.min_step!r} is above max_step={self.max_step!r}.")
 
@@ -126,8 +135,8 @@ class PID:
             factor = factor * power(history.last, (p + 2 * d) / order)
         if d:
             factor = factor * power(history.before, -d / order)
-        most = where(accept, where(history.may_grow, FACTOR_MAX, 1.0), SAFETY)
-        factor = maximum(minimum(factor, most), FACTOR_MIN)
+        most = where(accept, where(history.may_grow, self.factor_max, 1.0), SAFETY)
+        factor = maximum(minimum(factor, most), self.factor_min)
 
         following = self.bound(h * factor)
         following = where(accept & clipped, maximum(following, wanted), following)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralode.clock import Flag, Number, where
+from neuralode.clock import Flag, Number, negate, where
 from neuralode.control.decision import Aim, Verdict
 
 
@@ -40,9 +40,10 @@ class Fixed:
 
     def start(self, t0: Number, t1: Number) -> tuple[Number, Number, Number]:
         """Steps taken, steps to take, and the start."""
+        steps = abs(t1 - t0) / self.step_size - 1e-9
         if isinstance(t0, Tensor):
-            return torch.zeros_like(t0), ((t1 - t0).abs() / self.step_size - 1e-9).ceil(), t0
-        return 0.0, math.ceil(abs(t1 - t0) / self.step_size - 1e-9), t0
+            return torch.zeros_like(t0), steps.ceil(), t0
+        return 0.0, math.ceil(steps) if math.isfinite(steps) else steps, t0
 
     def aim(self, t: Number, h: Number, end: Number, direction: float, history: Any) -> Aim:
         """The next time of the grid."""
@@ -52,9 +53,9 @@ class Fixed:
         return Aim(t1 - t, t1, landing, landing)
 
     def judge(self, ratio: Number, h: Number, wanted: Number, clipped: Flag, history: Any, order: int) -> Verdict:
-        """Always keep."""
+        """Always keep; a step that was cut short does not reach the grid."""
         taken, steps, t0 = history
-        return Verdict(h == h, wanted, (taken + 1, steps, t0))
+        return Verdict(h == h, wanted, (taken + negate(clipped), steps, t0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +123,6 @@ class Given:
         return Aim(t1 - t, t1, landing, landing)
 
     def judge(self, ratio: Number, h: Number, wanted: Number, clipped: Flag, history: Any, order: int) -> Verdict:
-        """Always keep."""
+        """Always keep; a step that was cut short does not reach the stated time."""
         taken, steps, where_from = history
-        return Verdict(h == h, wanted, (taken + 1, steps, where_from))
+        return Verdict(h == h, wanted, (taken + negate(clipped), steps, where_from))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from neuralode.clock import EPS, Number, isfinite, negate, some, where
+from neuralode.clock import EPS, Flag, Number, choose, isfinite, negate, some, where
+from neuralode.dense import marks_within
 from neuralode.engines.state import Course, State, arrive
-from neuralode.record import Chunk, Reads, Taken
+from neuralode.events import meet
+from neuralode.record import Chunk, Occurrence, Taken
 from neuralode.status import Status
 
 UNDERFLOW = 16 * EPS  # a step this small against t no longer moves it
@@ -25,32 +26,48 @@ class Eager:
 
     def advance(self, course: Course, state: State, budget: int) -> tuple[State, Chunk]:
         """Make up to ``budget`` attempts, or fewer if every clock arrives or fails."""
-        steps: list[Taken] = []
-        sizes: list[Tensor] = []
+        tries: list[Attempt] = []
         for _ in range(budget):
             state = arrive(course, state)
             if not some(state.status == Status.RUNNING):
                 break
-            state, step, size = attempt(course, state)
-            if step is not None:
-                steps.append(step)
-            if size is not None:
-                sizes.append(size)
+            state, tried = attempt(course, state)
+            tries.append(tried)
         else:
             state = arrive(course, state)
+        steps = [tried.step for tried in tries if tried.step is not None]
+        sizes = [tried.size for tried in tries if tried.size is not None]
         if sizes:
             state, steps = stop_at_nonfinite(state, steps, sizes)
-        return state, Chunk(course.rows, steps, state.y)
+        met = tuple(occurrence for tried in tries for occurrence in tried.occurrences)
+        return state, Chunk(course.rows, steps, state.y, state.t, met)
 
 
-def attempt(course: Course, state: State) -> tuple[State, Taken | None, Tensor | None]:
-    """One attempt on every running clock.
+class Attempt(NamedTuple):
+    """What comes of one attempt: the step if any clock accepted it, and the events on it.
 
-    Returns the new state, the step if any clock accepted it, and, from a shared clock with stated steps, the size of
-    the new state, which is looked at later so that the host need not wait.
+    From a shared clock with stated steps also the size of the new state, which is looked at later so that the host
+    need not wait.
     """
+
+    step: Taken | None = None
+    size: Tensor | None = None
+    occurrences: tuple[Occurrence, ...] = ()
+
+
+def attempt(course: Course, state: State) -> tuple[State, Attempt]:
+    """One attempt on every running clock."""
     method, controller = course.method, course.controller
-    aim = controller.aim(state.t, state.h, course.end, course.direction, state.history)
+    if course.stops:
+        aim, stopping, jump = course.stops.aim(
+            controller, state.t, state.h, course.end, course.direction, state.history
+        )
+    else:
+        aim, stopping, jump = (
+            controller.aim(state.t, state.h, course.end, course.direction, state.history),
+            False,
+            False,
+        )
     status = state.status
     if controller.adaptive:
         least = state.stumbled & (state.h <= (controller.min_step or 0.0))  # nothing smaller may be tried
@@ -59,10 +76,15 @@ def attempt(course: Course, state: State) -> tuple[State, Taken | None, Tensor |
     status = where((status == Status.RUNNING) & (state.attempts >= course.max_steps), Status.MAX_STEPS, status)
     running = status == Status.RUNNING
     if not isinstance(running, Tensor) and not running:
-        return state._replace(status=status), None, None
+        return state._replace(status=status), Attempt()
 
     h = where(running, aim.h, aim.h * 0)
-    step = method.step(course.field.evaluate, state.t, state.y, h, state.carry)
+    edges = edges_of(course, state, jump, aim.t1)
+    field = course.field if edges is None else course.field.within(state.t, *edges)
+    if course.observer is not None:
+        course.observer.attempted(state.t, state.y, h)
+    f = field if method.implicit else field.evaluate
+    step = method.step(f, state.t, state.y, h, state.carry, course.tolerated)
     sound, size, ratio = True, None, None
     if controller.adaptive:
         ratio = course.norm(step.error, state.y, step.y1)
@@ -75,53 +97,79 @@ def attempt(course: Course, state: State) -> tuple[State, Taken | None, Tensor |
 
     verdict = controller.judge(ratio, abs(h), state.h, aim.clipped, state.history, method.error_order + 1)
     accept = verdict.accept & running & sound & step.ok
+    if course.observer is not None:
+        (course.observer.accepted if some(accept) else course.observer.rejected)(state.t, state.y, h)
+    values, met = state.values, ()
+    if course.events and some(accept):
+        step, h, aim, ended, values, met = meet(course, state, f, step, h, aim, accept)
+        status = where(ended, Status.EVENT, status)
+    carry = choose(accept, step.carry, step.kept)
     following = State(
         t=where(accept, aim.t1, state.t),
         h=where(running, verdict.h, state.h),
         y=where(accept, step.y1, state.y),
-        carry=None if step.carry is None else where(accept, step.carry, step.stages[0]),
+        carry=carry,
         history=verdict.history,
         status=status,
         attempts=state.attempts + running,
         accepted=state.accepted + accept,
         stumbled=state.stumbled if ratio is None else negate(isfinite(ratio)),
+        cost=state.cost + running * step.cost,
+        calls=state.calls + step.calls,
+        anchored=where(accept, state.anchored | stopping, state.anchored),
+        past_jump=where(accept, jump, state.past_jump),
+        values=values,
     )
-    return following, keep(course, state, following, h, aim, step, accept), size
+    if course.stops.everywhere or some(jump & accept):
+        following = far_side(course, following, jump & accept)
+    taken = keep(course, state, following, f, h, aim, step, accept)
+    if taken is not None and course.stops:
+        taken = taken._replace(anchored=state.anchored, stopping=stopping, edges=edges)
+    return following, Attempt(taken, size, met)
 
 
-def keep(course: Course, state: State, following: State, h: Number, aim: Any, step: Any, accept: Any) -> Taken | None:
+def edges_of(course: Course, state: State, jump: Flag, t1: Number) -> tuple[Number, Flag, Flag] | None:
+    """The end of a step, and whether f jumps where it begins and there; None where it does neither."""
+    if course.stops.everywhere:
+        return t1, True, True
+    return (t1, state.past_jump, jump) if some(state.past_jump) or some(jump) else None
+
+
+def far_side(course: Course, state: State, jumped: Flag) -> State:
+    """What clocks that stand at a jump handed on was of the near side."""
+    if isinstance(state.carry, Tensor) and isinstance(jumped, Tensor):
+        beyond = course.field.within(state.t, state.t + course.direction, jumped, False)
+        slope = beyond(state.t, state.y)
+        return state._replace(carry=where(jumped, slope, state.carry), cost=state.cost + jumped, calls=state.calls + 1)
+    return state._replace(carry=None)
+
+
+def keep(
+    course: Course, state: State, following: State, f: Any, h: Number, aim: Any, step: Any, accept: Any
+) -> Taken | None:
     """What the plan wants of an attempt."""
     plan = course.plan
     per_sample = isinstance(accept, Tensor)
     if not (per_sample or accept):
         return None
     method, coefficients, inner = course.method, None, None
-    reads = None if per_sample else marks_within(course, state.t, aim.t1, h)
+    reads = None if per_sample else marks_within(course.marks, course.first_mark, course.direction, state.t, aim.t1, h)
     if reads is not None:
-        inner = method.interpolate(state.y, h, step.stages, reads.thetas)
+        inner = method.interpolate(f, state.t, state.y, h, step.stages, reads.thetas)
     if plan.dense or (per_sample and plan.inside):
-        coefficients = method.interpolant(course.field, state.t, state.y, h, step.stages)
+        coefficients = method.interpolant(f, state.t, state.y, h, step.stages)
     return Taken(
         t=state.t,
         h=where(accept, h, h * 0) if per_sample else h,
         landing=aim.landing,
         accept=accept if per_sample else None,
         y=state.y if plan.replay else None,
+        carry=None if method.memoryless or not plan.replay else state.carry,
         y1=following.y if plan.steps else None,
         coefficients=coefficients,
         inner=inner,
         reads=reads,
     )
-
-
-def marks_within(course: Course, t: float, t1: float, h: float) -> Reads | None:
-    """The outputs of a shared clock after t, up to and with t1 = t + h."""
-    marks, sign = course.marks, course.direction
-    low, high = bisect_right(marks, t * sign), bisect_right(marks, t1 * sign)
-    if high == low:
-        return None
-    thetas = tuple((mark * sign - t) / h for mark in marks[low:high])
-    return Reads(slice(course.first_mark + low, course.first_mark + high), None, thetas)
 
 
 def stop_at_nonfinite(state: State, steps: list[Taken], sizes: list[Tensor]) -> tuple[State, list[Taken]]:

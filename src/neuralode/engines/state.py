@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from neuralode.clock import Number, where
+from neuralode.control import NOWHERE, Stops
 from neuralode.norms import Norm
 from neuralode.problem import Field
 from neuralode.record import Plan
@@ -28,6 +29,14 @@ class Course(NamedTuple):
     marks: list[float]  # inner output times of a shared clock, in the direction of integration
     first_mark: int  # the place of the first of them among the outputs
     rows: Tensor | None = None
+    stops: Stops = NOWHERE
+    events: tuple[Any, ...] = ()
+    observer: Any = None
+
+    @property
+    def tolerated(self) -> Norm | None:
+        """What says how large an error may be; nothing does where steps are stated."""
+        return self.norm if self.controller.adaptive else None
 
     def take(self, keep: Tensor) -> Course:
         """The course of some of these rows."""
@@ -41,12 +50,17 @@ class State(NamedTuple):
     t: Number
     h: Number  # size of the next attempt, positive
     y: Tensor
-    carry: Tensor | None
+    carry: Any  # what the method hands from step to step
     history: Any
     status: Any
     attempts: Any
     accepted: Any
     stumbled: Any  # the last attempt was not finite
+    cost: Any = 0  # evaluations of f, per clock
+    calls: int = 0  # calls of f
+    anchored: Any = False  # a stop has been passed
+    past_jump: Any = False  # stands where f jumps
+    values: tuple[Any, ...] = ()  # of the event functions
 
     def take(self, keep: Tensor) -> State:
         """Where some of the rows stand."""

@@ -8,13 +8,15 @@ backwards beside them (Chen, Rubanova, Bettencourt & Duvenaud, *Neural Ordinary 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from neuralode.control import CONTROLLERS, PID, Fixed
+from neuralode.clock import column_times
+from neuralode.control import CONTROLLERS, PID, Fixed, find_controller
 from neuralode.gradients.isolation import Isolation
 from neuralode.gradients.replay import check_unchanged
 from neuralode.gradients.solved import Solved, check_leaves
@@ -39,9 +41,14 @@ class Adjoint:
         Method of the backward solve; that of the forward solve unless given.
     step_size : float, optional
         Step of a fixed backward method; that of the forward solve unless given.
-    norm : {"seminorm", "full"}
+    norm : {"seminorm", "full"} or callable
         Whether the parameters' cotangents count in the error. They do not feed back into the equation, so the seminorm
-        saves steps; per-sample steps allow no other.
+        saves steps; per-sample steps allow no other. A callable takes the scaled errors of (y, λ, parameters), the
+        first two as y0 is, and returns a number.
+    controller : optional
+        Controller of the backward solve, which goes from output to output; that of the forward solve unless given.
+    observer : optional
+        Told of every attempt of the backward solve, as that of `solve`.
 
     Examples
     --------
@@ -58,13 +65,18 @@ class Adjoint:
     atol: float | None = None
     method: str | Method | None = None
     step_size: float | None = None
-    norm: Literal["seminorm", "full"] = "seminorm"
+    norm: Literal["seminorm", "full"] | Callable[..., Any] = "seminorm"
+    controller: Any = None
+    observer: Any = None
 
     name = "adjoint"
+    derivatives = 1
 
     def __post_init__(self) -> None:
-        if self.norm not in ("seminorm", "full"):
-            raise ValueError(f"Adjoint(norm={self.norm!r}); wanted 'seminorm' or 'full'.")
+        if self.norm not in ("seminorm", "full") and not callable(self.norm):
+            raise ValueError(f"Adjoint(norm={self.norm!r}); wanted 'seminorm', 'full' or a callable.")
+        if self.controller is not None and self.step_size is not None:
+            raise ValueError("Adjoint(step_size=..., controller=...) were both given; wanted one of them.")
         for name in ("rtol", "atol", "step_size"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -79,10 +91,10 @@ class Adjoint:
 
     def check(self, method: Any, controller: Any, per_sample: bool) -> None:
         """Refuse a backward solve that cannot be made."""
-        if per_sample and self.norm == "full":
+        if per_sample and self.norm != "seminorm":
             raise ValueError(
-                "Adjoint(norm='full') with per_sample=True: parameters belong to no row, so only a shared clock can "
-                "count them in the error. Wanted norm='seminorm'."
+                f"Adjoint(norm={self.norm!r}) with per_sample=True: parameters belong to no row, so only a shared "
+                "clock can count them in the error. Wanted norm='seminorm'."
             )
         self.backwards(method, controller, (1.0, 1.0))
 
@@ -94,13 +106,13 @@ class Adjoint:
     def backwards(self, method: Any, controller: Any, tolerances: tuple[Any, Any]) -> Backwards:
         """The method, controller and tolerances of the backward solve, after those of the forward one."""
         forward, method = method, method if self.method is None else find_method(self.method)
-        if not hasattr(method, "weights"):
-            raise ValueError(f"method {method.name!r} cannot solve backwards; wanted Adjoint(method='tsit5').")
-        if method.adaptive and self.step_size is not None:
+        if self.controller is not None:
+            controller = find_controller(self.controller, method, None)
+        elif method.adaptive and self.step_size is not None:
             raise ValueError(
                 f"Adjoint(step_size={self.step_size!r}) with the adaptive method {method.name!r}; wanted rtol, atol."
             )
-        if method.adaptive:
+        elif method.adaptive:
             adaptive = isinstance(controller, PID)
             controller = replace(controller, first_step=None, norm="rms") if adaptive else CONTROLLERS["i"]
         else:
@@ -118,7 +130,8 @@ class Adjoint:
             controller,
             rtol if self.rtol is None else self.rtol,
             atol if self.atol is None else self.atol,
-            self.norm == "seminorm",
+            self.norm,
+            self.observer,
         )
 
 
@@ -130,7 +143,8 @@ class Backwards:
     controller: Any
     rtol: Any
     atol: Any
-    seminorm: bool
+    norm: Any
+    observer: Any
 
 
 class _Adjoint(torch.autograd.Function):
@@ -167,6 +181,9 @@ class Sweep:
             self.reached[..., None] if self.per_sample else self.reached[:, None, None], cotangent, 0
         )
         self.controller = how.controller
+        # whether the parameters' share is added up after the steps, or carried in the state of a shared clock; there it
+        # would make the linear systems of an implicit method as large as the network
+        self.after = problem.per_sample or how.method.implicit
 
     def _reached(self) -> Tensor:
         """Which outputs the forward solve arrived at: [outputs] or [outputs, rows]."""
@@ -216,8 +233,7 @@ class Sweep:
         idle = bool((ends[..., 0] == ends[..., 1]).all())
         if idle or not bool(self.reached[i].any()):
             return adjoint
-        shared = () if self.per_sample else tuple(self.totals)
-        state = (self.outputs[i], adjoint, *shared)
+        state = (self.outputs[i], adjoint, *(() if self.after else self.totals))
         layout = lay_out(state, self.per_sample)
         field = replace(self.apart.field, f=self.augmented, dtype=None, layout=layout)
         direction = -self.problem.direction
@@ -228,7 +244,8 @@ class Sweep:
         if self.per_sample:
             after = layout.unpack(record.y)[1]
             return torch.where((self.reached[i])[:, None], after, adjoint)
-        _, adjoint, *self.totals = layout.unpack(record.y)
+        _, adjoint, *totals = layout.unpack(record.y)
+        self.totals = self.totals if self.after else totals
         return adjoint
 
     def march(self, problem: Problem, layout: Any) -> Record:
@@ -237,16 +254,19 @@ class Sweep:
         start = problem.t[..., 0].to(device=problem.y0.device, dtype=problem.y0.dtype.to_real())
         f0 = field(start, problem.y0)
         rtol, atol = (self.spread(x, layout) for x in (how.rtol, how.atol))
-        counted = (0, 1) if how.seminorm or self.per_sample else None
-        norm = Norm(layout, rtol, atol, self.per_sample, leaves=counted)
-        plan = Plan(replay=self.per_sample)
+        counted = (0, 1) if how.norm == "seminorm" or self.after else None
+        reduction = self.reduction if callable(how.norm) else "rms"
+        norm = Norm(layout, rtol, atol, self.per_sample, reduction, counted)
+        plan = Plan(replay=self.after)
         solved = self.solved
 
         def meet(chunk: Chunk) -> None:
             self.gather(chunk, field)
 
-        engine, limit, noticing = solved.engine, solved.max_steps, meet if self.per_sample else None
-        record, _ = march(problem, f0, plan, how.method, self.controller, norm, engine, limit, meet=noticing)
+        record, _ = march(
+            problem, f0, plan, how.method, self.controller, norm, solved.engine, solved.max_steps,
+            meet=meet if self.after else None, stops=solved.stops.reversed(), observer=how.observer,
+        )  # fmt: skip
         solved.backward[0] += record.calls
         status = torch.as_tensor(record.status)
         finite = problem.y0.isfinite().all(1) if self.per_sample else torch.tensor(True)
@@ -258,6 +278,12 @@ class Sweep:
             )
         self.controller = self.controller.resume(record.h)
         return record
+
+    def reduction(self, scaled: tuple) -> Tensor:
+        """The user's norm of (y, λ, parameters)."""
+        y, adjoint, *totals = scaled
+        unpack = self.problem.layout.unpack
+        return torch.as_tensor(self.how.norm((unpack(y), unpack(adjoint), tuple(totals))))
 
     def spread(self, tolerance: Any, layout: Any) -> Any:
         """Tolerances of (y, λ, parameters): λ has those of y, the parameters the tightest."""
@@ -273,18 +299,22 @@ class Sweep:
     def augmented(self, t: Tensor, state: tuple, *args: Any) -> tuple:
         """The right-hand side of (y, λ), and on a shared clock of the parameters' cotangents."""
         y, adjoint, *totals = state
+        again = torch.is_grad_enabled()  # an implicit method asks for the derivatives of this
         with torch.enable_grad():
-            y = y.detach().requires_grad_()
+            y = y.view_as(y) if again and y.requires_grad else y.detach().requires_grad_()
             slope = replace(self.problem.field, args=args)(t, y)
         wanted = [y, *(self.apart.inputs if totals else ())]
         if not slope.requires_grad:
             return slope, torch.zeros_like(y), *map(torch.zeros_like, totals)
-        check_leaves([slope], self.apart.known | {id(y)}, self.apart.edges)
-        grads = torch.autograd.grad(slope, wanted, -adjoint, allow_unused=True)
-        return slope.detach(), *(torch.zeros_like(x) if g is None else g for x, g in zip(wanted, grads, strict=True))
+        if self.solved.strict and not again:
+            check_leaves([slope], self.apart.known | {id(y)}, self.apart.edges)
+        grads = torch.autograd.grad(slope, wanted, -adjoint, allow_unused=True, create_graph=again)
+        return slope if again else slope.detach(), *(
+            torch.zeros_like(x) if g is None else g for x, g in zip(wanted, grads, strict=True)
+        )
 
     def gather(self, chunk: Chunk, field: Field) -> None:
-        """Add the parameters' share of accepted per-sample steps: one product a stage, weighted by row.
+        """Add the parameters' share of accepted steps: one product a stage, weighted by row.
 
         The parameters' cotangents are a quadrature along (y, λ): Σ h bᵢ λᵢᵀ ∂f/∂θ over the stages i of each step.
         """
@@ -292,18 +322,13 @@ class Sweep:
         assert layout is not None
         own = field if chunk.rows is None else field.take(chunk.rows)
         for step in chunk.steps if self.apart.inputs else ():
-            visited: list[tuple[Tensor, Tensor]] = []
-
-            def noting(t: Tensor, z: Tensor, visited: list = visited) -> Tensor:
-                visited.append((t, z))
-                return own(t, z)
-
-            method.retake(noting, step.t, step.y, step.h, False)
-            self.solved.backward[0] += len(visited)
-            for weight, (t, z) in zip(method.weights, visited, strict=True):
+            f = own if step.edges is None else own.within(step.t, *step.edges)
+            nodes = method.quadrature(f, step.t, step.y, step.h, step.carry)
+            self.solved.backward[0] += method.evaluations_per_step
+            for weight, t, z in nodes:
                 if weight:
                     y, adjoint = layout.unpack(z)
-                    self.add_product(t, y, adjoint * (-weight * step.h).to(y.dtype)[:, None], chunk.rows)
+                    self.add_product(t, y, column_times(-weight * step.h, adjoint), chunk.rows)
 
     def add_product(self, t: Tensor, y: Tensor, weighted: Tensor, rows: Tensor | None) -> None:
         """Add one vector–Jacobian product by the parameters."""
@@ -314,7 +339,8 @@ class Sweep:
         self.solved.backward[0] += 1
         if not slope.requires_grad:
             return
-        check_leaves([slope], apart.known | {id(y)}, apart.edges)
+        if self.solved.strict:
+            check_leaves([slope], apart.known | {id(y)}, apart.edges)
         grads = torch.autograd.grad(slope, apart.inputs, weighted, allow_unused=True)
         for total, g in zip(self.totals, grads, strict=True):
             if g is not None:

@@ -19,6 +19,13 @@ class Checkpointed:
 
     def __init__(self, field: Callable[[Chunk], Field], chunk: Chunk, apart: Isolation) -> None:
         self.field, self.chunk, self.apart = field, chunk, apart
+        own = field(chunk)
+        # what an implicit method asks for without a graph
+        self.jacobian, self.jvp, self.vjp, self.coupled = own.jacobian, own.jvp, own.vjp, own.coupled
+
+    def within(self, *bounds: Any) -> Checkpointed:
+        """The same, asked at times within bounds only."""
+        return Checkpointed(lambda chunk: self.field(chunk).within(*bounds), self.chunk, self.apart)
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         """Evaluate without a graph inside."""

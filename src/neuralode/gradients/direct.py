@@ -29,6 +29,7 @@ class Direct:
     """
 
     name = "direct"
+    derivatives = 2  # that are right through an event
 
     def plan(self, plan: Plan) -> Plan:
         """Keep the steps; their states are computed again."""

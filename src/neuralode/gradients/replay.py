@@ -7,6 +7,7 @@ then optimise; Gholami, Keutzer & Biros, *ANODE*, 2019; Matsubara, Miyatake & Ya
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -48,6 +49,7 @@ class Replay:
     memory: Literal["step", "stage"] = "step"
 
     name = "replay"
+    derivatives = 1  # that are right through an event
 
     def __post_init__(self) -> None:
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
@@ -108,7 +110,8 @@ def through_rerun(solved: Solved, cotangents: tuple[Tensor | None, ...]) -> list
     outputs, weights = [x for x, _ in pairs], [g for _, g in pairs]
     inputs = [*ends, *apart.inputs]
     wanted = [x for x in inputs if x.requires_grad]
-    check_leaves(outputs, apart.known, {*apart.edges, *(x.grad_fn for x in ends if x.grad_fn is not None)})
+    if solved.strict:
+        check_leaves(outputs, apart.known, {*apart.edges, *(x.grad_fn for x in ends if x.grad_fn is not None)})
     found = iter(torch.autograd.grad(outputs, wanted, weights, create_graph=True, allow_unused=True) if pairs else [])
     grads = [next(found, None) if x.requires_grad else None for x in inputs]
     return [*grads[:2], *apart.collect(grads[2:])]
@@ -125,6 +128,7 @@ class Reverse:
         self.totals: list[Tensor | None] = [None] * len(self.apart.inputs)
         self.t_total = None if self.t is None else torch.zeros_like(self.t)
         self.deviation: Tensor | None = None
+        self.lingering: list[Tensor] = []  # cotangents of what the method remembers
         self.stagewise = gradient.memory == "stage"
         self.slack = _slack(problem)
 
@@ -137,6 +141,7 @@ class Reverse:
                 own = adjoint if chunk.rows is None else adjoint[chunk.rows]
                 own = self.back_over(chunk, own)
                 adjoint = own if chunk.rows is None else adjoint.index_copy(0, chunk.rows, own)
+                self.lingering = [_spread(x, chunk.rows, adjoint) for x in self.lingering]
             adjoint = self.pull_saved(start_marks(solved), solved.problem.y0.detach(), adjoint)
         if plan.steps and self.cotangents[0] is not None:
             adjoint = adjoint + self.cotangents[0][0]
@@ -146,23 +151,26 @@ class Reverse:
     def back_over(self, chunk: Chunk, adjoint: Tensor) -> Tensor:
         """Back over the steps of a chunk, in stretches that begin with a kept state."""
         following, every = chunk.end, self.solved.plan.every
+        self.lingering = [x if chunk.rows is None else x[chunk.rows] for x in self.lingering]
         for first in reversed(range(0, len(chunk.steps), every)):
             steps = chunk.steps[first : first + every]
             states = self.states(chunk, steps)
             for n in reversed(range(len(steps))):
-                adjoint = self.back(chunk, steps[n], states[n], following if n == len(steps) - 1 else None, adjoint)
+                adjoint = self.back(chunk, steps[n], *states[n], following if n == len(steps) - 1 else None, adjoint)
             following = steps[0].y
         return adjoint
 
-    def states(self, chunk: Chunk, steps: list[Taken]) -> list[Tensor]:
-        """The states before these steps, of which only the first is kept."""
-        states = [steps[0].y]
+    def states(self, chunk: Chunk, steps: list[Taken]) -> list[tuple[Tensor, Any]]:
+        """What these steps begin with (state and memory), of which only the first is kept."""
+        states = [(steps[0].y, steps[0].carry)]
         if len(steps) > 1:
             field = self.field(chunk)
             bare = replace(self.solved, plan=Plan())
             with torch.no_grad():
                 for step in steps[:-1]:
-                    states.append(retake(bare, field, chunk, step._replace(reads=None), states[-1], None)[0])
+                    y, carry = states[-1]
+                    again = retake(bare, field, chunk, step._replace(reads=None), y, None, carry)
+                    states.append((again.y1, again.carry))
             self.count(len(steps) - 1, dense=False)
         return states
 
@@ -170,30 +178,38 @@ class Reverse:
         """The field of the rows of a chunk."""
         return self.apart.field if chunk.rows is None else self.apart.field.take(chunk.rows)
 
-    def back(self, chunk: Chunk, step: Taken, y: Tensor, following: Tensor | None, adjoint: Tensor) -> Tensor:
+    def back(
+        self, chunk: Chunk, step: Taken, y: Tensor, carry: Any, following: Tensor | None, adjoint: Tensor
+    ) -> Tensor:
         """The vector–Jacobian product of one step; ``following`` is the state that was recorded after it."""
         solved, apart = self.solved, self.apart
         with torch.enable_grad():
             y = y.detach().requires_grad_()
+            memory = [] if carry is None else [x.detach().requires_grad_() for x in carry.states]
+            carry = None if carry is None else carry._replace(states=tuple(memory))
             field = Checkpointed(self.field, chunk, apart) if self.stagewise else self.field(chunk)
-            y1, out = retake(solved, field, chunk, step, y, self.t)
+            y1, out, left = retake(solved, field, chunk, step, y, self.t, carry)
         self.count(1 + self.stagewise, dense=step.reads is not None or solved.plan.dense)
         if following is not None:
             self.compare(y.detach(), y1.detach(), following)
         outputs, weights = [y1], [adjoint]
+        for x, weight in zip(() if left is None else left.states, self.lingering, strict=False):
+            if x.requires_grad:
+                outputs.append(x)
+                weights.append(weight)
         for (leaf, where), x in zip(places(solved, chunk, step), out, strict=True):
             cotangent = self.cotangents[leaf]
             if cotangent is not None and x.requires_grad:
                 outputs.append(x)
                 weights.append(cotangent[where].to(x.dtype))
-        if not self.stagewise:
-            check_leaves(outputs, apart.known | {id(y), id(self.t)}, apart.edges)
-        return self.add(outputs, weights, y)
+        if not self.stagewise and solved.strict:
+            check_leaves(outputs, apart.known | {id(y), id(self.t), *map(id, memory)}, apart.edges)
+        return self.add(outputs, weights, y, memory)
 
     def count(self, times: int, dense: bool) -> None:
         """Note evaluations of whole steps."""
         method = self.solved.method
-        self.solved.backward[0] += times * (method.stages if dense else len(method.weights))
+        self.solved.backward[0] += times * (method.stages if dense else method.evaluations_per_step)
 
     def pull_saved(self, marks: Tensor, y: Tensor, adjoint: Tensor) -> Tensor:
         """Add the cotangents of outputs that are the state y itself."""
@@ -217,11 +233,15 @@ class Reverse:
         ]
         return adjoint + self.add([x for x, _ in pairs], [g for _, g in pairs], y)
 
-    def add(self, outputs: list[Tensor], weights: list[Tensor], y: Tensor) -> Tensor:
-        """Take a product, add what it gives the inputs to the totals, and return what it gives y."""
-        inputs = [y, *([] if self.t is None else [self.t]), *self.apart.inputs]
+    def add(self, outputs: list[Tensor], weights: list[Tensor], y: Tensor, memory: Sequence[Tensor] = ()) -> Tensor:
+        """Take a product, add what it gives the inputs to the totals, and return what it gives y.
+
+        What it gives the memory of a method with one lingers until the step before.
+        """
+        inputs = [y, *memory, *([] if self.t is None else [self.t]), *self.apart.inputs]
         grads = torch.autograd.grad(outputs, inputs, weights, allow_unused=True)
-        rest = grads[1:]
+        first, rest = grads[1 : 1 + len(memory)], grads[1 + len(memory) :]
+        self.lingering = [torch.zeros_like(x) if g is None else g for x, g in zip(memory, first, strict=True)]
         if self.t is not None:
             if rest[0] is not None:
                 self.t_total = rest[0] if self.t_total is None else self.t_total + rest[0]
@@ -248,6 +268,11 @@ class Reverse:
                 "f changed between forward and backward: dropout, BatchNorm, parameters updated in between? The steps "
                 "taken again differ from the recorded ones. Make f a function of (t, y, args) during one solve."
             )
+
+
+def _spread(x: Tensor, rows: Tensor | None, like: Tensor) -> Tensor:
+    """What belongs to some rows, as of all of them."""
+    return x if rows is None else x.new_zeros((len(like), *x.shape[1:])).index_copy(0, rows, x)
 
 
 def _slack(problem: Problem) -> float:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
+from torch.utils._pytree import tree_map
 
+from neuralode.clock import choose, some
+from neuralode.control import NOWHERE
 from neuralode.dense import read_step
 from neuralode.outputs import global_place, save_state
 from neuralode.problem import Problem
 from neuralode.record import Chunk, Plan, Record, Taken
-from neuralode.status import GradientError, Status
+from neuralode.status import GradientError, arrived
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Solved:
     captured: tuple[Tensor, ...]  # every differentiable tensor that f and save use, args among them
     ambient: Any  # an Ambient
     backward: list[int]  # evaluations of f made by gradients so far
+    stops: Any = NOWHERE
+    strict: bool = True  # whether a differentiable tensor that is not among the captured ones is an error
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -44,40 +49,59 @@ class Solved:
 def clocks(problem: Problem, step: Taken, rows: Tensor | None, t: Tensor | None) -> tuple[Any, Any]:
     """When a step begins and how long it is, as functions of the ends in ``t`` (as constants without it).
 
-    ``t_{n+1} = t_n + h_n`` from the start, with h_n constant, but for the step that lands: ``h = end − t_n``.
+    ``t_{n+1} = t_n + h_n`` from the start, with h_n constant, but for the step that lands: ``h = end − t_n``. Stops are
+    constants: there ``h = stop − t_n``, and what follows counts from the stop.
     """
     if t is None:
         return step.t, step.h
     if not problem.per_sample:
-        begin = t[0] + (step.t - problem.start)
+        begin = t.new_tensor(step.t) if step.anchored else t[0] + (step.t - problem.start)
+        if step.stopping and not step.anchored:
+            return begin, step.t + step.h - begin
         return begin, t[-1] - begin if step.landing else step.h
     first, last = t[:, 0], t[:, -1]
     if rows is not None:
         first, last = first[rows], last[rows]
     begin = first + (step.t - first.detach())
-    return begin, torch.where(step.landing & step.accept, last - begin, step.h)
+    if isinstance(step.anchored, Tensor):
+        begin = torch.where(step.anchored, step.t, begin)
+    h = torch.where(step.landing & step.accept, last - begin, step.h)
+    if isinstance(step.stopping, Tensor):
+        h = torch.where(step.stopping & step.accept, step.t + step.h - begin, h)
+    return begin, h
+
+
+class Again(NamedTuple):
+    """A recorded step taken again."""
+
+    y1: Tensor
+    out: list[Tensor]  # what it puts out, in the order of `places`
+    carry: Any  # for the next step, of a method with memory
 
 
 def retake(
-    solved: Solved, field: Any, chunk: Chunk, step: Taken, y: Tensor, t: Tensor | None
-) -> tuple[Tensor, list[Tensor]]:
-    """One recorded step from y: the new state, and what it puts out in the order of `places`."""
+    solved: Solved, field: Any, chunk: Chunk, step: Taken, y: Tensor, t: Tensor | None, carry: Any, derivatives: int = 1
+) -> Again:
+    """One recorded step from y, to be differentiated so many times."""
     plan, problem = solved.plan, solved.problem
     begin, h = clocks(problem, step, chunk.rows, t)
     method, by_number = solved.method, t is None and not problem.per_sample
-    y1, stages = method.retake(field, begin, y, h, step.reads is not None or plan.dense)
+    if step.edges is not None:
+        field = field.within(step.t, *step.edges)
+    y1, stages, following = method.retake(field, begin, y, h, step.reads is not None or plan.dense, carry, derivatives)
     coefficients: Any = None
     if plan.dense or (step.reads is not None and not by_number):
         coefficients = method.interpolant(field, begin, y, h, stages)
     if step.accept is not None:
         y1 = torch.where(step.accept[:, None], y1, y)
+        following = choose(step.accept, following, carry) if following is not None else None
     out: list[Tensor] = []
     if step.reads is not None:
         times = (problem.t.detach() if t is None else t).to(y.device)
         times = times if chunk.rows is None else times[chunk.rows]
         which = step.reads.outputs if step.reads.rows is None else (step.reads.rows, step.reads.outputs)
         if by_number:
-            read = method.interpolate(y, h, stages, step.reads.thetas)
+            read = method.interpolate(field, begin, y, h, stages, step.reads.thetas)
         else:
             read = read_step(step, coefficients, begin, h, times)
         out += save_state(problem, plan, times[which], read, global_place(chunk, step.reads)[1])[0]
@@ -85,7 +109,8 @@ def retake(
         out.append(y1 if step.accept is None else y1[step.accept])
     if plan.dense:
         out.append(coefficients if step.accept is None else coefficients[:, step.accept].transpose(0, 1))
-    return y1, out
+    ends_at_jump = step.edges is not None and some(step.edges[2])
+    return Again(y1, out, None if ends_at_jump else following)
 
 
 def places(solved: Solved, chunk: Chunk, step: Taken) -> list[tuple[int, tuple]]:
@@ -110,8 +135,8 @@ def _accepted(chunk: Chunk, step: Taken) -> Tensor:
 
 def end_marks(solved: Solved) -> Tensor:
     """The outputs that are the final state: [outputs], or [outputs, rows] per sample (rows that arrived)."""
-    mask, arrived = solved.problem.at_end(), solved.record.status == Status.SUCCESS
-    return (mask & arrived[:, None]).T if solved.problem.per_sample else mask & arrived
+    mask, there = solved.problem.at_end(), arrived(solved.record.status)
+    return (mask & there[:, None]).T if solved.problem.per_sample else mask & there
 
 
 def start_marks(solved: Solved) -> Tensor:
@@ -143,12 +168,18 @@ def rerun(solved: Solved) -> list[Tensor]:
         parts[0].append((first, y))
     else:
         put(start_marks(solved), y)
+    carry, rows = None, None
     for chunk in solved.record.chunks:
         field = problem.field if chunk.rows is None else problem.field.take(chunk.rows)
         own = y if chunk.rows is None else y[chunk.rows]
+        if chunk.rows is not None and carry is not None:
+            kept = chunk.rows if rows is None else torch.searchsorted(rows, chunk.rows)
+            carry = tree_map(lambda x, kept=kept: x[kept] if isinstance(x, Tensor) else x, carry)
+        rows = chunk.rows
         for step in chunk.steps:
-            own, out = retake(solved, field, chunk, step, own, t)
-            for (leaf, where), x in zip(places(solved, chunk, step), out, strict=True):
+            again = retake(solved, field, chunk, step, own, t, carry, derivatives=2)
+            own, carry = again.y1, again.carry
+            for (leaf, where), x in zip(places(solved, chunk, step), again.out, strict=True):
                 parts[leaf].append((where, x))
         y = own if chunk.rows is None else y.index_copy(0, chunk.rows, own)
     if not plan.steps:

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from neuralode.clock import Number, column, scaled, stage_times
+from neuralode.clock import Number, column_times, scaled, stage_times
+from neuralode.methods.step import Evaluate, State, Step, Tolerated
 from neuralode.methods.tableau import Tableau
-
-Evaluate: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # (t, y) -> dy/dt, on packed rows
-State: TypeAlias = Float[Tensor, "rows features"]
-
-
-class Step(NamedTuple):
-    """What one attempted step gives."""
-
-    y1: State
-    error: State | None
-    carry: State | None
-    stages: Sequence[Tensor]
-    ok: bool
 
 
 @dataclass(frozen=True)
@@ -91,11 +77,13 @@ class ExplicitRungeKutta:
         b = self.tableau.b
         return b[:-1] if self.tableau.first_same_as_last else b
 
-    def init(self, f: Evaluate, t: Tensor, y: State) -> State:
-        """The first stage of a first step: f there."""
-        return f(t, y)
+    def begin(self, f0: State) -> State:
+        """What the first step begins with: its first stage."""
+        return f0
 
-    def step(self, f: Evaluate, t: Number, y: State, h: Number, carry: State | None) -> Step:
+    def step(
+        self, f: Evaluate, t: Number, y: State, h: Number, carry: State | None, tolerated: Tolerated | None = None
+    ) -> Step:
         """Attempt one step of size h; ``carry`` is f(t, y) if it is known."""
         table = self.tableau
         y1, stages = self._stages(f, t, y, h, carry, table.stages)
@@ -103,13 +91,32 @@ class ExplicitRungeKutta:
         if table.b_error is not None:
             pivot, total = combine(table.b_error, stages)
             error = column_times(h * pivot, total)
-        return Step(y1, error, stages[-1] if table.first_same_as_last else None, stages, True)
+        made = table.stages - (carry is not None)
+        following = stages[-1] if table.first_same_as_last else None
+        return Step(y1, error, following, stages[0], stages, True, made, made)
 
-    def retake(self, f: Evaluate, t: Number, y: State, h: Number, inside: bool) -> tuple[State, Sequence[Tensor]]:
+    def retake(
+        self, f: Evaluate, t: Number, y: State, h: Number, inside: bool, carry: None = None, derivatives: int = 1
+    ) -> tuple[State, Sequence[Tensor], None]:
         """An accepted step again: the new state and its stages, those that only the inside needs if it is asked for."""
-        return self._stages(f, t, y, h, None, self.stages if inside else len(self.weights))
+        return *self._stages(f, t, y, h, None, self.stages if inside else len(self.weights)), None
 
-    def interpolate(self, y: State, h: Number, stages: Sequence[Tensor], thetas: Sequence[float]) -> Tensor:
+    def quadrature(
+        self, f: Evaluate, t: Number, y: State, h: Number, carry: None = None
+    ) -> list[tuple[float, Tensor, State]]:
+        """Weight, time and state of the nodes at which the step itself integrates: Σ h wᵢ g(tᵢ, yᵢ)."""
+        visited: list[tuple[Tensor, State]] = []
+
+        def noting(time: Tensor, state: State) -> Tensor:
+            visited.append((time, state))
+            return f(time, state)
+
+        self.retake(noting, t, y, h, False)
+        return [(weight, *place) for weight, place in zip(self.weights, visited, strict=True)]
+
+    def interpolate(
+        self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor], thetas: Sequence[float]
+    ) -> Tensor:
         """The states at some θ of one step, each by its own weights b_i(θ): shape [θ, rows, features]."""
         return torch.stack([advanced(y, h, self._weights_at(theta), stages) for theta in thetas])
 
@@ -169,11 +176,6 @@ def combine(weights: tuple[float, ...], stages: Sequence[Tensor]) -> tuple[float
 def _pivoted(weights: tuple[float, ...]) -> tuple[int, float, list[tuple[int, float]]]:
     (first, pivot), *rest = [(i, weight) for i, weight in enumerate(weights) if weight]
     return first, pivot, [(i, weight / pivot) for i, weight in rest]
-
-
-def column_times(h: Number, rows: Tensor) -> Tensor:
-    """``h * rows``, each row by its clock's h."""
-    return rows * column(h, rows) if isinstance(h, Tensor) else rows * h
 
 
 @lru_cache(maxsize=256)

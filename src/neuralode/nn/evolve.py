@@ -55,6 +55,11 @@ class Evolve(nn.Module):
         if method is None:
             method = "tsit5" if steps is None else "midpoint"
         found = find_method(method)
+        if steps is not None and (found.implicit or not found.memoryless):
+            raise ValueError(
+                f"method {found.name!r} cannot be part of a network step by step; wanted an explicit one-step "
+                "method, or steps=None."
+            )
         if steps is None and not found.adaptive:
             raise ValueError(f"method {found.name!r} does not adapt its steps; wanted steps=1 or more, or 'tsit5'.")
         self.f = f
@@ -71,5 +76,5 @@ class Evolve(nn.Module):
             return solve(self.f, y, times, per_sample=True, **options).y1
         method, h = find_method(self.method), (t1 - t0) / self.steps
         for step in range(self.steps):
-            y, _ = method.retake(self.f, t0 + step * h, y, h, False)
+            y, *_ = method.retake(self.f, t0 + step * h, y, h, False)
         return y

@@ -1,0 +1,263 @@
+"""Events: functions of time and state, and where along a solve they become zero.
+
+Tested on every accepted step. The zero is found on the dense output; where it ends the solve, the step is taken again
+to end there, and its size corrected until the function is zero at the state that it gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from neuralode.clock import EPS, Flag, Number, negate, some, where
+from neuralode.control.decision import Aim
+from neuralode.dense import horner
+from neuralode.problem import Field
+from neuralode.record import Occurrence
+
+if TYPE_CHECKING:
+    from neuralode.engines.state import Course, State
+
+HALVINGS = 100  # at most, of the interval that holds a zero; far fewer are needed
+CORRECTIONS = 8  # at most, of the size of a step that ends at a zero
+RESOLUTION = 4 * EPS  # of t
+
+
+@dataclass(frozen=True)
+class Event:
+    """A function of time and state; something happens where it is zero.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(t, y, *args)``, called as f is: returns one number, or one a row with ``per_sample``. Gradients reach
+        what it uses.
+    terminal : bool
+        Whether the solve (of that row) ends there. Otherwise times and states are collected.
+    direction : {-1, 0, 1}
+        1: only where it rises through zero, in the direction of the solve; -1: only where it falls; 0: either.
+
+    Examples
+    --------
+    A ball thrown up from the ground, and where it comes back to it:
+
+    >>> import torch, neuralode as node
+    >>> def ball(t, y):
+    ...     return torch.stack((y[1], torch.full_like(y[1], -9.81)))
+    >>> y0 = torch.tensor([0.0, 5.0], dtype=torch.float64)
+    >>> sol = node.solve(ball, y0, (0.0, 10.0), events=node.Event(lambda t, y: y[0]))
+    >>> round(sol.ts[-1].item(), 6), sol.status.tolist() == [node.Status.EVENT]  # 2 · 5 / 9.81
+    (1.019368, True)
+    """
+
+    function: Callable[..., Any]
+    terminal: bool = True
+    direction: int = 0
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise TypeError(
+                f"Event(function) is a {type(self.function).__name__}; wanted a callable function(t, y, *args)."
+            )
+        if self.direction not in (-1, 0, 1):
+            raise ValueError(f"Event(direction={self.direction!r}); wanted -1, 0 or 1.")
+
+    def __call__(self, field: Field, t: Any, y: Tensor) -> Tensor:
+        """The function at a packed state: 0-d, or [rows] per sample."""
+        layout = field.layout
+        assert layout is not None
+        time = torch.as_tensor(t, device=layout.device).to(field.time_dtype)
+        answer = self.function(time, layout.unpack(y, field.dtype), *field.args)
+        rows = time.dim() > 0
+        if not isinstance(answer, Tensor) or answer.is_complex() or answer.numel() != (len(time) if rows else 1):
+            came = f"shape {list(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+            wanted = f"one real number for each of {len(time)} rows" if rows else "one real number"
+            raise ValueError(
+                f"an event function returned {came}; wanted a tensor of {wanted}. Several events are several "
+                "Event(...); which rows have their own is said by per_sample=True."
+            )
+        return answer.reshape(time.shape)
+
+    def value(self, field: Field, t: Number, y: Tensor) -> Number:
+        """The same as a clock number."""
+        found = self(field, t, y)
+        return found.to(torch.float64) if found.dim() else float(found)
+
+    def crosses(self, before: Number, after: Number) -> Flag:
+        """Whether these values lie on two sides of zero, the right way. Zero to begin with is no event."""
+        rises, falls = (before < 0) & (after >= 0), (before > 0) & (after <= 0)
+        return (rises & (self.direction >= 0)) | (falls & (self.direction <= 0))
+
+
+def find_events(events: Any) -> tuple[Event, ...]:
+    """The events that a user gave: one, several or none."""
+    if events is None:
+        return ()
+    found = (events,) if isinstance(events, Event) else tuple(events) if isinstance(events, (list, tuple)) else None
+    if found is None or not all(isinstance(event, Event) for event in found):
+        wrong = (
+            type(events).__name__
+            if found is None
+            else next(type(x).__name__ for x in found if not isinstance(x, Event))
+        )
+        raise TypeError(f"events holds a {wrong}; wanted Event(function), or a list of these.")
+    return found
+
+
+class Met(NamedTuple):
+    """An accepted step after its events."""
+
+    step: Any
+    h: Number
+    aim: Aim
+    ended: Flag
+    values: tuple[Number, ...]
+    occurrences: tuple[Occurrence, ...]
+
+
+def meet(course: Course, state: State, field: Any, step: Any, h: Number, aim: Aim, accept: Flag) -> Met:
+    """Look for events on a step that was accepted; it is taken again to end at a terminal one."""
+    events = course.events
+    values = tuple(
+        where(accept, e.value(course.field, aim.t1, step.y1), v) for e, v in zip(events, state.values, strict=True)
+    )
+    crossed = [accept & e.crosses(v, w) for e, v, w in zip(events, state.values, values, strict=True)]
+    none = accept & negate(accept)
+    if not any(map(some, crossed)):
+        return Met(step, h, aim, none, values, ())
+    inside = _Inside(course, state, field, step, h)
+    roots = [
+        inside.root(n, crossed[n], state.values[n], values[n]) if some(crossed[n]) else h * 0 + 1
+        for n in range(len(events))
+    ]
+    first = state.accepted == 0
+    near = 16 * torch.finfo(state.y.dtype).eps * (abs(state.t) + abs(h))
+    crossed = [c & negate(first & (abs(root * h) <= near)) for c, root in zip(crossed, roots, strict=True)]
+
+    ended, earliest, which = none, h * 0 + 2, h * 0 - 1
+    for n, event in enumerate(events):
+        sooner = crossed[n] & (roots[n] < earliest) & event.terminal
+        ended, earliest, which = ended | sooner, where(sooner, roots[n], earliest), where(sooner, h * 0 + n, which)
+    occurrences: list[Occurrence] = []
+    if some(ended):
+        step, h, slopes = _end_at(course, state, field, step, h, earliest, ended, which)
+        aim = aim._replace(h=h, t1=where(ended, state.t + h, aim.t1), landing=aim.landing | ended)
+        inside = _Inside(course, state, field, step, h)
+        for n in range(len(events)):
+            occurrences += _occurred(n, True, ended & (which == n), aim.t1, step.y1, slopes)
+    for n, event in enumerate(events):
+        # on a step that was made shorter the same time is another θ
+        theta = where(ended, roots[n] / earliest, roots[n])
+        if not event.terminal and some(passed := crossed[n] & (theta <= 1)):
+            slopes = inside.slope(n, theta) if course.plan.slopes else None
+            occurrences += _occurred(n, False, passed, state.t + theta * h, inside.state(theta), slopes)
+    return Met(step, h, aim, ended, values, tuple(occurrences))
+
+
+def _occurred(event: int, terminal: bool, on: Flag, t: Number, y: Tensor, slope: Number) -> list[Occurrence]:
+    if not isinstance(on, Tensor):
+        return [Occurrence(event, terminal, None, t, y, slope)] if on else []
+    rows = on.nonzero()[:, 0]
+    return (
+        [Occurrence(event, terminal, rows, t[rows], y[rows], None if slope is None else slope[rows])]
+        if len(rows)
+        else []
+    )
+
+
+class _Inside:
+    """The dense output of one step, and event functions on it."""
+
+    def __init__(self, course: Course, state: State, field: Any, step: Any, h: Number) -> None:
+        self.course, self.t, self.h = course, state.t, h
+        self.coefficients = course.method.interpolant(field, state.t, state.y, h, step.stages)
+
+    def state(self, theta: Number) -> Tensor:
+        y = self.coefficients
+        at = torch.as_tensor(theta, dtype=y.dtype.to_real(), device=y.device)
+        return horner(y, at[:, None] if at.dim() else at)
+
+    def value(self, n: int, theta: Number) -> Number:
+        return self.course.events[n].value(self.course.field, self.t + theta * self.h, self.state(theta))
+
+    def slope(self, n: int, theta: Number) -> Number:
+        """Of an event function along the dense output, by t."""
+        return _slope(lambda by: self.value(n, theta + by), self.coefficients.dtype, theta * 0 + 1) / self.h
+
+    def root(self, n: int, active: Flag, g_low: Number, g_high: Number) -> Number:
+        """θ of a change of sign between 0 and 1: regula falsi (Illinois), every third time a bisection."""
+        low, high = self.h * 0, self.h * 0 + 1
+        fine = RESOLUTION * (1 + abs(self.t) / where(self.h == 0, self.h * 0 + 1, abs(self.h)))
+        g_low, g_high = where(active, g_low, low - 1), where(active, g_high, high)
+        for turn in range(HALVINGS):
+            wide = active & (high - low > fine)
+            if not some(wide):
+                break
+            theta = (low + high) / 2 if turn % 3 == 2 else (low * g_high - high * g_low) / (g_high - g_low)
+            theta = where((theta > low) & (theta < high), theta, (low + high) / 2)
+            g = self.value(n, theta)
+            before = wide & (g * g_low > 0)
+            after = wide & negate(before)
+            # the end that stays is halved, so that it does not stay for ever
+            g_low, g_high = (
+                where(before, g, where(after, g_low / 2, g_low)),
+                where(after, g, where(before, g_high / 2, g_high)),
+            )
+            low, high = where(before, theta, low), where(after, theta, high)
+        return high
+
+
+def _end_at(
+    course: Course, state: State, field: Any, step: Any, h: Number, theta: Number, ended: Flag, which: Number
+) -> tuple[Any, Number, Number]:
+    """Take the step again so that it ends where the event function is zero at the state that it gives."""
+    inside = _Inside(course, state, field, step, h)
+    whole, spent, calls = h, step.cost, step.calls
+
+    def value(size: Number) -> tuple[Any, Number]:
+        nonlocal spent, calls
+        taken = course.method.step(field, state.t, state.y, size, state.carry, course.tolerated)
+        spent, calls = spent + taken.cost, calls + taken.calls
+        return taken, _own(which, [e.value(course.field, state.t + size, taken.y1) for e in course.events])
+
+    slope = _own(which, [inside.slope(n, theta) for n in range(len(course.events))])
+    h = where(ended, theta * whole, whole)
+    step, g = value(h)
+    for _ in range(CORRECTIONS):
+        change = where(ended & (slope != 0) & (abs(slope) < torch.inf), -g / where(slope == 0, slope + 1, slope), h * 0)
+        tried = h + change
+        better = ended & (tried * whole > 0) & (abs(change) > RESOLUTION * (abs(state.t) + abs(h)))
+        if not some(better):
+            break
+        trial, g_trial = value(where(better, tried, h))
+        better = better & (abs(g_trial) < abs(g)) & trial.ok
+        if not some(better):
+            step, _ = value(h) if isinstance(better, Tensor) else (step, g)
+            break
+        # per sample rows that were not bettered go back: their step is what it was
+        h, g = where(better, tried, h), where(better, g_trial, g)
+        step = trial if not isinstance(better, Tensor) else value(h)[0]
+    slopes = None
+    if course.plan.slopes:
+        scale = where(h == 0, h * 0 + 1, h)
+        slopes = _slope(lambda by: value(h * (1 + by))[1], step.y1.dtype, h * 0 + 1) / scale
+    return step._replace(cost=spent, calls=calls), h, slopes
+
+
+def _own(which: Number, values: list[Number]) -> Number:
+    """Of the values of all events, that of the event which ends the clock."""
+    found = values[0]
+    for n, value in enumerate(values[1:], 1):
+        found = where(which == n, value, found)
+    return found
+
+
+def _slope(function: Callable[[Number], Number], dtype: torch.dtype, one: Number) -> Number:
+    """The derivative at 0, by a difference of fourth order."""
+    by = torch.finfo(dtype).eps ** 0.2 * one
+    near, far = function(by) - function(-by), function(2 * by) - function(-2 * by)
+    return (8 * near - far) / (12 * by)

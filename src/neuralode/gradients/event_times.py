@@ -1,0 +1,163 @@
+"""Gradients through events: their times are where a function is zero, so the implicit function theorem gives them.
+
+After a march that met events the problem is posed anew: output times behind a terminal event become its time, and the
+times of all events become output times. That is a solve like any other, whose outputs have gradients by their times.
+With g(t, y(t)) = 0 at a time t̂, and ġ its slope along the solution, :math:`t = t̂ - g(t̂, y(t̂)) / ġ` has the value t̂ and
+the derivatives that the theorem gives; with it for a time, the outputs have theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralode.dense import find_reads, marks_within
+from neuralode.gradients.solved import Solved
+from neuralode.problem import Problem
+from neuralode.record import Chunk, Occurrence, Record, Taken
+from neuralode.status import GradientError
+
+
+@dataclass(frozen=True)
+class Met:
+    """All events of a solve, in the order of their rows and times, and where they are in the problem posed anew.
+
+    ``source`` says which entry of the old output times, one row after another and the events behind them, every output
+    time of the new problem is.
+    """
+
+    t: Tensor  # [events]
+    y: Tensor  # [events, rows, features], or [events, features] per sample
+    kind: Tensor  # [events]: which event function
+    row: Tensor  # [events]; zeros on a shared clock
+    slope: Tensor  # [events]
+    source: Tensor  # [outputs'] or [rows, outputs']
+    own: Tensor  # [outputs] or [rows, outputs]: where the outputs that were asked for are among these
+    column: Tensor  # [events]: where the events are
+
+
+def repose(problem: Problem, record: Record, states: Tensor) -> tuple[Problem, Record, Tensor, Met]:
+    """The problem whose output times are those of the events too, with its record and its outputs."""
+    shared = not problem.per_sample
+    device = problem.t.device
+    met = [_on_rows(x, device, shared) for x in record.occurrences]
+    t, row, kind, slope, terminal = (torch.cat([x[i] for x in met]) for i in range(5))
+    y = torch.cat([x[5] for x in met])
+    times = problem.t.detach().reshape(-1, problem.outputs)
+    rows, outputs = times.shape
+
+    order = (t * problem.direction).argsort(stable=True)
+    order = order[row[order].argsort(stable=True)]
+    t, row, kind, slope, terminal, y = (x[order] for x in (t, row, kind, slope, terminal, y))
+    counts = torch.bincount(row, minlength=rows)
+    rank = torch.arange(len(t), device=device) - (counts.cumsum(0) - counts)[row]
+
+    # every row: its own times, then those of its events, then its last time again where it has fewer of these
+    source = torch.arange(rows * outputs, device=device).view(rows, outputs)
+    last = rows * outputs + terminal.nonzero()[:, 0]
+    ended = torch.full((rows,), -1, dtype=torch.int64, device=device).index_put((row[terminal],), last)
+    end = torch.full((rows,), torch.inf, dtype=torch.float64, device=device).index_put(
+        (row[terminal],), t[terminal] * problem.direction
+    )
+    source = torch.where((times * problem.direction > end[:, None]), ended[:, None], source)
+    further = source[:, -1:].expand(rows, int(counts.max())).clone()
+    further[row, rank] = rows * outputs + torch.arange(len(t), device=device)
+    source = torch.cat((source, further), 1)
+    every = torch.cat((times.reshape(-1), t))
+    order = (every[source] * problem.direction).argsort(dim=1, stable=True)
+    source, back = source.gather(1, order), order.argsort(dim=1)
+    own, column = back[:, :outputs], back[row, outputs + rank]
+
+    if shared:
+        source, own = source[0], own[0]
+        table = torch.cat((states, y))[source.to(states.device)]
+    else:
+        flat = torch.cat((states.transpose(0, 1).reshape(-1, states.shape[-1]), y))
+        table = flat[source].transpose(0, 1).contiguous()
+    found = Met(t, y, kind, row, slope, source, own, column)
+    problem = retimed(problem, found, found.t)
+    return problem, replace(record, chunks=_read_again(problem, record.chunks)), table, found
+
+
+def _on_rows(met: Occurrence, device: torch.device, shared: bool) -> tuple[Tensor, ...]:
+    """Time, row, kind, slope, whether terminal, and state, each with one entry an event."""
+    t = torch.as_tensor(met.t, dtype=torch.float64, device=device).reshape(-1)
+    row = torch.zeros(1, dtype=torch.int64, device=device) if met.rows is None else met.rows
+    slope = t * torch.nan if met.slope is None else torch.as_tensor(met.slope, dtype=torch.float64, device=device)
+    kind = torch.full(t.shape, met.event, device=device)
+    terminal = torch.full(t.shape, met.terminal, device=device)
+    return t, row, kind, slope.reshape(-1), terminal, met.y[None] if shared else met.y
+
+
+def retimed(problem: Problem, met: Met, times: Tensor) -> Problem:
+    """The problem with these times for its events."""
+    t = torch.cat((problem.t.reshape(-1), times))[met.source]
+    fixed = t.detach()
+    return replace(problem, t=t, times=fixed if problem.per_sample else fixed.tolist())
+
+
+def _read_again(problem: Problem, chunks: list[Chunk]) -> list[Chunk]:
+    """Which outputs of the new problem fall on which steps."""
+    if isinstance(problem.times, Tensor):
+        return [find_reads(chunk, problem.times, problem.direction, chunk.t) for chunk in chunks]
+    marks, first = [t * problem.direction for t in problem.times[problem.inner]], problem.inner.start
+
+    def read(step: Taken, t1: float) -> Taken:
+        return step._replace(reads=marks_within(marks, first, problem.direction, step.t, t1, step.h))
+
+    found = []
+    for chunk in chunks:
+        ends = [*(step.t for step in chunk.steps[1:]), chunk.t]
+        found.append(chunk._replace(steps=[read(step, t1) for step, t1 in zip(chunk.steps, ends, strict=True)]))
+    return found
+
+
+def attach(
+    solved: Solved, gradient: Any, events: tuple[Any, ...], met: Met, problem: Problem
+) -> tuple[list[Tensor], Met]:
+    """The leaves of a solve that met events, and these with their times, differentiable.
+
+    ``problem`` is the one that was solved; that of ``solved`` is posed anew. A round makes one order of derivatives
+    right.
+    """
+    with torch.enable_grad():
+        times = met.t
+        for _ in range(gradient.derivatives):
+            leaves = gradient.attach(replace(solved, problem=retimed(problem, met, times)))
+            zero = _zeros(solved.problem, events, met, times, leaves[0])
+            times = met.t + _Shift.apply(times - met.t - zero / met.slope, gradient)
+        return gradient.attach(replace(solved, problem=retimed(problem, met, times))), replace(met, t=times)
+
+
+def _zeros(problem: Problem, events: tuple[Any, ...], met: Met, times: Tensor, states: Tensor) -> Tensor:
+    """The event functions at the events: zero, with derivatives."""
+    field, found = problem.field, []
+    for n, (kind, column) in enumerate(zip(met.kind.tolist(), met.column.tolist(), strict=True)):
+        if not problem.per_sample:
+            found.append(events[kind](field, times[n], states[column]).to(torch.float64))
+            continue
+        # of all rows, since the function may use what only the whole has: of one it is read
+        at = problem.t.detach()[:, column]
+        at = at.index_put((met.row[n],), times[n])
+        found.append(events[kind](field, at, states[column])[met.row[n]].to(torch.float64))
+    return torch.stack(found).to(times.device)
+
+
+class _Shift(torch.autograd.Function):
+    """A shift that is zero: only its derivatives matter, and of these only as many as are right."""
+
+    @staticmethod
+    def forward(ctx: Any, shift: Tensor, gradient: Any) -> Tensor:
+        ctx.gradient = gradient
+        return torch.zeros_like(shift)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        if torch.is_grad_enabled() and ctx.gradient.derivatives < 2:
+            raise GradientError(
+                f"gradient={ctx.gradient.name!r} has no second derivatives through an event; wanted gradient='direct'."
+            )
+        return cotangents[0], None

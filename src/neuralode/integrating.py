@@ -1,0 +1,96 @@
+"""One solve of a posed problem: plan, march, read, and attach gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralode.control import NOWHERE, Stops
+from neuralode.door import check_alone, check_rows, look
+from neuralode.events import Event
+from neuralode.gradients.ambient import surroundings
+from neuralode.gradients.event_times import attach, repose
+from neuralode.gradients.solved import Solved
+from neuralode.march import march
+from neuralode.norms import Norm
+from neuralode.problem import Problem
+from neuralode.progress import bar
+from neuralode.reading import events_of, occurrences, read, wrap
+from neuralode.record import Plan, Record, number_places
+from neuralode.solution import Solution
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a problem is to be solved: everything found and checked.
+
+    ``captured`` are the tensors that gradients flow to beside y0 and t: all that f uses unless given; with ``strict``
+    it is an error if f uses others.
+    """
+
+    method: Any
+    controller: Any
+    norm: Norm
+    engine: Any
+    gradient: Any
+    max_steps: int
+    dense: bool = False
+    save: Any = None
+    stops: Stops = NOWHERE
+    events: tuple[Event, ...] = ()
+    observer: Any = None
+    captured: tuple[Tensor, ...] | None = None
+    strict: bool = True
+    progress: bool = False
+
+
+def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
+    """Solve, whether or not every row arrives; also returns where each row stands."""
+    problem = check_alone(problem) if how.method.implicit else problem
+    function = how.save if callable(how.save) else None
+    steps = how.save == "steps"
+    plan = Plan(inside=problem.has_inner_outputs and not steps, dense=how.dense, steps=steps)
+    plan = plan if how.events else replace(plan, save=function)  # the state itself is wanted at events
+
+    f0, captured = look(problem, function, how.events)
+    captured = captured if how.captured is None else how.captured
+    differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (problem.y0, problem.t, *captured))
+    gradient = how.gradient
+    plan = replace(gradient.plan(plan), slopes=bool(how.events)) if differentiable else plan
+    ambient = surroundings(problem.field.f, problem.layout.device) if differentiable else None
+    with torch.no_grad(), bar(how.progress) as tell:
+        checks = check_rows(problem) if problem.per_sample else 0
+        record, outputs = march(
+            problem, f0, plan, how.method, how.controller, how.norm, how.engine, how.max_steps, tell,
+            stops=how.stops, events=how.events, observer=how.observer,
+        )  # fmt: skip
+        record.calls += checks
+        if plan.dense or plan.steps:
+            record.chunks = number_places(record.chunks, problem.layout.rows, problem.layout.device)
+        posed, met = problem, None
+        leaves = read(problem, plan, record, outputs)
+        if record.occurrences:
+            posed, record, states, met = repose(problem, record, leaves[0])
+            leaves = [states, *leaves[1:]]
+    if torch.is_autocast_enabled(problem.layout.device.type):
+        torch.clear_autocast_cache()  # casts made without a graph would be found again by code that wants one
+
+    backward = [0]
+    if differentiable:
+        solved = Solved(
+            posed, plan, how.method, how.controller, how.engine, (how.norm.rtol, how.norm.atol), how.max_steps,
+            record, tuple(leaves), captured, ambient, backward, how.stops, how.strict,
+        )  # fmt: skip
+        if met is None:
+            leaves = gradient.attach(solved)
+        else:
+            leaves, met = attach(solved, gradient, how.events, met, problem)
+    found = None
+    if met is not None:
+        leaves, posed, found = occurrences(problem, met, leaves)
+    events = events_of(problem, len(how.events), found)
+    solution = wrap(posed, plan, record, leaves, outputs.spec, function, backward, events)
+    return solution, record
