@@ -14,7 +14,7 @@ from neuralode import nn
 from neuralode.control import PI, PID, Fixed, Given, I
 from neuralode.events import Event
 from neuralode.gradients import Adjoint, Direct, Replay
-from neuralode.methods import ExplicitRungeKutta, Tableau, methods
+from neuralode.methods import ExplicitAdams, ExplicitRungeKutta, ImplicitAdams, Tableau, methods
 from neuralode.problem import Field
 from neuralode.solution import Occurrences, Solution, Stats
 from neuralode.solving import solve
@@ -33,12 +33,14 @@ __all__ = [
     "CNFDensity",
     "Direct",
     "Event",
+    "ExplicitAdams",
     "ExplicitRungeKutta",
     "Field",
     "Fixed",
     "Given",
     "GradientError",
     "I",
+    "ImplicitAdams",
     "LatentODEForecaster",
     "Occurrences",
     "Replay",

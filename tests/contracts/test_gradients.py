@@ -401,7 +401,8 @@ def test_the_adjoint_of_a_fixed_method_converges_with_the_step(
 ) -> None:
     world = World(per_sample, reverse)
     errors = []
-    for step_size in (0.1, 0.025):
+    # between outputs a method with memory has first to leave the steps of another one behind
+    for step_size in (0.1, 0.025) if METHODS[method].memoryless else (0.02, 0.005):
         sol = world.solve(gradient="adjoint", method=method, step_size=step_size)
         errors.append(worst(world.gradients(world.loss(sol)), true_gradients(per_sample, reverse)))
     assert errors[1] <= 2 * errors[0] / 4 ** ORDER[method], errors

@@ -24,9 +24,11 @@ def error_at_end(problem: Problem, method: str, span: tuple[float, float], steps
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_converges_at_its_order(method: str, name: str) -> None:
-    problem, span = PROBLEMS[name], (0.0, 0.5 if ORDER[method] > 1 else 0.05)  # short: first order creeps
+    problem, one_step = PROBLEMS[name], METHODS[method].memoryless
+    span = (0.0, (0.5 if ORDER[method] > 1 else 0.05) if one_step else 4.0)  # short: first order creeps
     sizes, errors = [], []
-    steps = 1
+    # coarse grids say nothing yet about low orders, nor about a method that begins with steps of another one
+    steps = (4 if ORDER[method] <= 3 else 1) if one_step else 16
     while steps <= 2048 and len(errors) < 5:
         error = error_at_end(problem, method, span, steps)
         if error < WINDOW[0]:

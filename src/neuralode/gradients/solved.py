@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils._pytree import tree_map
 
-from neuralode.clock import choose, some
+from neuralode.clock import some
 from neuralode.control import NOWHERE
 from neuralode.dense import read_step
 from neuralode.outputs import global_place, save_state
@@ -94,7 +94,6 @@ def retake(
         coefficients = method.interpolant(field, begin, y, h, stages)
     if step.accept is not None:
         y1 = torch.where(step.accept[:, None], y1, y)
-        following = choose(step.accept, following, carry) if following is not None else None
     out: list[Tensor] = []
     if step.reads is not None:
         times = (problem.t.detach() if t is None else t).to(y.device)

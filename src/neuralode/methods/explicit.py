@@ -101,6 +101,10 @@ class ExplicitRungeKutta:
         """An accepted step again: the new state and its stages, those that only the inside needs if it is asked for."""
         return *self._stages(f, t, y, h, None, self.stages if inside else len(self.weights)), None
 
+    def stages_from(self, f: Evaluate, t: Number, y: State, h: Number, first: State) -> tuple[State, Sequence[Tensor]]:
+        """The new state and the stages of a step whose first stage is known."""
+        return self._stages(f, t, y, h, first, self.stages)
+
     def quadrature(
         self, f: Evaluate, t: Number, y: State, h: Number, carry: None = None
     ) -> list[tuple[float, Tensor, State]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -13,11 +16,13 @@ TOLERANCE = 1e-12  # published decimals carry 15 to 17 digits, and coefficients 
 
 @dataclass(frozen=True)
 class Tableau:
-    r"""An explicit Runge–Kutta pair with its continuous extension.
+    r"""A Runge–Kutta pair, explicit or implicit, with its continuous extension.
 
     One step of size h from (t, y) is :math:`k_i = f(t + c_i h,\; y + h \sum_j a_{ij} k_j)`,
     :math:`y_1 = y + h \sum_i b_i k_i`, with error estimate :math:`h \sum_i e_i k_i`, and in between
     :math:`y(\theta) = y + h \sum_i b_i(\theta) k_i`, :math:`b_i(\theta) = \sum_j P_{ij} \theta^j`.
+    The latter may read further stages, the dense stages: explicit ones that are evaluated only where somebody looks
+    inside the step.
 
     Parameters
     ----------
@@ -28,33 +33,43 @@ class Tableau:
     c : sequence of s floats
         Nodes.
     a : sequence of s sequences
-        Strictly lower triangular; row i may stop after its i entries.
+        A row that stops early goes on with zeros. If all is zero from the diagonal on, the method is explicit and row i
+        is kept with i entries; otherwise every row is kept with s.
     b : sequence of s floats
         Weights.
     b_error : sequence of s floats, optional
         Weights of the error estimate, ``b`` minus the embedded weights. Without it the method takes fixed steps.
     error_order : int, optional
         Order of the embedded weights; ``order - 1`` unless given.
-    interpolant : sequence of s sequences of q floats
-        Row i holds the coefficients of θ, θ², …, θ^q in b_i(θ).
+    interpolant : sequence of s + d sequences of q floats
+        Row i holds the coefficients of θ, θ², …, θ^q in b_i(θ), of the s stages and then the d dense stages.
     interpolant_order : int, optional
         Order of the continuous extension; ``order - 1`` (and at least 1) unless given. Checked.
     source : str
         Where the coefficients are published.
+    dense_c : sequence of d floats, optional
+        Nodes of the dense stages.
+    dense_a : sequence of d sequences, optional
+        Row i reads the s stages and the dense stages before it; kept with s + i entries.
 
     Raises
     ------
     ValueError
-        If shapes disagree, a row of ``a`` does not sum to ``c``, the order conditions do not hold,
-        or the continuous extension does not end in ``b``.
+        If shapes disagree, a row of ``a`` does not sum to ``c`` (nor one of ``dense_a`` to ``dense_c``), the order
+        conditions do not hold, or the continuous extension does not end in ``b``.
 
     Examples
     --------
     >>> ralston = Tableau(
     ...     name="ralston", order=2, c=(0, 2 / 3), a=((), (2 / 3,)), b=(1 / 4, 3 / 4),
     ...     interpolant=((1, -3 / 4), (0, 3 / 4)), source="Ralston 1962")
-    >>> ralston.stages, ralston.adaptive
-    (2, False)
+    >>> ralston.stages, ralston.adaptive, ralston.explicit
+    (2, False, True)
+    >>> crank_nicolson = Tableau(
+    ...     name="crank_nicolson", order=2, c=(0, 1), a=((), (1 / 2, 1 / 2)), b=(1 / 2, 1 / 2),
+    ...     interpolant=((1, -1 / 2), (0, 1 / 2)), source="Crank & Nicolson 1947")
+    >>> crank_nicolson.explicit, crank_nicolson.a, crank_nicolson.blocks
+    (False, ((0.0, 0.0), (0.5, 0.5)), ((0,), (1,)))
     """
 
     name: str
@@ -67,22 +82,26 @@ class Tableau:
     b_error: tuple[float, ...] | None = None
     error_order: int = 0
     interpolant_order: int = 0
+    dense_c: tuple[float, ...] = ()
+    dense_a: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         freeze = object.__setattr__
-        freeze(self, "c", tuple(map(float, self.c)))
-        freeze(self, "a", tuple(tuple(map(float, row[:i])) for i, row in enumerate(self.a)))
-        freeze(self, "b", tuple(map(float, self.b)))
-        freeze(self, "interpolant", tuple(tuple(map(float, row)) for row in self.interpolant))
+        for part in ("c", "b", "dense_c"):
+            freeze(self, part, _floats(getattr(self, part)))
         if self.b_error is not None:
-            freeze(self, "b_error", tuple(map(float, self.b_error)))
+            freeze(self, "b_error", _floats(self.b_error))
+        freeze(self, "a", _stage_rows(self.a, self.stages))
+        freeze(self, "dense_a", tuple(_padded(row, self.stages + i) for i, row in enumerate(self.dense_a)))
+        freeze(self, "interpolant", tuple(map(_floats, self.interpolant)))
         freeze(self, "error_order", self.error_order or self.order - 1)
         freeze(self, "interpolant_order", self.interpolant_order or max(1, self.order - 1))
-        self._check()
+        self._check_shapes()
+        self._check_orders()
 
     @property
     def stages(self) -> int:
-        """Number of stages s."""
+        """Number of stages s of the step itself."""
         return len(self.b)
 
     @property
@@ -90,35 +109,95 @@ class Tableau:
         """Whether there is an error estimate."""
         return self.b_error is not None
 
-    @property
+    @cached_property
+    def explicit(self) -> bool:
+        """Whether every stage reads only those before it."""
+        return all(len(row) == i for i, row in enumerate(self.a))
+
+    @cached_property
+    def diagonally_implicit(self) -> bool:
+        """Whether no stage reads a later one, so that they are solved for one by one. True of explicit methods too."""
+        return not any(any(row[i + 1 :]) for i, row in enumerate(self.a))
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[int, ...], ...]:
+        """The stages in order, those that must be solved for together in one block.
+
+        Stages of explicit and diagonally implicit methods are each a block of their own; an explicit stage is one whose
+        diagonal entry is zero. All stages of a fully implicit method are one block.
+
+        Examples
+        --------
+        >>> import neuralode as node
+        >>> node.methods()["bosh3"].tableau.blocks
+        ((0,), (1,), (2,), (3,))
+        """
+        starts, reach = [0], 0
+        for i, row in enumerate(self.a):
+            reach = max([reach, i, *(j for j, entry in enumerate(row) if entry)])
+            if reach == i:  # no stage so far reads one that is still to come
+                starts.append(i + 1)
+        return tuple(tuple(range(*ends)) for ends in pairwise(starts))
+
+    @cached_property
+    def stiffly_accurate(self) -> bool:
+        """Whether the last stage is at the new state: the last row of ``a`` is ``b``."""
+        return _padded(self.a[-1], self.stages) == self.b
+
+    @cached_property
     def first_same_as_last(self) -> bool:
         """Whether the last stage is the first of the next step (FSAL)."""
-        return self.stages > 1 and self.c[-1] == 1 and self.b[-1] == 0 and self.a[-1] == self.b[:-1]
+        return self.stages > 1 and self.stiffly_accurate and self.c[-1] == 1 and not any(self.a[0])
 
-    def _check(self) -> None:
+    def _check_shapes(self) -> None:
+        stages, dense = self.stages, len(self.dense_c)
+        wanted = {"c": stages, "a": stages, "b_error": stages, "dense_a": dense, "interpolant": stages + dense}
+        for part, rows in wanted.items():
+            found = rows if getattr(self, part) is None else len(getattr(self, part))
+            if found != rows:
+                raise ValueError(f"Tableau {self.name!r}: {part} has {found} rows, wanted {rows}, one a stage.")
+        most = {"a": [stages] * stages, "dense_a": range(stages, stages + dense)}
+        for part, limits in most.items():
+            for i, (row, limit) in enumerate(zip(getattr(self, part), limits, strict=True)):
+                if len(row) > limit:
+                    raise ValueError(
+                        f"Tableau {self.name!r}: row {i} of {part} has {len(row)} entries, wanted at most {limit}."
+                    )
+        if len(set(map(len, self.interpolant))) > 1:
+            raise ValueError(f"Tableau {self.name!r}: rows of interpolant differ in length.")
+
+    def _check_orders(self) -> None:
         s = self.stages
-        shapes = {"c": len(self.c), "a": len(self.a), "interpolant": len(self.interpolant)}
-        if self.b_error is not None:
-            shapes["b_error"] = len(self.b_error)
-        for part, length in shapes.items():
-            if length != s:
-                raise ValueError(f"Tableau {self.name!r}: {part} has {length} rows, b has {s}.")
-        if any(len(row) != i for i, row in enumerate(self.a)):
-            raise ValueError(f"Tableau {self.name!r}: row i of a needs i entries (explicit methods only).")
-
-        a = np.zeros((s, s))
-        for i, row in enumerate(self.a):
-            a[i, :i] = row
-        b, polynomials = np.array(self.b), np.array(self.interpolant)
-        self._expect("rows of a sum to c", np.abs(a.sum(1) - self.c).max())
-        self._expect(f"order {self.order}", residual(self.order, a, b))
+        rows = self.a + self.dense_a
+        a = np.array([_padded(row, len(rows)) for row in rows])  # with the dense stages below
+        own, b, polynomials = a[:s, :s], np.array(self.b), np.array(self.interpolant)
+        self._expect("rows of a sum to c", np.abs(own.sum(1) - self.c).max())
+        self._expect("rows of dense_a sum to dense_c", np.abs(a[s:].sum(1) - self.dense_c).max(initial=0))
+        self._expect(f"order {self.order}", residual(self.order, own, b))
         if self.b_error is not None:
             embedded = b - np.array(self.b_error)
-            self._expect(f"embedded order {self.error_order}", residual(self.error_order, a, embedded))
-        self._expect("the interpolant ends in b", np.abs(polynomials.sum(1) - b).max())
+            self._expect(f"embedded order {self.error_order}", residual(self.error_order, own, embedded))
+        ends = np.array(_padded(self.b, len(rows)))
+        self._expect("the interpolant ends in b", np.abs(polynomials.sum(1) - ends).max())
         order = self.interpolant_order
         self._expect(f"interpolant order {order}", continuous_residual(order, a, polynomials))
 
     def _expect(self, what: str, violation: float) -> None:
         if not violation < TOLERANCE:
             raise ValueError(f"Tableau {self.name!r} fails its check '{what}' by {violation:.1e}.")
+
+
+def _floats(row: Sequence[float]) -> tuple[float, ...]:
+    return tuple(map(float, row))
+
+
+def _padded(row: Sequence[float], length: int) -> tuple[float, ...]:
+    """The row, filled up with zeros."""
+    return _floats(row) + (0.0,) * (length - len(row))
+
+
+def _stage_rows(a: Sequence[Sequence[float]], stages: int) -> tuple[tuple[float, ...], ...]:
+    """Row i with i entries if the method is explicit, else with one a stage."""
+    if any(any(row[i:]) for i, row in enumerate(a)):
+        return tuple(_padded(row, stages) for row in a)
+    return tuple(_padded(row[:i], i) for i, row in enumerate(a))
