@@ -14,7 +14,15 @@ from neuralode import nn
 from neuralode.control import PI, PID, Fixed, Given, I
 from neuralode.events import Event
 from neuralode.gradients import Adjoint, Direct, Replay
-from neuralode.methods import ExplicitAdams, ExplicitRungeKutta, ImplicitAdams, Tableau, methods
+from neuralode.methods import (
+    ExplicitAdams,
+    ExplicitRungeKutta,
+    ImplicitAdams,
+    ImplicitRungeKutta,
+    Scipy,
+    Tableau,
+    methods,
+)
 from neuralode.problem import Field
 from neuralode.solution import Occurrences, Solution, Stats
 from neuralode.solving import solve
@@ -41,9 +49,11 @@ __all__ = [
     "GradientError",
     "I",
     "ImplicitAdams",
+    "ImplicitRungeKutta",
     "LatentODEForecaster",
     "Occurrences",
     "Replay",
+    "Scipy",
     "SeriesClassifier",
     "Solution",
     "SolveError",

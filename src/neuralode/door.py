@@ -30,6 +30,23 @@ def check_choices(save: Any, on_failure: Any, max_steps: Any) -> None:
         raise ValueError(f"max_steps={max_steps!r}; wanted a whole number of at least 1.")
 
 
+def check_pairs(method: Any, per_sample: bool, dense: bool, save: Any, events: Any, step_t: Any, jump_t: Any) -> None:
+    """Refuse what does not go together."""
+    if events and save == "steps":
+        raise ValueError("events with save='steps'; wanted output times, or dense=True.")
+    if jump_t is not None and per_sample and not method.memoryless:
+        raise ValueError(
+            f"jump_t with per_sample=True and method {method.name!r}, which begins anew at a jump: rows meet it at "
+            "different steps. Wanted a one-step method, or per_sample=False."
+        )
+    if method.whole:
+        asked = {"per_sample=True": per_sample, "dense=True": dense, "save='steps'": save == "steps"}
+        asked |= {"events": bool(events), "step_t": step_t is not None, "jump_t": jump_t is not None}
+        for name, given in asked.items():
+            if given:
+                raise ValueError(f"{name} with method {method.name!r}, which keeps no steps; wanted another method.")
+
+
 def look(
     problem: Problem, save: Callable[..., Any] | None, events: tuple[Event, ...] = ()
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -114,18 +131,19 @@ def check_rows(problem: Problem) -> int:
     return 3
 
 
-def check_alone(problem: Problem) -> Problem:
-    """Find out whether rows that share a clock depend on each other: an implicit method then solves for all at once."""
+def check_alone(problem: Problem) -> tuple[Problem, int]:
+    """Find out whether rows that share a clock depend on each other: an implicit method then solves for all at once.
+
+    Returns the problem that knows, and the calls of f it took.
+    """
     if problem.per_sample or problem.layout.rows < 2:
-        return problem
+        return problem, 0
     with torch.no_grad():
         y, t = problem.y0.detach(), problem.t.detach()[0].to(device=problem.y0.device, dtype=problem.field.time_dtype)
         whole = problem.field(t, y)
-        alone = all(
-            _agree(whole[keep], problem.field(t, torch.where(keep[:, None], y, _moved(y)))[keep])
-            for keep in _some_rows(y)
-        )
-    return problem if alone else replace(problem, field=replace(problem.field, coupled=True))
+        answers = [(keep, problem.field(t, torch.where(keep[:, None], y, _moved(y)))) for keep in _some_rows(y)]
+        alone = all(_agree(whole[keep], answer[keep]) for keep, answer in answers)
+    return replace(problem, field=replace(problem.field, coupled=not alone)), 3
 
 
 def _moved(y: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ to end there, and its size corrected until the function is zero at the state tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,11 +71,14 @@ class Event:
         """The function at a packed state: 0-d, or [rows] per sample."""
         layout = field.layout
         assert layout is not None
-        time = torch.as_tensor(t, device=layout.device).to(field.time_dtype)
+        time = torch.as_tensor(t, dtype=torch.float64).to(device=layout.device, dtype=field.time_dtype)
         answer = self.function(time, layout.unpack(y, field.dtype), *field.args)
         rows = time.dim() > 0
-        if not isinstance(answer, Tensor) or answer.is_complex() or answer.numel() != (len(time) if rows else 1):
-            came = f"shape {list(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+        count = len(time) if rows else 1
+        if not isinstance(answer, Tensor) or not answer.is_floating_point() or answer.numel() != count:
+            came = f"a {type(answer).__name__}"
+            if isinstance(answer, Tensor):
+                came = f"shape {list(answer.shape)}" if answer.is_floating_point() else f"a tensor of {answer.dtype}"
             wanted = f"one real number for each of {len(time)} rows" if rows else "one real number"
             raise ValueError(
                 f"an event function returned {came}; wanted a tensor of {wanted}. Several events are several "
@@ -87,6 +91,15 @@ class Event:
         found = self(field, t, y)
         return found.to(torch.float64) if found.dim() else float(found)
 
+    def same_alone(self, field: Field, state: State, rows: Tensor) -> bool:
+        """Whether the function of these rows alone equals what it gives them of all."""
+        whole = self.value(field, state.t, state.y)[rows]
+        try:
+            alone = self.value(field.take(rows), state.t[rows], state.y[rows])
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            return False  # a captured tensor has the row axis
+        return torch.allclose(alone, whole, equal_nan=True)
+
     def crosses(self, before: Number, after: Number) -> Flag:
         """Whether these values lie on two sides of zero, the right way. Zero to begin with is no event."""
         rises, falls = (before < 0) & (after >= 0), (before > 0) & (after <= 0)
@@ -97,15 +110,11 @@ def find_events(events: Any) -> tuple[Event, ...]:
     """The events that a user gave: one, several or none."""
     if events is None:
         return ()
-    found = (events,) if isinstance(events, Event) else tuple(events) if isinstance(events, (list, tuple)) else None
-    if found is None or not all(isinstance(event, Event) for event in found):
-        wrong = (
-            type(events).__name__
-            if found is None
-            else next(type(x).__name__ for x in found if not isinstance(x, Event))
-        )
-        raise TypeError(f"events holds a {wrong}; wanted Event(function), or a list of these.")
-    return found
+    found = events if isinstance(events, (list, tuple)) else (events,)
+    for event in found:
+        if not isinstance(event, Event):
+            raise TypeError(f"events holds a {type(event).__name__}; wanted Event(function), or a list of these.")
+    return tuple(found)
 
 
 class Met(NamedTuple):
@@ -122,58 +131,77 @@ class Met(NamedTuple):
 def meet(course: Course, state: State, field: Any, step: Any, h: Number, aim: Aim, accept: Flag) -> Met:
     """Look for events on a step that was accepted; it is taken again to end at a terminal one."""
     events = course.events
-    values = tuple(
-        where(accept, e.value(course.field, aim.t1, step.y1), v) for e, v in zip(events, state.values, strict=True)
-    )
-    crossed = [accept & e.crosses(v, w) for e, v, w in zip(events, state.values, values, strict=True)]
+    values = _values(course, state, aim.t1, step.y1, accept)
     none = accept & negate(accept)
-    if not any(map(some, crossed)):
+    if not any(some(accept & e.crosses(*two)) for e, *two in zip(events, state.values, values, strict=True)):
         return Met(step, h, aim, none, values, ())
+    accept = accept & _finite(step.y1, accept)
     inside = _Inside(course, state, field, step, h)
-    roots = [
-        inside.root(n, crossed[n], state.values[n], values[n]) if some(crossed[n]) else h * 0 + 1
-        for n in range(len(events))
-    ]
-    first = state.accepted == 0
-    near = 16 * torch.finfo(state.y.dtype).eps * (abs(state.t) + abs(h))
-    crossed = [c & negate(first & (abs(root * h) <= near)) for c, root in zip(crossed, roots, strict=True)]
+    found = inside.crossings(accept, state.values, values)
 
     ended, earliest, which = none, h * 0 + 2, h * 0 - 1
-    for n, event in enumerate(events):
-        sooner = crossed[n] & (roots[n] < earliest) & event.terminal
-        ended, earliest, which = ended | sooner, where(sooner, roots[n], earliest), where(sooner, h * 0 + n, which)
+    for n, (event, (crossed, root)) in enumerate(zip(events, found, strict=True)):
+        sooner = crossed & (root < earliest) & event.terminal
+        ended, earliest, which = ended | sooner, where(sooner, root, earliest), where(sooner, h * 0 + n, which)
     occurrences: list[Occurrence] = []
+    looks = 1
     if some(ended):
-        step, h, slopes = _end_at(course, state, field, step, h, earliest, ended, which)
-        aim = aim._replace(h=h, t1=where(ended, state.t + h, aim.t1), landing=aim.landing | ended)
-        inside = _Inside(course, state, field, step, h)
+        step, h, slopes = _end_at(course, state, field, step, inside, earliest, ended, which)
+        t1 = where(ended & ((state.t + h - aim.t1) * h < 0), state.t + h, aim.t1)
+        aim = aim._replace(h=h, t1=t1, landing=aim.landing | ended)
         for n in range(len(events)):
             occurrences += _occurred(n, True, ended & (which == n), aim.t1, step.y1, slopes)
-    for n, event in enumerate(events):
-        # on a step that was made shorter the same time is another θ
-        theta = where(ended, roots[n] / earliest, roots[n])
-        if not event.terminal and some(passed := crossed[n] & (theta <= 1)):
+        if not all(event.terminal for event in events):
+            # on a step that was made shorter what else happens is looked for anew
+            inside, looks = _Inside(course, state, field, step, h), 2
+            before = [crossed & (root <= earliest) for crossed, root in found]
+            found = inside.crossings(accept, state.values, _values(course, state, aim.t1, step.y1, accept))
+            found = [
+                (where(ended, crossed | earlier, crossed), where(crossed, root, h * 0 + 1))
+                for (crossed, root), earlier in zip(found, before, strict=True)
+            ]
+    for n, (event, (crossed, theta)) in enumerate(zip(events, found, strict=True)):
+        if not event.terminal and some(crossed):
+            t = state.t + theta * h
+            # strictly before the end of all, so that it has a derivative of its own
+            t = where(aim.landing & ((t - aim.t1) * h >= 0), _next(aim.t1, state.t), t)
             slopes = inside.slope(n, theta) if course.plan.slopes else None
-            occurrences += _occurred(n, False, passed, state.t + theta * h, inside.state(theta), slopes)
+            occurrences += _occurred(n, False, crossed, t, inside.state(theta), slopes)
+    looks *= course.method.dense_evaluations
+    step = step._replace(cost=step.cost + looks, calls=step.calls + looks)
     return Met(step, h, aim, ended, values, tuple(occurrences))
+
+
+def _values(course: Course, state: State, t: Number, y: Tensor, accept: Flag) -> tuple[Number, ...]:
+    """The event functions at the end of a step, on the clocks that accept it."""
+    return tuple(
+        where(accept, event.value(course.field, t, y), before)
+        for event, before in zip(course.events, state.values, strict=True)
+    )
+
+
+def _finite(y: Tensor, like: Flag) -> Flag:
+    """Whether a state is finite, by clock; stated steps are kept although they are not."""
+    return y.isfinite().all(1) if isinstance(like, Tensor) else bool(y.isfinite().all())
+
+
+def _next(t: Number, towards: Number) -> Number:
+    return torch.nextafter(t, towards) if isinstance(t, Tensor) else math.nextafter(t, towards)
 
 
 def _occurred(event: int, terminal: bool, on: Flag, t: Number, y: Tensor, slope: Number) -> list[Occurrence]:
     if not isinstance(on, Tensor):
         return [Occurrence(event, terminal, None, t, y, slope)] if on else []
     rows = on.nonzero()[:, 0]
-    return (
-        [Occurrence(event, terminal, rows, t[rows], y[rows], None if slope is None else slope[rows])]
-        if len(rows)
-        else []
-    )
+    found = Occurrence(event, terminal, rows, t[rows], y[rows], None if slope is None else slope[rows])
+    return [found] if len(rows) else []
 
 
 class _Inside:
     """The dense output of one step, and event functions on it."""
 
     def __init__(self, course: Course, state: State, field: Any, step: Any, h: Number) -> None:
-        self.course, self.t, self.h = course, state.t, h
+        self.course, self.t, self.h, self.first = course, state.t, h, state.accepted == 0
         self.coefficients = course.method.interpolant(field, state.t, state.y, h, step.stages)
 
     def state(self, theta: Number) -> Tensor:
@@ -187,6 +215,27 @@ class _Inside:
     def slope(self, n: int, theta: Number) -> Number:
         """Of an event function along the dense output, by t."""
         return _slope(lambda by: self.value(n, theta + by), self.coefficients.dtype, theta * 0 + 1) / self.h
+
+    def crossings(self, accept: Flag, before: Sequence[Number], after: Sequence[Number]) -> list[tuple[Flag, Number]]:
+        """Of every event: whether it lies on the step, and at which θ."""
+        found = []
+        for n, event in enumerate(self.course.events):
+            crossed, root = accept & event.crosses(before[n], after[n]), self.h * 0 + 1
+            if some(crossed):
+                root = self.root(n, crossed, before[n], after[n])
+            if some(crossed & self.first):
+                crossed = crossed & negate(self.first & self.begins_at(n, before[n], root))
+            found.append((crossed, root))
+        return found
+
+    def begins_at(self, n: int, before: Number, root: Number) -> Flag:
+        """Whether a crossing is so near to where the step begins that rounding may have put it there."""
+        y0, y = self.coefficients[0], self.state(root)
+        eps = 16 * torch.finfo(y.dtype).eps
+        # what moves by no more than its rounding has moved, the rest has not: is it across already?
+        moved = torch.where((y - y0).abs() <= eps * y0.abs(), y, y0)
+        across = self.course.events[n].crosses(before, self.course.events[n].value(self.course.field, self.t, moved))
+        return across | (abs(root * self.h) <= eps * (abs(self.t) + abs(self.h)))
 
     def root(self, n: int, active: Flag, g_low: Number, g_high: Number) -> Number:
         """θ of a change of sign between 0 and 1: regula falsi (Illinois), every third time a bisection."""
@@ -212,15 +261,14 @@ class _Inside:
 
 
 def _end_at(
-    course: Course, state: State, field: Any, step: Any, h: Number, theta: Number, ended: Flag, which: Number
+    course: Course, state: State, field: Any, step: Any, inside: _Inside, theta: Number, ended: Flag, which: Number
 ) -> tuple[Any, Number, Number]:
     """Take the step again so that it ends where the event function is zero at the state that it gives."""
-    inside = _Inside(course, state, field, step, h)
-    whole, spent, calls = h, step.cost, step.calls
+    whole, spent, calls = inside.h, step.cost, step.calls
 
-    def value(size: Number) -> tuple[Any, Number]:
+    def value(size: Number, tolerated: Any = course.tolerated) -> tuple[Any, Number]:
         nonlocal spent, calls
-        taken = course.method.step(field, state.t, state.y, size, state.carry, course.tolerated)
+        taken = course.method.step(field, state.t, state.y, size, state.carry, tolerated)
         spent, calls = spent + taken.cost, calls + taken.calls
         return taken, _own(which, [e.value(course.field, state.t + size, taken.y1) for e in course.events])
 
@@ -228,23 +276,25 @@ def _end_at(
     h = where(ended, theta * whole, whole)
     step, g = value(h)
     for _ in range(CORRECTIONS):
-        change = where(ended & (slope != 0) & (abs(slope) < torch.inf), -g / where(slope == 0, slope + 1, slope), h * 0)
-        tried = h + change
-        better = ended & (tried * whole > 0) & (abs(change) > RESOLUTION * (abs(state.t) + abs(h)))
+        steep = (slope != 0) & (abs(slope) < torch.inf)
+        tried = h - where(ended & steep, g / where(steep, slope, slope * 0 + 1), h * 0)
+        tried = where(abs(tried) > abs(whole), whole, tried)
+        asked = ended & (tried * whole > 0) & (abs(tried - h) > RESOLUTION * (abs(state.t) + abs(h)))
+        if not some(asked):
+            break
+        trial, g_trial = value(where(asked, tried, h))
+        better = asked & (abs(g_trial) < abs(g)) & trial.ok
         if not some(better):
             break
-        trial, g_trial = value(where(better, tried, h))
-        better = better & (abs(g_trial) < abs(g)) & trial.ok
-        if not some(better):
-            step, _ = value(h) if isinstance(better, Tensor) else (step, g)
-            break
-        # per sample rows that were not bettered go back: their step is what it was
+        slope = where(better, (g_trial - g) / where(better, tried - h, h * 0 + 1), slope)
         h, g = where(better, tried, h), where(better, g_trial, g)
-        step = trial if not isinstance(better, Tensor) else value(h)[0]
+        # per sample rows that were not bettered go back: their step is what it was
+        step = value(h)[0] if some(asked & negate(better)) else trial
     slopes = None
     if course.plan.slopes:
-        scale = where(h == 0, h * 0 + 1, h)
-        slopes = _slope(lambda by: value(h * (1 + by))[1], step.y1.dtype, h * 0 + 1) / scale
+        # by shares of the whole step, since little of it may be left
+        scale = where(whole == 0, whole * 0 + 1, whole)
+        slopes = _slope(lambda by: value(h + by * whole, None)[1], step.y1.dtype, h * 0 + 1) / scale
     return step._replace(cost=spent, calls=calls), h, slopes
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from neuralode.control import NOWHERE, Stops
 from neuralode.door import check_alone, check_rows, look
 from neuralode.events import Event
+from neuralode.gradients import check_gradient
 from neuralode.gradients.ambient import surroundings
 from neuralode.gradients.event_times import attach, repose
 from neuralode.gradients.solved import Solved
@@ -49,7 +50,7 @@ class Setting:
 
 def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
     """Solve, whether or not every row arrives; also returns where each row stands."""
-    problem = check_alone(problem) if how.method.implicit else problem
+    problem, checks = check_alone(problem) if how.method.implicit else (problem, 0)
     function = how.save if callable(how.save) else None
     steps = how.save == "steps"
     plan = Plan(inside=problem.has_inner_outputs and not steps, dense=how.dense, steps=steps)
@@ -59,10 +60,12 @@ def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
     captured = captured if how.captured is None else how.captured
     differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (problem.y0, problem.t, *captured))
     gradient = how.gradient
+    if differentiable:
+        check_gradient(gradient, how.engine, how.method)
     plan = replace(gradient.plan(plan), slopes=bool(how.events)) if differentiable else plan
     ambient = surroundings(problem.field.f, problem.layout.device) if differentiable else None
     with torch.no_grad(), bar(how.progress) as tell:
-        checks = check_rows(problem) if problem.per_sample else 0
+        checks += check_rows(problem) if problem.per_sample else 0
         record, outputs = march(
             problem, f0, plan, how.method, how.controller, how.norm, how.engine, how.max_steps, tell,
             stops=how.stops, events=how.events, observer=how.observer,

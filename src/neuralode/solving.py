@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from neuralode.clock import some
 from neuralode.control import Given, find_controller, find_stops
-from neuralode.door import check_choices
+from neuralode.door import check_choices, check_pairs
 from neuralode.engines import find_engine
 from neuralode.events import find_events
 from neuralode.failures import complain
@@ -127,15 +127,15 @@ def solve(
     >>> round(sol.y1.item(), 6)  # exp(-1)
     0.367879
     """
-    method, engine = find_method(method), find_engine(engine)
+    method = find_method(method)
+    engine = find_engine(engine, method)
     controller = find_controller(controller, method, step_size)
-    gradient, events = find_gradient(gradient, engine), find_events(events)
+    gradient, events = find_gradient(gradient), find_events(events)
     gradient.check(method, controller, per_sample)
     check_choices(save, on_failure, max_steps)
     problem = pose(f, y0, t, args, args_dims, per_sample, endless=any(event.terminal for event in events))
     tolerances = check_tolerances(rtol, atol, problem.layout)
-    if events and save == "steps":
-        raise ValueError("events with save='steps'; wanted output times, or dense=True.")
+    check_pairs(method, per_sample, dense, save, events, step_t, jump_t)
     stops = find_stops(step_t, jump_t, perturb, problem.start, problem.end, problem.direction)
     norm = Norm(problem.layout, *tolerances, per_sample, check_reduction(controller.norm))
     setting = Setting(

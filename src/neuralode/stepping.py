@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuralode.clock import some
 from neuralode.control import find_controller
-from neuralode.door import check_rows, first_evaluation
+from neuralode.door import check_alone, check_rows, first_evaluation
 from neuralode.engines import find_engine
 from neuralode.march import begin
 from neuralode.methods import Method, Tableau, find_method
@@ -73,7 +73,8 @@ class Stepper:
         controller: Any = None,
         engine: Any = "eager",
     ) -> None:
-        method, self._engine = find_method(method), find_engine(engine)
+        method = find_method(method)
+        self._engine = find_engine(engine, method)
         controller = find_controller(controller, method, step_size)
         with torch.no_grad():
             problem = pose(f, y0, t, args, args_dims, per_sample)
@@ -82,6 +83,8 @@ class Stepper:
             f0 = first_evaluation(problem)
             if per_sample:
                 check_rows(problem)
+            if method.implicit:
+                problem, _ = check_alone(problem)
             self._course, self._state, _ = begin(problem, f0, Plan(), method, controller, norm, max_steps)
         self._layout = problem.layout
 

@@ -48,17 +48,26 @@ class Stops:
         if not self.times:
             return controller.aim(t, h, end, direction, history), t != t, t != t
         stop, jump = self._following(t, direction)
-        before_end = (stop - end) * direction < 0
+        before_end, at_end = (stop - end) * direction < 0, stop == end
         if controller.adaptive:
             aim = controller.aim(t, h, where(before_end, stop, end), direction, history)
             stopping = aim.landing & before_end
-            return aim._replace(landing=aim.landing & negate(before_end)), stopping, stopping & jump
+            ends = stopping | (aim.landing & at_end)
+            return aim._replace(landing=aim.landing & negate(before_end)), stopping, ends & jump
         aim = controller.aim(t, h, end, direction, history)
         slack = SLIVER * abs(aim.h)
         cut = before_end & ((stop - aim.t1) * direction <= slack)
         short = cut & ((aim.t1 - stop) * direction > slack)
         t1 = where(cut, stop, aim.t1)
-        return Aim(t1 - t, t1, aim.landing & negate(cut), where(cut, short, aim.clipped)), cut, cut & jump
+        ends = cut | (aim.landing & at_end)
+        return Aim(t1 - t, t1, aim.landing & negate(cut), where(cut, short, aim.clipped)), cut, ends & jump
+
+    def begin(self, t: Number) -> Flag:
+        """Whether f jumps where clocks start."""
+        jumps = [time for time, jump in zip(self.times, self.jumps, strict=True) if jump]
+        if not isinstance(t, Tensor):
+            return self.everywhere or t in jumps
+        return torch.isin(t, t.new_tensor(jumps)) | self.everywhere
 
     def _following(self, t: Number, direction: float) -> tuple[Number, Flag]:
         """The first stop strictly beyond t, infinitely far if there is none; and whether f jumps there."""
@@ -76,7 +85,7 @@ NOWHERE = Stops()
 
 
 def find_stops(step_t: Any, jump_t: Any, perturb: bool, start: Number, end: Number, direction: float) -> Stops:
-    """The stops between the ends of a solve, of the times that the user gave."""
+    """The stops within a solve, its ends included, of the times that the user gave."""
     marks: dict[float, bool] = {}
     for name, given, jumps in (("step_t", step_t, False), ("jump_t", jump_t, True)):
         for time in _read(name, given):
@@ -87,7 +96,7 @@ def find_stops(step_t: Any, jump_t: Any, perturb: bool, start: Number, end: Numb
         return Stops(everywhere=perturb)
     low = float((start * direction).amin()) if isinstance(start, Tensor) else start * direction
     high = float((end * direction).amax()) if isinstance(end, Tensor) else end * direction
-    inside = sorted((time * direction, jump) for time, jump in marks.items() if low <= time * direction < high)
+    inside = sorted((time * direction, jump) for time, jump in marks.items() if low <= time * direction <= high)
     return Stops(tuple(time * direction for time, _ in inside), tuple(jump for _, jump in inside), perturb)
 
 

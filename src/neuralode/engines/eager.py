@@ -123,6 +123,10 @@ def attempt(course: Course, state: State) -> tuple[State, Attempt]:
     if course.stops.everywhere or some(jump & accept):
         following = far_side(course, following, jump & accept)
     taken = keep(course, state, following, f, h, aim, step, accept)
+    if taken is not None and method.dense_evaluations:
+        looks = (taken.coefficients is not None) + (taken.inner is not None)
+        extra = looks * method.dense_evaluations
+        following = following._replace(cost=following.cost + running * extra, calls=following.calls + extra)
     if taken is not None and course.stops:
         taken = taken._replace(anchored=state.anchored, stopping=stopping, edges=edges)
     return following, Attempt(taken, size, met)

@@ -12,10 +12,13 @@ from neuralode.registry import pick
 GRADIENTS = {"replay": Replay(), "adjoint": Adjoint(), "direct": Direct()}
 
 
-def find_gradient(gradient: Any, engine: Any) -> Any:
-    """The gradient that a name stands for, if the engine can do it."""
-    found = pick("gradient", gradient, GRADIENTS, (Replay, Adjoint, Direct))
-    if found.name not in engine.gradients:
-        can = ", ".join(repr(name) for name in sorted(engine.gradients))
-        raise ValueError(f"engine {engine.name!r} has no gradient {found.name!r}; it has {can}.")
-    return found
+def find_gradient(gradient: Any) -> Any:
+    """The gradient that a name stands for."""
+    return pick("gradient", gradient, GRADIENTS, (Replay, Adjoint, Direct))
+
+
+def check_gradient(gradient: Any, engine: Any, method: Any) -> None:
+    """Refuse a gradient that the engine cannot give."""
+    if gradient.name not in engine.gradients:
+        can = " or ".join(f"gradient={name!r}" for name in sorted(engine.gradients))
+        raise ValueError(f"method {method.name!r} has no gradient {gradient.name!r}; wanted {can}, or torch.no_grad().")

@@ -62,7 +62,9 @@ def repose(problem: Problem, record: Record, states: Tensor) -> tuple[Problem, R
     end = torch.full((rows,), torch.inf, dtype=torch.float64, device=device).index_put(
         (row[terminal],), t[terminal] * problem.direction
     )
-    source = torch.where((times * problem.direction > end[:, None]), ended[:, None], source)
+    # the last output is not there if the event falls on it
+    behind = (times * problem.direction >= end[:, None]) & (ended >= 0)[:, None]
+    source = torch.where(behind, ended[:, None], source)
     further = source[:, -1:].expand(rows, int(counts.max())).clone()
     further[row, rank] = rows * outputs + torch.arange(len(t), device=device)
     source = torch.cat((source, further), 1)
@@ -134,16 +136,27 @@ def attach(
 
 def _zeros(problem: Problem, events: tuple[Any, ...], met: Met, times: Tensor, states: Tensor) -> Tensor:
     """The event functions at the events: zero, with derivatives."""
-    field, found = problem.field, []
-    for n, (kind, column) in enumerate(zip(met.kind.tolist(), met.column.tolist(), strict=True)):
-        if not problem.per_sample:
-            found.append(events[kind](field, times[n], states[column]).to(torch.float64))
-            continue
-        # of all rows, since the function may use what only the whole has: of one it is read
-        at = problem.t.detach()[:, column]
-        at = at.index_put((met.row[n],), times[n])
-        found.append(events[kind](field, at, states[column])[met.row[n]].to(torch.float64))
-    return torch.stack(found).to(times.device)
+    field, zero = problem.field, torch.zeros_like(times)
+    if not problem.per_sample:
+        found = [
+            events[kind](field, t, states[column])
+            for kind, t, column in zip(met.kind.tolist(), times, met.column.tolist(), strict=True)
+        ]
+        return torch.stack(found).to(times)
+    # the function may use what only the whole has: rows that are not asked about wait where they ended
+    idle = ~states.detach()[-1].isfinite().all(-1)
+    for kind in met.kind.unique().tolist():
+        own = (met.kind == kind).nonzero()[:, 0]
+        rank = torch.arange(len(own), device=own.device) - torch.searchsorted(met.row[own], met.row[own])
+        for turn in range(int(rank.max()) + 1):
+            asked = own[rank == turn]
+            rows = met.row[asked]
+            y, t = states[met.column[asked], rows], times[asked]
+            waiting = torch.where(idle[:, None], y[0], states[-1]).detach()
+            at = torch.where(idle, t[0], problem.t[:, -1]).detach()
+            found = events[kind](field, at.index_put((rows,), t), waiting.index_put((rows,), y))
+            zero = zero.index_put((asked,), found[rows].to(times))
+    return zero
 
 
 class _Shift(torch.autograd.Function):

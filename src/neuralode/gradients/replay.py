@@ -131,6 +131,7 @@ class Reverse:
         self.lingering: list[Tensor] = []  # cotangents of what the method remembers
         self.stagewise = gradient.memory == "stage"
         self.slack = _slack(problem)
+        self.inexact = _inexactness(solved)
 
     def run(self) -> list[Tensor | None]:
         """Cotangents of y0, t and what f uses."""
@@ -257,7 +258,9 @@ class Reverse:
         if not y1.numel():
             return
         move, size = torch.dist(recorded, y, torch.inf), torch.linalg.vector_norm(recorded, torch.inf)
-        slack = self.solved.plan.every * (self.slack * move + 100 * torch.finfo(y.dtype).eps * size)
+        rtol, atol = self.inexact
+        slack = self.slack * move + 100 * torch.finfo(y.dtype).eps * size + rtol * size + atol
+        slack = self.solved.plan.every * slack
         excess = torch.dist(recorded, y1, torch.inf) - slack
         self.deviation = excess if self.deviation is None else torch.maximum(self.deviation, excess)
 
@@ -273,6 +276,17 @@ class Reverse:
 def _spread(x: Tensor, rows: Tensor | None, like: Tensor) -> Tensor:
     """What belongs to some rows, as of all of them."""
     return x if rows is None else x.new_zeros((len(like), *x.shape[1:])).index_copy(0, rows, x)
+
+
+def _inexactness(solved: Solved) -> tuple[float, float]:
+    """How far, relative to a state and absolutely, a method that iterates to a tolerance may be from its own step."""
+    if not solved.controller.adaptive:
+        return 0.0, 0.0
+    whole = (
+        solved.method.inexact * max(1, solved.problem.y0.numel()) ** 0.5
+    )  # the norm is a mean, this is of any number
+    rtol, atol = (float(x.max()) if isinstance(x, Tensor) else x for x in solved.tolerances)
+    return whole * rtol, whole * atol
 
 
 def _slack(problem: Problem) -> float:

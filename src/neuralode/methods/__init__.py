@@ -7,24 +7,54 @@ from types import MappingProxyType
 from typing import TypeAlias, get_args
 
 from neuralode.methods.explicit import ExplicitRungeKutta
+from neuralode.methods.implicit import ImplicitRungeKutta
 from neuralode.methods.multistep import ExplicitAdams, ImplicitAdams
+from neuralode.methods.scipy import Scipy
 from neuralode.methods.tableau import Tableau
+from neuralode.methods.tableaus.adaptive_heun import ADAPTIVE_HEUN
 from neuralode.methods.tableaus.bosh3 import BOSH3
 from neuralode.methods.tableaus.dopri5 import DOPRI5
+from neuralode.methods.tableaus.dopri8 import DOPRI8
 from neuralode.methods.tableaus.euler import EULER
+from neuralode.methods.tableaus.fehlberg2 import FEHLBERG2
+from neuralode.methods.tableaus.gl4 import GL4
+from neuralode.methods.tableaus.gl6 import GL6
 from neuralode.methods.tableaus.heun2 import HEUN2
 from neuralode.methods.tableaus.heun3 import HEUN3
+from neuralode.methods.tableaus.implicit_euler import IMPLICIT_EULER
+from neuralode.methods.tableaus.implicit_midpoint import IMPLICIT_MIDPOINT
+from neuralode.methods.tableaus.kvaerno3 import KVAERNO3
+from neuralode.methods.tableaus.kvaerno4 import KVAERNO4
+from neuralode.methods.tableaus.kvaerno5 import KVAERNO5
 from neuralode.methods.tableaus.midpoint import MIDPOINT
+from neuralode.methods.tableaus.radauiia3 import RADAU_IIA3
+from neuralode.methods.tableaus.radauiia5 import RADAU_IIA5
 from neuralode.methods.tableaus.rk4 import RK4
 from neuralode.methods.tableaus.rk4_38 import RK4_38
+from neuralode.methods.tableaus.sdirk2 import SDIRK2
+from neuralode.methods.tableaus.trapezoid import TRAPEZOID
+from neuralode.methods.tableaus.trbdf2 import TRBDF2
 from neuralode.methods.tableaus.tsit5 import TSIT5
 from neuralode.registry import pick
 
-Method: TypeAlias = ExplicitRungeKutta | ExplicitAdams | ImplicitAdams
+Method: TypeAlias = ExplicitRungeKutta | ImplicitRungeKutta | ExplicitAdams | ImplicitAdams | Scipy
 
-_EXPLICIT = (EULER, MIDPOINT, HEUN2, HEUN3, RK4, RK4_38, BOSH3, DOPRI5, TSIT5)
+_EXPLICIT = (
+    EULER, MIDPOINT, HEUN2, HEUN3, RK4, RK4_38, ADAPTIVE_HEUN, FEHLBERG2, BOSH3, DOPRI5, TSIT5, DOPRI8,
+)  # fmt: skip
+_IMPLICIT = (
+    IMPLICIT_EULER, IMPLICIT_MIDPOINT, TRAPEZOID, SDIRK2, TRBDF2, RADAU_IIA3, RADAU_IIA5, GL4, GL6,
+    KVAERNO3, KVAERNO4, KVAERNO5,
+)  # fmt: skip
+
+
+def of_tableau(tableau: Tableau) -> ExplicitRungeKutta | ImplicitRungeKutta:
+    """The method that takes the steps of a tableau."""
+    return ExplicitRungeKutta(tableau) if tableau.explicit else ImplicitRungeKutta(tableau)
+
+
 _METHODS: dict[str, Method] = {
-    **{tableau.name: ExplicitRungeKutta(tableau) for tableau in _EXPLICIT},
+    **{tableau.name: of_tableau(tableau) for tableau in (*_EXPLICIT, *_IMPLICIT)},
     **{method.name: method for method in (ExplicitAdams(), ImplicitAdams())},
 }
 
@@ -34,8 +64,10 @@ def methods() -> Mapping[str, Method]:
 
     Examples
     --------
-    >>> [name for name, method in methods().items() if method.adaptive]
-    ['bosh3', 'dopri5', 'tsit5']
+    >>> [name for name, method in methods().items() if method.adaptive and not method.implicit]
+    ['adaptive_heun', 'fehlberg2', 'bosh3', 'dopri5', 'tsit5', 'dopri8']
+    >>> [name for name, method in methods().items() if method.adaptive and method.implicit]
+    ['kvaerno3', 'kvaerno4', 'kvaerno5']
     """
     return MappingProxyType(_METHODS)
 
@@ -43,5 +75,5 @@ def methods() -> Mapping[str, Method]:
 def find_method(method: str | Method | Tableau) -> Method:
     """The method that a name, a tableau or a method stands for."""
     if isinstance(method, Tableau):
-        return ExplicitRungeKutta(method)
+        return of_tableau(method)
     return pick("method", method, _METHODS, get_args(Method))

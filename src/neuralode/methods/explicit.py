@@ -34,6 +34,8 @@ class ExplicitRungeKutta:
     tableau: Tableau
 
     implicit = False
+    whole = False  # crosses a whole stretch in one call
+    inexact = 0.0  # a step is a formula
     memoryless = True  # a step is a function of (t, y, h) alone: it can be re-taken from those
 
     @property
@@ -118,10 +120,16 @@ class ExplicitRungeKutta:
         self.retake(noting, t, y, h, False)
         return [(weight, *place) for weight, place in zip(self.weights, visited, strict=True)]
 
+    @property
+    def dense_evaluations(self) -> int:
+        """Further evaluations of f where somebody looks inside of a step."""
+        return len(self.tableau.dense_c)
+
     def interpolate(
         self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor], thetas: Sequence[float]
     ) -> Tensor:
         """The states at some θ of one step, each by its own weights b_i(θ): shape [θ, rows, features]."""
+        stages = self._with_dense(f, t, y, h, stages)
         return torch.stack([advanced(y, h, self._weights_at(theta), stages) for theta in thetas])
 
     def _weights_at(self, theta: float) -> tuple[float, ...]:
@@ -135,12 +143,27 @@ class ExplicitRungeKutta:
 
     def interpolant(self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor]) -> Tensor:
         """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j on the step, θ from 0 to 1: shape [q + 1, rows, features]."""
-        polynomials = _rows(self.tableau.interpolant, y.dtype, y.device)
+        stages = self._with_dense(f, t, y, h, stages)
+        # the coefficients of high degrees are large and cancel
+        work = torch.promote_types(y.dtype, torch.float64) if self.tableau.dense_c else y.dtype
+        polynomials = _rows(self.tableau.interpolant, work, y.device)
         total = polynomials[0] * stages[0]
         for polynomial, stage, weights in zip(polynomials[1:], stages[1:], self.tableau.interpolant[1:], strict=True):
             if any(weights):
-                total.addcmul_(polynomial, stage)
-        return torch.cat((y[None], column_times(h, total)))
+                total.addcmul_(polynomial, stage.to(work))
+        return torch.cat((y[None], column_times(h, total).to(y.dtype)))
+
+    def _with_dense(self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The stages, and those that only the dense output has."""
+        table = self.tableau
+        if not table.dense_c:
+            return stages
+        stages = list(stages)
+        for time, weights in zip(
+            stage_times(t, h, table.dense_c, y.dtype.to_real(), y.device), table.dense_a, strict=True
+        ):
+            stages.append(f(time, advanced(y, h, weights, stages)))
+        return stages
 
     def _stages(
         self, f: Evaluate, t: Number, y: State, h: Number, first: State | None, count: int

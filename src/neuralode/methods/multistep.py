@@ -55,6 +55,9 @@ class _Adams:
 
     adaptive = False
     implicit = False  # no linear system: the corrector is a functional iteration
+    whole = False
+    inexact = 0.0
+    dense_evaluations = 0
     memoryless = False
     error_order = 0
 

@@ -128,9 +128,10 @@ class Tableau:
 
         Examples
         --------
-        >>> import neuralode as node
-        >>> node.methods()["bosh3"].tableau.blocks
-        ((0,), (1,), (2,), (3,))
+        >>> from neuralode.methods.tableaus.gl4 import GL4
+        >>> from neuralode.methods.tableaus.trbdf2 import TRBDF2
+        >>> GL4.blocks, TRBDF2.blocks
+        (((0, 1),), ((0,), (1,), (2,)))
         """
         starts, reach = [0], 0
         for i, row in enumerate(self.a):
