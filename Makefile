@@ -44,12 +44,12 @@ clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
-# Of aeon the tests want a data file and of flow_matching its solver only, so they come without what they need themselves.
+# Of aeon the tests want a data file, of the others what they do with torchdiffeq: they come without what they need themselves.
 # One environment for all targets; a stamp says which extra of pyproject.toml it holds.
 .venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing neuralode[$*] into .venv; the first time takes a minute or two"
 	$(INSTALL) --editable '.[$*]'
-	$(if $(filter dev,$*),$(INSTALL) --no-deps aeon flow_matching)
+	$(if $(filter dev,$*),$(INSTALL) --no-deps aeon flow_matching torchcde torchsde trampoline torchcfm POT)
 	@touch $@ $(if $(filter dev,$*),.venv/installed-cli .venv/installed-bench)
 
 .venv/bin/python:

@@ -13,9 +13,9 @@ from neuralode.status import SolveError, Status
 
 ADVICE = {
     Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. If |y| moves slowly while the steps are small, the "
-    "problem is stiff: an implicit method (such as Radau) takes it in few steps, an explicit one cannot.",
+    "problem is stiff: an implicit method (method='kvaerno5') takes it in few steps, an explicit one cannot.",
     Status.STEP_UNDERFLOW: "f may be singular or jump there, or its solution blow up; or the tolerance is finer than "
-    "the dtype of the state resolves (use float64). A stiff problem wants an implicit method (such as Radau).",
+    "the dtype of the state resolves (use float64). A stiff problem wants an implicit method (method='kvaerno5').",
     Status.NONFINITE: "f, or the state, became infinite or NaN there: check f and y0, shorten the span, or take "
     "smaller steps (max_step, or step_size).",
 }

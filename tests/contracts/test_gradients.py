@@ -31,6 +31,23 @@ every_direction = pytest.mark.parametrize("reverse", DIRECTIONS.values(), ids=DI
 every_replay = pytest.mark.parametrize("gradient", REPLAYS.values(), ids=REPLAYS)
 # what replay keeps does not depend on the method, but for its kind: one of each goes through all ways
 KINDS = ["euler", "rk4", "tsit5", "explicit_adams", "implicit_adams", "trbdf2", "radauIIA5", "kvaerno5"]
+
+
+def one_of_each(names: str, *choices: Any, methods: Any = METHODS) -> Any:
+    """Parameters: one method of each kind with every combination of choices, the others with the first of each but the
+    clock (which is the first of the choices)."""
+    clocks, *rest = choices
+    return pytest.mark.parametrize(
+        ("method", *names.split()),
+        [
+            (method, *case)
+            for method in methods
+            for case in itertools.product(clocks, *(choice if method in KINDS else choice[:1] for choice in rest))
+        ],
+        ids=str,
+    )
+
+
 PAIRS = [(m, name) for m in METHODS for name in REPLAYS if name == "replay" or m in KINDS]
 every_method_and_replay = pytest.mark.parametrize(
     ("method", "gradient"), [(m, REPLAYS[name]) for m, name in PAIRS], ids=[f"{m}-{name}" for m, name in PAIRS]
@@ -234,10 +251,7 @@ def test_complex_states_have_gradients(gradient: str) -> None:
     assert max(map(relative_error, found, exact)) <= 1e-8
 
 
-@every_method
-@every_clock
-@every_direction
-@pytest.mark.parametrize("gradient", ["replay", "direct"])
+@one_of_each("per_sample reverse gradient", (False, True), (False, True), ("replay", "direct"))
 def test_gradients_agree_with_finite_differences(method: str, per_sample: bool, reverse: bool, gradient: str) -> None:
     world = World(per_sample, reverse)
     options = {"method": method, "controller": Given(world.grid), "gradient": gradient}
@@ -284,16 +298,14 @@ def small_solve(method: str, per_sample: bool, gradient: Any) -> tuple[Callable[
     return outputs, [y0, theta, times]
 
 
-@every_method
-@every_clock
-@pytest.mark.parametrize("gradient", ["replay", Replay(every=2, memory="stage"), "direct"], ids=str)
+@one_of_each("per_sample gradient", (False, True), ("replay", Replay(every=2, memory="stage"), "direct"))
 def test_gradcheck_passes(method: str, per_sample: bool, gradient: Any) -> None:
     outputs, inputs = small_solve(method, per_sample, gradient)
     assert torch.autograd.gradcheck(outputs, inputs)
 
 
 @every_clock
-@pytest.mark.parametrize("method", ["euler", "rk4", "tsit5"])
+@pytest.mark.parametrize("method", ["euler", "rk4", "tsit5", "trbdf2", "radauIIA3", "implicit_adams"])
 @pytest.mark.parametrize("gradient", ["replay", Replay(every=2, memory="stage"), "direct"], ids=str)
 def test_gradgradcheck_passes(method: str, per_sample: bool, gradient: Any) -> None:
     outputs, inputs = small_solve(method, per_sample, gradient)
@@ -389,7 +401,7 @@ def test_the_adjoint_converges_as_its_tolerance_falls(
     method: str, norm: str, per_sample: bool, reverse: bool, true_gradients: Any
 ) -> None:
     world = World(per_sample, reverse)
-    tight = 1e-6 if ORDER[method] < 5 else 1e-9
+    tight = 1e-5 if ORDER[method] < 3 else 1e-6 if ORDER[method] < 5 else 1e-9
     errors = []
     for tolerance in (1e-2, tight):
         adjoint = Adjoint(rtol=tolerance, atol=tolerance / 10, norm=norm)
@@ -399,9 +411,7 @@ def test_the_adjoint_converges_as_its_tolerance_falls(
     assert errors[1] <= 100 * tight, errors
 
 
-@pytest.mark.parametrize("method", FIXED)
-@every_clock
-@every_direction
+@one_of_each("per_sample reverse", (False, True), (False, True), methods=FIXED)
 def test_the_adjoint_of_a_fixed_method_converges_with_the_step(
     method: str, per_sample: bool, reverse: bool, true_gradients: Any
 ) -> None:
@@ -411,7 +421,8 @@ def test_the_adjoint_of_a_fixed_method_converges_with_the_step(
     for step_size in (0.1, 0.025) if METHODS[method].memoryless else (0.02, 0.005):
         sol = world.solve(gradient="adjoint", method=method, step_size=step_size)
         errors.append(worst(world.gradients(world.loss(sol)), true_gradients(per_sample, reverse)))
-    assert errors[1] <= 2 * errors[0] / 4 ** ORDER[method], errors
+    order = min(ORDER[method], METHODS[method].interpolant_order + 1)  # inner outputs are dense output
+    assert errors[1] <= 2 * errors[0] / 4**order, errors
 
 
 @every_clock
