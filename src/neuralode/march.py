@@ -117,10 +117,8 @@ def begin(
     record.h = h
     if not problem.layout.rows:
         t0 = t1  # nothing to step: f was called for its shape
-    state = State(
-        t0, h, y0, method.begin(f0), controller.start(t0, t1), status, zero, zero, zero != 0, zero,
-        anchored=zero != 0, past_jump=zero != 0,
-    )  # fmt: skip
+    history = controller.start(t0, t1)
+    state = State(t0, h, y0, method.begin(f0), history, status, zero, zero, zero != 0, zero)
     return course, arrive(course, state), record
 
 

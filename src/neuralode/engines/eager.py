@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neuralode.clock import EPS, Flag, Number, choose, isfinite, negate, some, where
+from neuralode.control.decision import Aim
 from neuralode.dense import marks_within
 from neuralode.engines.state import Course, State, arrive
 from neuralode.events import meet
@@ -55,35 +56,29 @@ class Attempt(NamedTuple):
     occurrences: tuple[Occurrence, ...] = ()
 
 
+class Leg(NamedTuple):
+    """The next stretch of every clock: where it ends, and what is known of its ends."""
+
+    aim: Aim
+    stopping: Flag = False  # it ends at a stop
+    jump: Flag = False  # where f jumps
+    edges: tuple[Number, Flag, Flag] | None = None  # its end, and whether f jumps where it begins, where it ends
+
+
 def attempt(course: Course, state: State) -> tuple[State, Attempt]:
     """One attempt on every running clock."""
-    method, controller = course.method, course.controller
-    if course.stops:
-        aim, stopping, jump = course.stops.aim(
-            controller, state.t, state.h, course.end, course.direction, state.history
-        )
-    else:
-        aim, stopping, jump = (
-            controller.aim(state.t, state.h, course.end, course.direction, state.history),
-            False,
-            False,
-        )
-    status = state.status
-    if controller.adaptive:
-        least = state.stumbled & (state.h <= (controller.min_step or 0.0))  # nothing smaller may be tried
-        lost = (status == Status.RUNNING) & (least | negate(aim.clipped) & (abs(aim.h) < UNDERFLOW * abs(state.t)))
-        status = where(lost, where(state.stumbled, Status.NONFINITE, Status.STEP_UNDERFLOW), status)
-    status = where((status == Status.RUNNING) & (state.attempts >= course.max_steps), Status.MAX_STEPS, status)
+    method, controller, observer = course.method, course.controller, course.observer
+    leg = next_leg(course, state)
+    aim, status = leg.aim, still_running(course, state, leg.aim)
     running = status == Status.RUNNING
     if not isinstance(running, Tensor) and not running:
         return state._replace(status=status), Attempt()
 
     h = where(running, aim.h, aim.h * 0)
-    edges = edges_of(course, state, jump, aim.t1)
-    field = course.field if edges is None else course.field.within(state.t, *edges)
-    if course.observer is not None:
-        course.observer.attempted(state.t, state.y, h)
+    field = course.field if leg.edges is None else course.field.within(state.t, *leg.edges)
     f = field if method.implicit else field.evaluate
+    if observer is not None:
+        observer.attempted(state.t, state.y, h)
     step = method.step(f, state.t, state.y, h, state.carry, course.tolerated)
     sound, size, ratio = True, None, None
     if controller.adaptive:
@@ -97,18 +92,17 @@ def attempt(course: Course, state: State) -> tuple[State, Attempt]:
 
     verdict = controller.judge(ratio, abs(h), state.h, aim.clipped, state.history, method.error_order + 1)
     accept = verdict.accept & running & sound & step.ok
-    if course.observer is not None:
-        (course.observer.accepted if some(accept) else course.observer.rejected)(state.t, state.y, h)
+    if observer is not None:
+        (observer.accepted if some(accept) else observer.rejected)(state.t, state.y, h)
     values, met = state.values, ()
     if course.events and some(accept):
         step, h, aim, ended, values, met = meet(course, state, f, step, h, aim, accept)
         status = where(ended, Status.EVENT, status)
-    carry = choose(accept, step.carry, step.kept)
     following = State(
         t=where(accept, aim.t1, state.t),
         h=where(running, verdict.h, state.h),
         y=where(accept, step.y1, state.y),
-        carry=carry,
+        carry=choose(accept, step.carry, step.kept),
         history=verdict.history,
         status=status,
         attempts=state.attempts + running,
@@ -116,27 +110,50 @@ def attempt(course: Course, state: State) -> tuple[State, Attempt]:
         stumbled=state.stumbled if ratio is None else negate(isfinite(ratio)),
         cost=state.cost + running * step.cost,
         calls=state.calls + step.calls,
-        anchored=where(accept, state.anchored | stopping, state.anchored),
-        past_jump=where(accept, jump, state.past_jump),
         values=values,
     )
-    if course.stops.everywhere or some(jump & accept):
-        following = far_side(course, following, jump & accept)
     taken = keep(course, state, following, f, h, aim, step, accept)
     if taken is not None and method.dense_evaluations:
         looks = (taken.coefficients is not None) + (taken.inner is not None)
         extra = looks * method.dense_evaluations
         following = following._replace(cost=following.cost + running * extra, calls=following.calls + extra)
-    if taken is not None and course.stops:
-        taken = taken._replace(anchored=state.anchored, stopping=stopping, edges=edges)
+    if course.stops:
+        following = at_stop(course, state, following, leg, accept)
+        if taken is not None:
+            taken = taken._replace(anchored=state.anchored, stopping=leg.stopping, edges=leg.edges)
     return following, Attempt(taken, size, met)
 
 
-def edges_of(course: Course, state: State, jump: Flag, t1: Number) -> tuple[Number, Flag, Flag] | None:
-    """The end of a step, and whether f jumps where it begins and there; None where it does neither."""
+def next_leg(course: Course, state: State) -> Leg:
+    """Where the controller, and the stops, have the next step end."""
+    place = state.t, state.h, course.end, course.direction, state.history
+    if not course.stops:
+        return Leg(course.controller.aim(*place))
+    aim, stopping, jump = course.stops.aim(course.controller, *place)
     if course.stops.everywhere:
-        return t1, True, True
-    return (t1, state.past_jump, jump) if some(state.past_jump) or some(jump) else None
+        return Leg(aim, stopping, jump, (aim.t1, True, True))
+    edges = (aim.t1, state.past_jump, jump) if some(state.past_jump) or some(jump) else None
+    return Leg(aim, stopping, jump, edges)
+
+
+def still_running(course: Course, state: State, aim: Aim) -> Any:
+    """The status of every clock before an attempt: steps that are too small and attempts that are too many end it."""
+    controller, status = course.controller, state.status
+    if controller.adaptive:
+        least = state.stumbled & (state.h <= (controller.min_step or 0.0))  # nothing smaller may be tried
+        lost = (status == Status.RUNNING) & (least | negate(aim.clipped) & (abs(aim.h) < UNDERFLOW * abs(state.t)))
+        status = where(lost, where(state.stumbled, Status.NONFINITE, Status.STEP_UNDERFLOW), status)
+    return where((status == Status.RUNNING) & (state.attempts >= course.max_steps), Status.MAX_STEPS, status)
+
+
+def at_stop(course: Course, state: State, following: State, leg: Leg, accept: Flag) -> State:
+    """Note what was passed; at a jump what was handed on is of the near side."""
+    following = following._replace(
+        anchored=where(accept, state.anchored | leg.stopping, state.anchored),
+        past_jump=where(accept, leg.jump, state.past_jump),
+    )
+    jumped = accept & leg.jump
+    return far_side(course, following, jumped) if course.stops.everywhere or some(jumped) else following
 
 
 def far_side(course: Course, state: State, jumped: Flag) -> State:
