@@ -132,8 +132,10 @@ class Linearised:
         """∂f/∂y v."""
         if self.pulled is not None and self.pulled.requires_grad:
             try:
-                with _plain_mode():
-                    return _like(_pull(self.pulled, self.cotangent, _as_real(_plain(v))), self.y)
+                with _plain_mode():  # a backward without a derivative has cut the cotangent off: that is no zero
+                    direction = _as_real(_plain(v))
+                    (product,) = torch.autograd.grad(self.pulled, self.cotangent, direction, retain_graph=True)
+                return _like(product, self.y)
             except RuntimeError as error:
                 self.reason, self.pulled = error, None  # a function that can be differentiated once
         return self._forward(v)

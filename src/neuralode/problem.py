@@ -15,7 +15,7 @@ from jaxtyping import Float64, Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from neuralode.jacobians import jacobian, jvp, vjp
+from neuralode.jacobians import Linearised, jacobian
 from neuralode.layout import Layout, lay_out
 
 
@@ -107,13 +107,9 @@ class Field:
         """∂f/∂y, without a graph: [rows, F, F], or [1, rows · F, rows · F] where rows depend on each other."""
         return jacobian(self._plainly, t, y, self.coupled)
 
-    def jvp(self, t: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        """∂f/∂y · v, without a graph."""
-        return jvp(self._plainly, t, y, v)
-
-    def vjp(self, t: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        """wᵀ · ∂f/∂y, without a graph."""
-        return vjp(self._plainly, t, y, w)
+    def linearised(self, t: Tensor, y: Tensor) -> Linearised:
+        """F around (t, y), for products with its Jacobian, without a graph."""
+        return Linearised(self._plainly, t, y)
 
     @cached_property
     def _plainly(self) -> Callable[[Tensor, Tensor], Tensor]:

@@ -21,7 +21,7 @@ class Checkpointed:
         self.field, self.chunk, self.apart = field, chunk, apart
         own = field(chunk)
         # what an implicit method asks for without a graph
-        self.jacobian, self.jvp, self.vjp, self.coupled = own.jacobian, own.jvp, own.vjp, own.coupled
+        self.jacobian, self.linearised, self.coupled = own.jacobian, own.linearised, own.coupled
 
     def within(self, *bounds: Any) -> Checkpointed:
         """The same, asked at times within bounds only."""

@@ -123,7 +123,7 @@ class ImplicitRungeKutta:
                 if error is not None:
                     error = where(solver.ok, error, torch.full_like(error, torch.inf))
                 if tolerated is None:
-                    # a stated step cannot be made smaller: it has no result, and nothing is to pass for one
+                    # to reject a stated step would not make it smaller: it has no result, and nothing passes for one
                     y1 = where(solver.ok, y1, torch.full_like(y1, torch.nan))
             handed, kept = Carry(), Carry()
             linear = solver.learned()
@@ -137,7 +137,8 @@ class ImplicitRungeKutta:
                 handed = handed._replace(slope=divided(increments[-1], h))
             else:
                 kept = kept._replace(slope=())
-        return Step(y1, error, handed, kept, increments, solver.ok, work.f.cost, work.f.calls)
+        ok = solver.ok | (tolerated is None)
+        return Step(y1, error, handed, kept, increments, ok, work.f.cost, work.f.calls)
 
     def retake(
         self, f: Any, t: Number, y: State, h: Number, inside: bool, carry: Any = None, derivatives: int = 1

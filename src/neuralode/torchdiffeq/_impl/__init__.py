@@ -1,0 +1,7 @@
+"""Where torchdiffeq has its insides: what others import from there."""
+
+from neuralode.torchdiffeq._impl import adjoint, misc, solvers
+from neuralode.torchdiffeq._impl.adjoint import odeint_adjoint
+from neuralode.torchdiffeq._impl.odeint import odeint, odeint_dense, odeint_event
+
+__all__ = ["adjoint", "misc", "odeint", "odeint_adjoint", "odeint_dense", "odeint_event", "solvers"]

@@ -1,0 +1,110 @@
+"""Projects from PyPI that were written for torchdiffeq run on ours, unedited, and find the same numbers.
+
+Each script of clients/ is run in two processes: on torchdiffeq, and after `neuralode.torchdiffeq.install()`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+CLIENTS = Path(__file__).parent / "clients"
+THEIRS = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+import torchdiffeq
+assert torchdiffeq.__name__ == "torchdiffeq"
+assert "neuralode" not in sys.modules
+"""
+OURS = """
+import runpy, sys
+import neuralode.torchdiffeq
+neuralode.torchdiffeq.install()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+import torchdiffeq
+assert torchdiffeq is neuralode.torchdiffeq
+held = [module for name, module in sys.modules.items() if name.split(".")[0] == "torchdiffeq"]
+assert held and all(module.__name__.startswith("neuralode.torchdiffeq") for module in held)
+"""
+
+Numbers = dict[str, list[Tensor]]
+
+
+def both(script: str, folder: Path, *arguments: str) -> tuple[Numbers, Numbers]:
+    """What a script saves: on ours, and on theirs, side by side."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["POT_BACKEND_DISABLE_JAX"] = "1"  # torchcfm's POT would import it, only to see whether it is there
+    outs, running = [folder / "ours.pt", folder / "theirs.pt"], []
+    for library, out in zip((OURS, THEIRS), outs, strict=True):
+        command = [sys.executable, "-c", library, str(CLIENTS / script), str(out), *arguments]
+        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
+    failures = [(process.communicate(timeout=300)[1], process.returncode) for process in running]
+    for errors, code in failures:
+        assert code == 0, errors
+    found, wanted = (torch.load(out) for out in outs)
+    assert found.keys() == wanted.keys()
+    return found, wanted
+
+
+def apart(found: list[Tensor], wanted: list[Tensor]) -> float:
+    """The largest difference, relative to the largest number of each tensor where that is above 1."""
+    assert [x.shape for x in found] == [x.shape for x in wanted]
+    assert all(x.isfinite().all() for x in (*found, *wanted))
+    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1)) for a, b in zip(found, wanted, strict=True))
+
+
+def within(found: Numbers, wanted: Numbers, tolerances: dict[str, float]) -> None:
+    """All numbers, each to the tolerance of the first name that theirs begins with."""
+    for name, numbers in wanted.items():
+        tolerance = next(value for start, value in tolerances.items() if name.startswith(start))
+        off = apart(found[name], numbers)
+        print(f"{name}: {off:.1e} of {tolerance:.0e}")
+        assert off <= tolerance, f"{name}: {off:.1e} apart"
+
+
+def test_torchcde_solves_and_trains_controlled_equations(tmp_path: Path) -> None:
+    found, wanted = both("cde.py", tmp_path)
+    # the last gradient is by coefficients that act between two knots only: over these, steps carry it badly, on either
+    wanting = [name for name in wanted if name.startswith("dopri5") and "jumps" not in name and "backprop" in name]
+    assert len(wanting) == 2
+    assert apart([found[name].pop() for name in wanting], [wanted[name].pop() for name in wanting]) < 3e-3
+    within(found, wanted, {"dopri5": 2e-5, "rk4": 1e-12, "training": 1e-2})
+    losses = found["training"][0]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_flow_matching_samples_and_knows_likelihoods(tmp_path: Path) -> None:
+    found, wanted = both("matching.py", tmp_path)
+    within(found, wanted, {"stated": 2e-6, "chosen": 5e-4})
+
+
+def test_torchcfm_trains_flows_that_odeint_samples(tmp_path: Path) -> None:
+    # Neither torchcfm 1.0.7 nor torchdyn 1.0.6 calls torchdiffeq: the one requires it for the sake of its examples, the
+    # other has solvers of its own. So the calls here are those that torchcfm's examples make.
+    found, wanted = both("cfm.py", tmp_path)
+    # its network has kinks, for which gradients err by 3e-3 at this tolerance on either
+    within(found, wanted, {"training": 0.0, "stated": 2e-6, "drawn": 1e-3, "gradients": 1e-2})
+    for name in ("ConditionalFlowMatcher", "ExactOptimalTransportConditionalFlowMatcher"):
+        [losses] = found[f"training, {name}"]
+        assert losses[-10:].mean() < 0.8 * losses[0]
+
+
+def test_a_spiral_is_learned_by_backpropagation(tmp_path: Path) -> None:
+    learned_alike(*both("spiral.py", tmp_path))
+
+
+def test_a_spiral_is_learned_by_the_adjoint(tmp_path: Path) -> None:
+    learned_alike(*both("spiral.py", tmp_path, "--adjoint"))
+
+
+def learned_alike(found: Numbers, wanted: Numbers) -> None:
+    within(found, wanted, {"truth": 1e-4, "losses": 1e-2, "tests": 3e-2, "weights": 2e-2})
+    before, after = (torch.stack(found["losses"][part]).mean() for part in (slice(5), slice(-5, None)))
+    assert after < 0.8 * before

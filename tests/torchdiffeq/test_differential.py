@@ -1,0 +1,158 @@
+"""Both libraries on the same problem: the same outputs, the same gradients.
+
+How near they have to be: where steps are stated both compute the same numbers in another order, so that what differs
+is rounding. Where steps are chosen, each is within a multiple of its tolerance of the solution; steps are made to end
+at the outputs (``step_t``), since torchdiffeq reads outputs by an interpolant whose error it does not control.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from both import TIMES, agree, answers, ours, theirs
+from torch import Tensor
+
+from neuralode import methods
+
+ROUNDING = 1e-12  # some thousand operations in float64
+NEAR = 30.0  # times the tolerance: errors of three dozen steps, and of as many back, on a problem that hardly grows
+
+STATED: list[tuple[str, dict[str, Any]]] = [
+    ("euler", {}),
+    ("midpoint", {}),
+    ("heun2", {}),
+    ("heun3", {}),
+    ("rk4", {}),
+    ("explicit_adams", {"step_size": 0.05, "max_order": 5}),
+    ("implicit_adams", {"step_size": 0.05, "max_order": 5, "max_iters": 10}),
+    ("fixed_adams", {"step_size": 0.05, "max_order": 4, "max_iters": 10}),
+]
+CHOSEN = [("adaptive_heun", 1e-6), ("fehlberg2", 1e-6), ("bosh3", 1e-7), ("dopri5", 1e-9), ("dopri8", 1e-10)]
+
+BOTH_STATES = pytest.mark.parametrize("tupled", [False, True], ids=["tensor", "tuple"])
+BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reversed"])
+BOTH_GRADIENTS = pytest.mark.parametrize("interface", ["odeint", "odeint_adjoint"])
+
+
+def awaited(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.skipif(name not in methods(), reason=f"the core has no {name} yet"))
+
+
+@BOTH_GRADIENTS
+@BOTH_WAYS
+@BOTH_STATES
+@pytest.mark.parametrize(("method", "options"), STATED, ids=[name for name, _ in STATED])
+def test_stated_steps_agree_to_rounding(
+    method: str, options: dict[str, Any], tupled: bool, reverse: bool, interface: str
+) -> None:
+    # loose tolerances, so that the corrections of implicit_adams end in both before their number is spent
+    arguments = {"method": method, "options": options, "rtol": 1e-4, "atol": 1e-4}
+    learnable = "adams" not in method
+    found, wanted = (answers(lib, interface, tupled, reverse, learnable, **arguments) for lib in (ours, theirs))
+    agree(found, wanted, ROUNDING)
+
+
+@BOTH_GRADIENTS
+@BOTH_WAYS
+@BOTH_STATES
+@pytest.mark.parametrize("method", [awaited(name) for name, _ in CHOSEN])
+def test_chosen_steps_agree_to_tolerance(method: str, tupled: bool, reverse: bool, interface: str) -> None:
+    tolerance = dict(CHOSEN)[method]
+    arguments: dict[str, Any] = {"method": method, "rtol": tolerance, "atol": tolerance, "options": {"step_t": TIMES}}
+    found = answers(ours, interface, tupled, reverse, **arguments)
+    if interface == "odeint_adjoint":
+        # torchdiffeq forgets to turn the times around on the way back of a solve that goes backwards
+        arguments["adjoint_options"] = {"step_t": -TIMES if reverse else TIMES}
+    wanted = answers(theirs, interface, tupled, reverse, **arguments)
+    if method == "fehlberg2" and interface == "odeint":
+        # times of outputs are differentiated through the dense output, whose slope is of order 1 only
+        assert (found.pop("d/dt") - wanted.pop("d/dt")).abs().max() < 1e-3
+    agree(found, wanted, NEAR * tolerance)
+
+
+@BOTH_GRADIENTS
+@BOTH_STATES
+def test_the_method_that_is_taken_unless_told_agrees(tupled: bool, interface: str) -> None:
+    found, wanted = (answers(lib, interface, tupled, False, rtol=1e-9, atol=1e-9) for lib in (ours, theirs))
+    derivative = found.pop("d/dt"), wanted.pop("d/dt")
+    agree(found, wanted, 300e-9)  # torchdiffeq's interpolant is of order 4
+    assert (derivative[0] - derivative[1]).abs().max() < 1e-6  # and its derivative of order 3
+
+
+ROTATION = torch.tensor([[-0.1, 2.0], [-2.0, -0.1]], dtype=torch.float64)
+
+
+def rotation(t: Tensor, y: Tensor) -> Tensor:
+    return y @ ROTATION.T
+
+
+@pytest.mark.parametrize("method", [awaited(name) for name in ("dopri8", "dopri5", "tsit5", "bosh3")])
+def test_outputs_are_as_good_as_steps_where_torchdiffeq_interpolates_past_the_end(method: str) -> None:
+    t, y0 = torch.linspace(0, 5, 20, dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64)
+    exact = torch.stack([torch.linalg.matrix_exp(ROTATION * time) @ y0 for time in t])
+    arguments: dict[str, Any] = {"method": method, "rtol": 1e-7, "atol": 1e-9}
+    error = (ours.odeint(rotation, y0, t, **arguments) - exact).abs().max()
+    assert error < 1e-6
+    if method in theirs._impl.odeint.__globals__["SOLVERS"]:
+        assert (theirs.odeint(rotation, y0, t, **arguments) - exact).abs().max() > error
+
+
+IMPLICIT = {
+    "implicit_euler": 1,
+    "implicit_midpoint": 2,
+    "trapezoid": 2,
+    "sdirk2": 2,
+    "trbdf2": 2,
+    "radauIIA3": 3,
+    "gl4": 4,
+    "radauIIA5": 5,
+    "gl6": 6,
+}
+
+
+@pytest.mark.parametrize("method", [awaited(name) for name in IMPLICIT])
+def test_implicit_methods_of_the_repository_have_their_order(method: str) -> None:
+    y0 = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    exact = torch.linalg.matrix_exp(ROTATION) @ y0
+    errors = []
+    for steps in (8, 16):
+        t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        errors.append(float((ours.odeint(rotation, y0, t, method=method)[-1] - exact).norm()))
+    assert math.log2(errors[0] / errors[1]) > IMPLICIT[method] - 0.2
+
+
+@pytest.mark.parametrize("method", [awaited(name) for name in IMPLICIT])
+@BOTH_GRADIENTS
+def test_implicit_methods_of_the_repository_have_gradients(method: str, interface: str) -> None:
+    arguments = {"options": {"step_size": 0.1}, "learnable": False}
+    wanted = answers(theirs, "odeint", True, False, learnable=False, rtol=1e-10, atol=1e-10)
+    found = answers(ours, interface, True, False, method=method, **arguments)
+    agree(found, wanted, {1: 0.2, 2: 1e-2}.get(IMPLICIT[method], 1e-3))
+
+
+def test_float32_states_agree_to_their_own_rounding() -> None:
+    y0, t = torch.linspace(-1, 1, 6).reshape(2, 3), torch.linspace(0, 1, 5)
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return torch.sin(y + t)
+
+    for method, tolerance in (("rk4", 1e-6), ("dopri5", 1e-5)):
+        found, wanted = (lib.odeint(field, y0, t, method=method, rtol=1e-6, atol=1e-6) for lib in (ours, theirs))
+        assert found.dtype == wanted.dtype == torch.float32
+        assert (found - wanted).abs().max() < tolerance
+
+
+def test_explicit_adams_stays_finite_where_torchdiffeq_diverges() -> None:
+    y0, t = torch.ones(1, dtype=torch.float64), torch.tensor([0.0, 20.0], dtype=torch.float64)
+
+    def decay(t: Tensor, y: Tensor) -> Tensor:
+        return -y
+
+    options = {"step_size": 0.1}
+    found = ours.odeint(decay, y0, t, method="explicit_adams", options=options)[-1]
+    assert abs(float(found) - math.exp(-20)) < 1e-9
+    diverged = theirs.odeint(decay, y0, t, method="explicit_adams", options=options)[-1]
+    assert not abs(float(diverged)) < 1.0
