@@ -222,7 +222,7 @@ def accuracy(found: list[Accuracy]) -> Table:
         for a in found
     ]  # fmt: skip
     columns = [
-        "method", "tolerance or steps", "calls", "error", "torchdiffeq: calls", "error", "error at as many calls as ours",
+        "method", "tolerance or steps", "calls", "error", "torchdiffeq: calls", "error", "error at our calls",
     ]  # fmt: skip
     return Table(f"Drop-in: accuracy in float64, {OUTPUTS} outputs, ({COMPARED})", columns, rows)
 

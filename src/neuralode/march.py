@@ -46,6 +46,8 @@ def march(
     course, state, record = begin(problem, f0, plan, method, controller, norm, max_steps)
     values = tuple(event.value(problem.field, state.t, state.y) for event in events)
     course, state = course._replace(stops=stops, events=events, observer=observer), state._replace(values=values)
+    if stops:
+        state = state._replace(past_jump=stops.begin(state.t))
     outputs = Outputs(problem, plan)
     if not plan.steps:
         outputs.start(problem.y0.detach())

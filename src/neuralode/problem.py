@@ -95,7 +95,9 @@ class Field:
     def within(self, t0: Any, t1: Any, begins: Any, ends: Any) -> Field:
         """The field of one step, from t0 to t1, which is asked strictly after t0 or before t1 where f jumps there."""
         assert self.layout is not None
-        t0, t1, begins, ends = (torch.as_tensor(x, device=self.layout.device) for x in (t0, t1, begins, ends))
+        device = self.layout.device
+        t0, t1 = (torch.as_tensor(x, dtype=torch.float64, device=device) for x in (t0, t1))
+        begins, ends = (torch.as_tensor(x, device=device) for x in (begins, ends))
         first, last = t0.to(self.time_dtype), t1.to(self.time_dtype)
         after, before = torch.nextafter(first, last), torch.nextafter(last, first)
         forward = t1 >= t0

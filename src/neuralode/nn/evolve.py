@@ -74,7 +74,8 @@ class Evolve(nn.Module):
             times = torch.stack((t0, t1), 1)
             options = {"method": self.method, "rtol": self.rtol, "atol": self.atol, "gradient": self.gradient}
             return solve(self.f, y, times, per_sample=True, **options).y1
-        method, h = find_method(self.method), (t1 - t0) / self.steps
+        method: Any = find_method(self.method)
+        h = (t1 - t0) / self.steps
         for step in range(self.steps):
             y, *_ = method.retake(self.f, t0 + step * h, y, h, False)
         return y

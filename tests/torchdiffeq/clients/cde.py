@@ -52,7 +52,7 @@ def series() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def solved(control: Any, t: Tensor, adjoint: bool, tupled: bool = False, **arguments: Any) -> list[Tensor]:
-    """States, and gradients by the start, by the field and by the data; ``control`` is a class and what it is made of."""
+    """States, and gradients by start, field and data; ``control`` is a class and what it is made of."""
     torch.manual_seed(1)
     make, coeffs, times = control
     path, field = make(coeffs, times), Twice() if tupled else Field()

@@ -121,7 +121,7 @@ def sample(
             found = solve(f, x, times, method="tsit5" if method is None else method, rtol=rtol, atol=atol)
             evaluations = int(found.stats.evaluations.max()) if len(x) else 0
             return Sampled(found.y1.to(x0.dtype), evaluations, found.stats.calls, times)
-        found = find_method("euler" if method is None else method)
+        found: Any = find_method("euler" if method is None else method)
         if found.implicit or not found.memoryless or found.whole:
             raise ValueError(
                 f"method {found.name!r} is not an explicit one-step method; wanted one such as 'midpoint'."
