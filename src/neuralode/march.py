@@ -18,7 +18,7 @@ from neuralode.engines.state import Course, State, arrive
 from neuralode.events import Event
 from neuralode.norms import Norm
 from neuralode.outputs import Outputs
-from neuralode.problem import Field, Problem
+from neuralode.problem import Problem
 from neuralode.record import Chunk, Occurrence, Plan, Record
 from neuralode.status import Status
 
@@ -47,7 +47,9 @@ def march(
     values = tuple(event.value(problem.field, state.t, state.y) for event in events)
     course, state = course._replace(stops=stops, events=events, observer=observer), state._replace(values=values)
     if stops:
-        state = state._replace(past_jump=stops.begin(state.t))
+        past_jump = stops.begin(state.t)
+        # at a jump f0 is of neither side
+        state = state._replace(past_jump=past_jump, carry=None if clock.some(past_jump) else state.carry)
     outputs = Outputs(problem, plan)
     if not plan.steps:
         outputs.start(problem.y0.detach())
@@ -72,7 +74,7 @@ def march(
             if 0 < 2 * int(running.sum()) <= len(running):
                 left = running.nonzero()[:, 0]
                 if may_drop is None:
-                    may_drop = same_alone(course.field, state, left)
+                    may_drop = same_alone(course, state, left)
                     record.calls += 2
                 if may_drop:
                     settle(record, course, state)
@@ -165,16 +167,19 @@ def _reader(norm: Norm, per_sample: bool) -> Callable[..., Any]:
     return lambda *states: norm(*states).item()
 
 
-def same_alone(field: Field, state: State, rows: Tensor) -> bool:
-    """Whether f of these rows alone equals those rows of f of all."""
+def same_alone(course: Course, state: State, rows: Tensor) -> bool:
+    """Whether f of these rows alone, and every event function, equals those rows of f of all."""
+    field, few = course.field, course.field.take(rows)
     t = state.t.to(state.y.dtype.to_real())
-    whole = field(t, state.y)[rows]
+    whole = [field(t, state.y)[rows], *(event(field, t, state.y)[rows] for event in course.events)]
     try:
-        alone = field.take(rows)(t[rows], state.y[rows])
+        alone = [few(t[rows], state.y[rows]), *(event(few, t[rows], state.y[rows]) for event in course.events)]
     except (RuntimeError, ValueError, TypeError, IndexError):
         return False  # a captured tensor has the row axis
-    if alone.shape != whole.shape:
-        return False
+    return all(a.shape == b.shape and _alike(a, b) for a, b in zip(alone, whole, strict=True))
+
+
+def _alike(alone: Tensor, whole: Tensor) -> bool:
     slack = torch.finfo(whole.dtype).eps ** 0.5
     return bool(((alone - whole).abs() <= slack * (1 + whole.abs())).all())
 
@@ -207,7 +212,8 @@ def _warn_of_resolution(problem: Problem, record: Record) -> None:
     eps = torch.finfo(problem.field.time_dtype).eps
     if eps <= clock.EPS:
         return
-    largest = clock.maximum(abs(problem.start), abs(problem.end)) if problem.layout.rows else 0.0
+    end = where(clock.isfinite(problem.end), problem.end, record.t)
+    largest = clock.maximum(abs(problem.start), abs(end)) if problem.layout.rows else 0.0
     still = (record.accepted > 0) & (abs(record.t - problem.start) < eps * largest * record.accepted)
     if clock.some(still):
         warnings.warn(

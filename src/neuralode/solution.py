@@ -202,9 +202,13 @@ class Solution:
 
 
 def _both(first: Occurrences, second: Occurrences) -> Occurrences:
-    rows = None if first.rows is None or second.rows is None else torch.cat((first.rows, second.rows))
-    y = tree_map(lambda a, b: torch.cat((a, b)), first.y, second.y)
-    return Occurrences(torch.cat((first.t, second.t)), y, rows)
+    """One after the other; per sample row by row."""
+    t, y = torch.cat((first.t, second.t)), tree_map(lambda a, b: torch.cat((a, b)), first.y, second.y)
+    if first.rows is None or second.rows is None:
+        return Occurrences(t, y)
+    rows = torch.cat((first.rows, second.rows))
+    order = rows.argsort(stable=True)
+    return Occurrences(t[order], tree_map(lambda x: x[order], y), rows[order])
 
 
 def _join(first: Solution, second: Solution) -> Solution:

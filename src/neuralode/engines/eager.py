@@ -64,6 +64,13 @@ class Leg(NamedTuple):
     jump: Flag = False  # where f jumps
     edges: tuple[Number, Flag, Flag] | None = None  # its end, and whether f jumps where it begins, where it ends
 
+    def short_of_stop(self, t1: Number, ended: Flag) -> Leg:
+        """The same where an event ended the step on its way."""
+        goes_on, edges = negate(ended), self.edges
+        if edges is not None:
+            edges = (t1, edges[1], edges[2] & goes_on)
+        return Leg(self.aim, self.stopping & goes_on, self.jump & goes_on, edges)
+
 
 def attempt(course: Course, state: State) -> tuple[State, Attempt]:
     """One attempt on every running clock."""
@@ -98,6 +105,7 @@ def attempt(course: Course, state: State) -> tuple[State, Attempt]:
     if course.events and some(accept):
         step, h, aim, ended, values, met = meet(course, state, f, step, h, aim, accept)
         status = where(ended, Status.EVENT, status)
+        leg = leg.short_of_stop(aim.t1, ended)
     following = State(
         t=where(accept, aim.t1, state.t),
         h=where(running, verdict.h, state.h),
@@ -152,8 +160,8 @@ def at_stop(course: Course, state: State, following: State, leg: Leg, accept: Fl
         anchored=where(accept, state.anchored | leg.stopping, state.anchored),
         past_jump=where(accept, leg.jump, state.past_jump),
     )
-    jumped = accept & leg.jump
-    return far_side(course, following, jumped) if course.stops.everywhere or some(jumped) else following
+    jumped = accept & (leg.jump | course.stops.everywhere) & (following.t != course.end)
+    return far_side(course, following, jumped) if some(jumped) else following
 
 
 def far_side(course: Course, state: State, jumped: Flag) -> State:

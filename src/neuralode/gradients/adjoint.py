@@ -328,14 +328,18 @@ class Sweep:
             for weight, t, z in nodes:
                 if weight:
                     y, adjoint = layout.unpack(z)
-                    self.add_product(t, y, column_times(-weight * step.h, adjoint), chunk.rows)
+                    self.add_product(
+                        t, y, column_times(-weight * step.h, adjoint), chunk.rows, step.edges and (step.t, *step.edges)
+                    )
 
-    def add_product(self, t: Tensor, y: Tensor, weighted: Tensor, rows: Tensor | None) -> None:
+    def add_product(self, t: Tensor, y: Tensor, weighted: Tensor, rows: Tensor | None, bounds: Any) -> None:
         """Add one vector–Jacobian product by the parameters."""
         apart = self.apart
+        field = apart.field if rows is None else apart.field.take(rows)
+        field = field if bounds is None else field.within(*bounds)
         with torch.enable_grad():
             y = y.detach().requires_grad_()  # an f that differentiates inside finds what it finds in a forward pass
-            slope = (apart.field if rows is None else apart.field.take(rows))(t, y)
+            slope = field(t, y)
         self.solved.backward[0] += 1
         if not slope.requires_grad:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,6 +114,12 @@ def run(task: Task, options: Options, gradient: Gradient | None = None, dense: b
     if record.status >= Status.MAX_STEPS and (task.solver.adaptive or events):
         cause = complain(solution, problem, record, setting.max_steps)
         raise translated(task, record, str(cause)) from cause
+    if record.status == Status.NONFINITE and options.method.implicit:
+        warnings.warn(
+            f"Functional iteration did not converge at t={float(record.t):.9g}: what follows is NaN. Wanted smaller "
+            "steps, or a func whose answer is finite.",
+            stacklevel=5,
+        )
     return solution
 
 

@@ -88,13 +88,13 @@ def _size(options: dict[str, Any], name: str, default: float) -> float:
 
 
 def _marks(task: Task, name: str) -> Tensor | None:
-    """The times of an option that lie ahead of the start, of those given in any order."""
+    """The times of an option that do not lie before the start, of those given in any order."""
     given = task.options.get(name)
     if given is None:
         return None
     times = torch.as_tensor(given, dtype=torch.float64).detach().cpu().reshape(-1)
     ahead = (times - float(task.t[0].detach())) * task.direction
-    return times[ahead > 0]
+    return times[ahead >= 0]
 
 
 def _norm(task: Task) -> Callable[[Any], Tensor] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -101,8 +101,17 @@ def _adaptive(title: str, name: str) -> Solver:
     return Solver(title, lambda task: methods()[name], True, ADAPTIVE, ADAPTIVE_CALLBACKS)
 
 
-def _stated(title: str, name: str, *further: str) -> Solver:
-    return Solver(title, lambda task: methods()[name], False, STATED | set(further), STATED_CALLBACKS)
+def _stated(title: str, name: str) -> Solver:
+    return Solver(title, lambda task: methods()[name], False, STATED, STATED_CALLBACKS)
+
+
+def _implicit(title: str, name: str) -> Solver:
+    def build(task: Task) -> Any:
+        method = methods()[name]
+        # theirs counts another iteration, which needs more of them: ours has at least as many as it wants by itself
+        return replace(method, iterations=max(method.iterations, int(task.options.get("max_iters", 0))))
+
+    return Solver(title, build, False, STATED | {"max_iters"}, STATED_CALLBACKS)
 
 
 def _adams(task: Task, implicit: bool) -> Any:
@@ -149,15 +158,15 @@ SOLVERS: dict[str, Any] = {
     "explicit_adams": _multistep("AdamsBashforth", False),
     "implicit_adams": _multistep("AdamsBashforthMoulton", True),
     "fixed_adams": _multistep("AdamsBashforthMoulton", True),
-    "implicit_euler": _stated("ImplicitEuler", "implicit_euler", "max_iters"),
-    "implicit_midpoint": _stated("ImplicitMidpoint", "implicit_midpoint", "max_iters"),
-    "trapezoid": _stated("Trapezoid", "trapezoid", "max_iters"),
-    "radauIIA3": _stated("RadauIIA3", "radauIIA3", "max_iters"),
-    "gl4": _stated("GaussLegendre4", "gl4", "max_iters"),
-    "radauIIA5": _stated("RadauIIA5", "radauIIA5", "max_iters"),
-    "gl6": _stated("GaussLegendre6", "gl6", "max_iters"),
-    "sdirk2": _stated("SDIRK2", "sdirk2", "max_iters"),
-    "trbdf2": _stated("TRBDF2", "trbdf2", "max_iters"),
+    "implicit_euler": _implicit("ImplicitEuler", "implicit_euler"),
+    "implicit_midpoint": _implicit("ImplicitMidpoint", "implicit_midpoint"),
+    "trapezoid": _implicit("Trapezoid", "trapezoid"),
+    "radauIIA3": _implicit("RadauIIA3", "radauIIA3"),
+    "gl4": _implicit("GaussLegendre4", "gl4"),
+    "radauIIA5": _implicit("RadauIIA5", "radauIIA5"),
+    "gl6": _implicit("GaussLegendre6", "gl6"),
+    "sdirk2": _implicit("SDIRK2", "sdirk2"),
+    "trbdf2": _implicit("TRBDF2", "trbdf2"),
     "scipy_solver": Solver(
         "ScipyWrapperODESolver", lambda task: Scipy(task.options.get("solver", "LSODA")), True, SCIPY, frozenset()
     ),
