@@ -91,15 +91,6 @@ class Event:
         found = self(field, t, y)
         return found.to(torch.float64) if found.dim() else float(found)
 
-    def same_alone(self, field: Field, state: State, rows: Tensor) -> bool:
-        """Whether the function of these rows alone equals what it gives them of all."""
-        whole = self.value(field, state.t, state.y)[rows]
-        try:
-            alone = self.value(field.take(rows), state.t[rows], state.y[rows])
-        except (RuntimeError, ValueError, TypeError, IndexError):
-            return False  # a captured tensor has the row axis
-        return torch.allclose(alone, whole, equal_nan=True)
-
     def crosses(self, before: Number, after: Number) -> Flag:
         """Whether these values lie on two sides of zero, the right way. Zero to begin with is no event."""
         rises, falls = (before < 0) & (after >= 0), (before > 0) & (after <= 0)

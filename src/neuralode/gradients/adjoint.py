@@ -308,7 +308,9 @@ class Sweep:
             return slope, torch.zeros_like(y), *map(torch.zeros_like, totals)
         if self.solved.strict and not again:
             check_leaves([slope], self.apart.known | {id(y)}, self.apart.edges)
-        grads = torch.autograd.grad(slope, wanted, -adjoint, allow_unused=True, create_graph=again)
+        # parameters that were named may lie behind a graph made before the solve, which is met at every evaluation
+        keep = again or not self.solved.strict
+        grads = torch.autograd.grad(slope, wanted, -adjoint, allow_unused=True, create_graph=again, retain_graph=keep)
         return slope if again else slope.detach(), *(
             torch.zeros_like(x) if g is None else g for x, g in zip(wanted, grads, strict=True)
         )
@@ -345,7 +347,8 @@ class Sweep:
             return
         if self.solved.strict:
             check_leaves([slope], apart.known | {id(y)}, apart.edges)
-        grads = torch.autograd.grad(slope, apart.inputs, weighted, allow_unused=True)
+        keep = not self.solved.strict
+        grads = torch.autograd.grad(slope, apart.inputs, weighted, allow_unused=True, retain_graph=keep)
         for total, g in zip(self.totals, grads, strict=True):
             if g is not None:
                 total.add_(g)

@@ -107,7 +107,7 @@ def _stated(title: str, name: str) -> Solver:
 
 def _implicit(title: str, name: str) -> Solver:
     def build(task: Task) -> Any:
-        method = methods()[name]
+        method: Any = methods()[name]
         # theirs counts another iteration, which needs more of them: ours has at least as many as it wants by itself
         return replace(method, iterations=max(method.iterations, int(task.options.get("max_iters", 0))))
 
