@@ -8,10 +8,18 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import dropin, series, w1, w5, w7, w8
+from benchmarks import dropin, series, stiff, w1, w5, w7, w8
 from benchmarks.timing import machine, save
 
-WORKLOADS = {"w1": w1.run, "w5": w5.run, "w7": w7.run, "w8": w8.run, "series": series.run, "dropin": dropin.run}
+WORKLOADS = {
+    "w1": w1.run,
+    "w5": w5.run,
+    "w7": w7.run,
+    "w8": w8.run,
+    "series": series.run,
+    "dropin": dropin.run,
+    "stiff": stiff.run,
+}
 FEWEST_SAMPLES = 7
 
 
