@@ -182,8 +182,9 @@ def accuracies() -> list[Accuracy]:
     wanted = solution(COMPARED)
     found = []
     for method, tolerances in CHOSEN.items():
-        sweep = [10 ** (-k / 2) for k in range(2, 24)]
-        curve = [tried(theirs, wanted, method, tolerance) for tolerance in sweep]
+        decades = math.log10(min(tolerances)), math.log10(max(tolerances))
+        sweep = np.arange(2 * decades[0] - 2, 2 * decades[1] + 3) / 2
+        curve = [tried(theirs, wanted, method, 10**k) for k in sweep.tolist()]
         for tolerance in tolerances:
             calls, error = tried(ours, wanted, method, tolerance)
             other = tried(theirs, wanted, method, tolerance)

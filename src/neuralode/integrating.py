@@ -50,7 +50,7 @@ class Setting:
 
 def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
     """Solve, whether or not every row arrives; also returns where each row stands."""
-    problem, checks = check_alone(problem) if how.method.implicit else (problem, 0)
+    problem, alone = check_alone(problem) if how.method.implicit else (problem, 0)
     function = how.save if callable(how.save) else None
     steps = how.save == "steps"
     plan = Plan(inside=problem.has_inner_outputs and not steps, dense=how.dense, steps=steps)
@@ -65,12 +65,13 @@ def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
     plan = replace(gradient.plan(plan), slopes=bool(how.events)) if differentiable else plan
     ambient = surroundings(problem.field.f, problem.layout.device) if differentiable else None
     with torch.no_grad(), bar(how.progress) as tell:
-        checks += check_rows(problem) if problem.per_sample else 0
+        checks = alone + (check_rows(problem) if problem.per_sample else 0)
         record, outputs = march(
             problem, f0, plan, how.method, how.controller, how.norm, how.engine, how.max_steps, tell,
             stops=how.stops, events=how.events, observer=how.observer,
         )  # fmt: skip
         record.calls += checks
+        record.started += alone
         if plan.dense or plan.steps:
             record.chunks = number_places(record.chunks, problem.layout.rows, problem.layout.device)
         posed, met = problem, None

@@ -289,7 +289,7 @@ def small_solve(method: str, per_sample: bool, gradient: Any) -> tuple[Callable[
     times.requires_grad_()
 
     def f(t: Tensor, y: Tensor, theta: Tensor) -> Tensor:
-        return torch.sin(theta * y) * torch.cos(t)[..., None] - y * y * 0.3
+        return torch.sin(theta * y) * torch.cos(t)[..., None] - y * y * 0.1  # implicit steps must have a solution
 
     def outputs(y0: Tensor, theta: Tensor, t: Tensor) -> Tensor:
         options = {"method": method, "controller": Given(grid), "gradient": gradient, "per_sample": per_sample}
@@ -402,13 +402,16 @@ def test_the_adjoint_converges_as_its_tolerance_falls(
 ) -> None:
     world = World(per_sample, reverse)
     tight = 1e-5 if ORDER[method] < 3 else 1e-6 if ORDER[method] < 5 else 1e-9
+    # of Fehlberg's 2(1) the estimate is 1/512 of the difference of two slopes: it errs by as much more
+    blind = 512 if method == "fehlberg2" else 1
+    tight = tight / 100 if blind > 1 else tight
     errors = []
     for tolerance in (1e-2, tight):
         adjoint = Adjoint(rtol=tolerance, atol=tolerance / 10, norm=norm)
         sol = world.solve(gradient=adjoint, method=method, rtol=tight, atol=tight / 10)
         errors.append(worst(world.gradients(world.loss(sol)), true_gradients(per_sample, reverse)))
     assert errors[1] < errors[0] / 10, errors
-    assert errors[1] <= 100 * tight, errors
+    assert errors[1] <= 100 * tight * blind, errors
 
 
 @one_of_each("per_sample reverse", (False, True), (False, True), methods=FIXED)

@@ -120,7 +120,9 @@ def test_replay_equals_direct_at_any_times(
         sol = solve(f, y0, t, args=(k,), per_sample=per_sample, gradient=gradient, **stepping(method))
         return torch.autograd.grad((sol.ys * weights).sum(), [y0, k, t])
 
-    assert max(map(relative_error, gradients(Replay(every=every, memory=memory)), gradients(Direct()))) <= 1e-10
+    # where Newton's iteration stops at a tolerance, the recorded steps and those taken again differ by that
+    bound = 1e-3 if METHODS[method].inexact and METHODS[method].adaptive else 1e-10
+    assert max(map(relative_error, gradients(Replay(every=every, memory=memory)), gradients(Direct()))) <= bound
 
 
 OPTIONS = [

@@ -77,8 +77,16 @@ def test_a_tensor_of_times_is_the_same_grid_and_gradients_flow_to_it(name):
 
 # --- steps
 
+EXPLICIT = [name for name, method in METHODS.items() if method.memoryless and not method.implicit]
 
-@pytest.mark.parametrize("name", METHODS)
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - set(EXPLICIT)))
+def test_a_method_that_is_no_formula_of_one_step_is_refused(name):
+    with pytest.raises(ValueError, match=f"method '{name}' is not an explicit one-step method"):
+        sample(Net(), start(), steps=3, method=name)
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
 def test_steps_are_those_of_solve_and_counted_as_they_are_taken(name):
     net, x0 = Net().double(), start().double()
     found = sample(net, x0, steps=10, method=name)
@@ -110,7 +118,7 @@ def test_where_steps_adapt_it_is_solve_that_steps():
 def test_what_came_in_is_as_it_was():
     x0 = start()
     kept = x0.clone()
-    for name in METHODS:
+    for name in EXPLICIT:
         sample(Net(), x0, steps=3, method=name)
     assert torch.equal(x0, kept)
 

@@ -125,7 +125,7 @@ def test_a_model_without_an_ode_has_no_solver_in_its_config(tmp_path):
     ("wanted", "says"),
     [
         (Digits(model="odnet"), "did you mean 'odenet'"),
-        (Digits(method="dopri"), "did you mean 'dopri5'"),
+        (Digits(method="tsit"), "did you mean 'tsit5'"),
         (Digits(gradient="repaly"), "did you mean 'replay'"),
         (Digits(engine="eagre"), "did you mean 'eager'"),
         (Digits(method="rk4"), "step_size"),

@@ -337,9 +337,9 @@ class Sweep:
     def add_product(self, t: Tensor, y: Tensor, weighted: Tensor, rows: Tensor | None, bounds: Any) -> None:
         """Add one vector–Jacobian product by the parameters."""
         apart = self.apart
-        field = apart.field if rows is None else apart.field.take(rows)
-        field = field if bounds is None else field.within(*bounds)
         with torch.enable_grad():
+            field = apart.field if rows is None else apart.field.take(rows)  # args that are gathered have a graph
+            field = field if bounds is None else field.within(*bounds)
             y = y.detach().requires_grad_()  # an f that differentiates inside finds what it finds in a forward pass
             slope = field(t, y)
         self.solved.backward[0] += 1
