@@ -1,6 +1,7 @@
 """`neuralode.torchdiffeq` beside torchdiffeq: the same calls, taken in turns in one run.
 
-Speed is of W1's field in float32; "calls" counts evaluations of f, and "error" is the distance to SciPy's DOP853 at
+Speed is of W1's field in float32; "calls" counts evaluations of f, "peak" is what is held at
+most beside what was there before, and "error" is the distance to SciPy's DOP853 at
 1e-12 in float64, relative to its size (of gradients, to those of an eighth-order solve in float64). Accuracy is of the
 same field in float64; since the two choose other steps, theirs is also read where it has as many evaluations as ours,
 off a curve through tolerances half a decade apart.
@@ -24,6 +25,7 @@ from torch import Tensor
 import neuralode.torchdiffeq as ours
 from benchmarks import dropin_differences
 from benchmarks.fields import SIZES, Size, SmallField, start
+from benchmarks.memory import peak_bytes
 from benchmarks.timing import Table, Timing, interleaved
 
 TOLERANCE, OUTPUTS, SPAN = 1e-6, 11, 10.0
@@ -65,6 +67,7 @@ class Result:
     timing: Timing
     calls_forward: int
     calls_backward: int
+    peak: int
     error: float
 
 
@@ -110,7 +113,8 @@ def measure(size: Size, device: torch.device, samples: int) -> list[Result]:
             ys, found, forward, backward = counted(solver, f, y0, t)
             error = _relative(ys, wanted_ys) if what == FORWARD else _relative(found, wanted_gradient)
             backward = 0 if what == FORWARD else backward
-            results.append(Result(size, way, name, timings[name], forward, backward, error))
+            peak = peak_bytes(partial(once, solver, f, y0, t), device)
+            results.append(Result(size, way, name, timings[name], forward, backward, peak, error))
     return results
 
 
@@ -157,11 +161,14 @@ def gradient_in_double(size: Size) -> Tensor:
 
 def table(results: list[Result], way: str) -> Table:
     rows = [
-        [str(r.size), r.library, str(r.timing), str(r.calls_forward), str(r.calls_backward), f"{r.error:.1e}"]
+        [
+            str(r.size), r.library, str(r.timing), str(r.calls_forward), str(r.calls_backward),
+            f"{r.peak / 2**20:.2f}", f"{r.error:.1e}",
+        ]
         for r in results
         if r.way == way
-    ]
-    columns = ["batch, dim, width", "library", "ms (range)", "calls forward", "calls backward", "error"]
+    ]  # fmt: skip
+    columns = ["batch, dim, width", "library", "ms (range)", "calls forward", "calls backward", "peak, MiB", "error"]
     return Table(f"Drop-in: {way}", columns, rows)
 
 

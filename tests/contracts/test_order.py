@@ -53,7 +53,8 @@ def test_dense_output_has_the_order_that_the_method_declares(method: str, name: 
     collocates = kind.implicit and not kind.tableau.diagonally_implicit
     assert order >= (kind.stages if collocates else ORDER[method] - 1)
     assert order >= 1
-    start, theta = 0.3, torch.tensor([0.15, 0.4, 0.65, 0.9], dtype=torch.float64)
+    # where errors of high orders do not cancel
+    start, theta = 2.0 if order > 6 else 0.3, torch.tensor([0.15, 0.4, 0.65, 0.9], dtype=torch.float64)
     assert problem.exact is not None
     y0 = torch.as_tensor(problem.exact(start))
     sizes, errors = [], []
