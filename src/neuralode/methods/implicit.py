@@ -54,7 +54,7 @@ class ImplicitRungeKutta:
     implicit = True
     whole = False  # crosses a whole stretch in one call
     dense_evaluations = 0  # the inside of a step needs no more of f
-    # the error that Newton's iteration may leave of a step, in units of the step's tolerance: stages amplify what is left
+    # the error that Newton may leave of a step, in units of the step's tolerance: stages amplify what is left
     # of them (measured up to 0.17)
     inexact = 100 * TOLERATED
     memoryless = True  # what is handed on saves work and changes nothing beyond the tolerance
