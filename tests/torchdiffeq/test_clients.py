@@ -6,12 +6,19 @@ Each script of clients/ is run in two processes: on torchdiffeq, and after `neur
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import textwrap
+import warnings
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
+
+import neuralode.torchdiffeq as ours
 
 CLIENTS = Path(__file__).parent / "clients"
 THEIRS = """
@@ -108,3 +115,42 @@ def learned_alike(found: Numbers, wanted: Numbers) -> None:
     within(found, wanted, {"truth": 1e-4, "losses": 1e-2, "tests": 3e-2, "weights": 2e-2})
     before, after = (torch.stack(found["losses"][part]).mean() for part in (slice(5), slice(-5, None)))
     assert after < 0.8 * before
+
+
+@pytest.mark.parametrize("options", [None, {"step_t": torch.tensor([0.5])}], ids=["as forward", "of its own"])
+def test_adjoint_parameters_may_lie_behind_a_graph_that_was_made_before(options: dict[str, Any] | None) -> None:
+    # as coefficients do behind a path of torchcde's: every evaluation meets that graph
+    source = torch.tensor([0.3, 0.7], dtype=torch.float64, requires_grad=True)
+    rate, t = source * source, torch.tensor([0.0, 1.0], dtype=torch.float64)
+    ends = ours.odeint_adjoint(
+        lambda t, y: -rate * y, torch.ones_like(source), t, adjoint_params=(source,), method="dopri5",
+        adjoint_method="dopri5", adjoint_options=options,
+    )  # fmt: skip
+    ends[-1].sum().backward()
+    assert source.grad is not None
+    exact = -2 * source.detach() * torch.exp(-rate.detach())
+    torch.testing.assert_close(source.grad, exact, rtol=1e-7, atol=0)
+
+
+def test_the_examples_of_the_page_run() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "torchdiffeq.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tests beside this one have imported the other
+            for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+                exec(compile(textwrap.dedent(block), "docs/torchdiffeq.md", "exec"), names)
+        assert names["odeint"] is ours.odeint_adjoint
+    finally:
+        ours.uninstall()
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(names["by_level"].item(), -1.0)
+    torch.testing.assert_close(names["by_rate"].item(), -0.25 * 0.6931471805599453)
+    exact = torch.exp(-torch.linspace(0, 3, 100, dtype=torch.float64))[:, None]
+    torch.testing.assert_close(names["curve"], exact, rtol=1e-9, atol=0)
+    assert names["weight"].grad is not None
+    assert names["reached"].isnan().flatten().tolist() == [False] * 4 + [True] * 5
+    assert names["middle"].shape == (3, 1)
+    assert all(f"`{name}`" in page for name in ours.SOLVERS)
+    options = set().union(*(solver.options for solver in ours.SOLVERS.values())) - {"grid_points", "eps", "implicit"}
+    assert all(f"`{name}`" in page for name in options)

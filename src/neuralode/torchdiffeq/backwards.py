@@ -94,7 +94,8 @@ def _augmented(func: Any, params: list[Tensor], by_time: bool) -> Callable[..., 
             slope = func(t, y)
             wanted = [*([t] if by_time else []), y, *params]
             if slope.requires_grad:
-                grads = torch.autograd.grad(slope, wanted, -adjoint, allow_unused=True)
+                # parameters may lie behind a graph made before the solve, which is met at every evaluation
+                grads = torch.autograd.grad(slope, wanted, -adjoint, allow_unused=True, retain_graph=True)
             else:
                 grads = (None,) * len(wanted)
         found = [torch.zeros_like(x) if g is None else g for x, g in zip(wanted, grads, strict=True)]
