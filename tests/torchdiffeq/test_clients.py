@@ -5,6 +5,7 @@ Each script of clients/ is run in two processes: on torchdiffeq, and after `neur
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -21,21 +22,23 @@ from torch import Tensor
 import neuralode.torchdiffeq as ours
 
 CLIENTS = Path(__file__).parent / "clients"
-THEIRS = """
-import runpy, sys
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+RUN = """
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = arguments
+    runpy.run_path(arguments[0], run_name="__main__")
 import torchdiffeq
+"""
+THEIRS = f"""
+import json, runpy, sys
+{RUN}
 assert torchdiffeq.__name__ == "torchdiffeq"
 assert "neuralode" not in sys.modules
 """
-OURS = """
-import runpy, sys
+OURS = f"""
+import json, runpy, sys
 import neuralode.torchdiffeq
 neuralode.torchdiffeq.install()
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-import torchdiffeq
+{RUN}
 assert torchdiffeq is neuralode.torchdiffeq
 held = [module for name, module in sys.modules.items() if name.split(".")[0] == "torchdiffeq"]
 assert held and all(module.__name__.startswith("neuralode.torchdiffeq") for module in held)
@@ -44,20 +47,22 @@ assert held and all(module.__name__.startswith("neuralode.torchdiffeq") for modu
 Numbers = dict[str, list[Tensor]]
 
 
-def both(script: str, folder: Path, *arguments: str) -> tuple[Numbers, Numbers]:
-    """What a script saves: on ours, and on theirs, side by side."""
+def both(script: str, folder: Path, *variants: str) -> list[tuple[Numbers, Numbers]]:
+    """What a script saves, with each of some flags: on ours, and on theirs, side by side."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment["POT_BACKEND_DISABLE_JAX"] = "1"  # torchcfm's POT would import it, only to see whether it is there
-    outs, running = [folder / "ours.pt", folder / "theirs.pt"], []
-    for library, out in zip((OURS, THEIRS), outs, strict=True):
-        command = [sys.executable, "-c", library, str(CLIENTS / script), str(out), *arguments]
+    running, outs = [], []
+    for name, library in (("ours", OURS), ("theirs", THEIRS)):
+        outs.append([folder / f"{name}-{n}.pt" for n in range(len(variants) or 1)])
+        runs = [[str(CLIENTS / script), str(out), *variants[n : n + 1]] for n, out in enumerate(outs[-1])]
+        command = [sys.executable, "-c", library, json.dumps(runs)]
         running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
     failures = [(process.communicate(timeout=300)[1], process.returncode) for process in running]
     for errors, code in failures:
         assert code == 0, errors
-    found, wanted = (torch.load(out) for out in outs)
-    assert found.keys() == wanted.keys()
-    return found, wanted
+    found = [(torch.load(mine), torch.load(other)) for mine, other in zip(*outs, strict=True)]
+    assert all(mine.keys() == other.keys() for mine, other in found)
+    return found
 
 
 def apart(found: list[Tensor], wanted: list[Tensor]) -> float:
@@ -77,7 +82,7 @@ def within(found: Numbers, wanted: Numbers, tolerances: dict[str, float]) -> Non
 
 
 def test_torchcde_solves_and_trains_controlled_equations(tmp_path: Path) -> None:
-    found, wanted = both("cde.py", tmp_path)
+    [(found, wanted)] = both("cde.py", tmp_path)
     # the last gradient is by coefficients that act between two knots only: over these, steps carry it badly, on either
     wanting = [name for name in wanted if name.startswith("dopri5") and "jumps" not in name and "backprop" in name]
     assert len(wanting) == 2
@@ -88,14 +93,14 @@ def test_torchcde_solves_and_trains_controlled_equations(tmp_path: Path) -> None
 
 
 def test_flow_matching_samples_and_knows_likelihoods(tmp_path: Path) -> None:
-    found, wanted = both("matching.py", tmp_path)
+    [(found, wanted)] = both("matching.py", tmp_path)
     within(found, wanted, {"stated": 2e-6, "chosen": 5e-4})
 
 
 def test_torchcfm_trains_flows_that_odeint_samples(tmp_path: Path) -> None:
     # Neither torchcfm 1.0.7 nor torchdyn 1.0.6 calls torchdiffeq: the one requires it for the sake of its examples, the
     # other has solvers of its own. So the calls here are those that torchcfm's examples make.
-    found, wanted = both("cfm.py", tmp_path)
+    [(found, wanted)] = both("cfm.py", tmp_path)
     # its network has kinks, for which gradients err by 3e-3 at this tolerance on either
     within(found, wanted, {"training": 0.0, "stated": 2e-6, "drawn": 1e-3, "gradients": 1e-2})
     for name in ("ConditionalFlowMatcher", "ExactOptimalTransportConditionalFlowMatcher"):
@@ -103,12 +108,9 @@ def test_torchcfm_trains_flows_that_odeint_samples(tmp_path: Path) -> None:
         assert losses[-10:].mean() < 0.8 * losses[0]
 
 
-def test_a_spiral_is_learned_by_backpropagation(tmp_path: Path) -> None:
-    learned_alike(*both("spiral.py", tmp_path))
-
-
-def test_a_spiral_is_learned_by_the_adjoint(tmp_path: Path) -> None:
-    learned_alike(*both("spiral.py", tmp_path, "--adjoint"))
+def test_a_spiral_is_learned_by_backpropagation_and_by_the_adjoint(tmp_path: Path) -> None:
+    for found, wanted in both("spiral.py", tmp_path, "--no-adjoint", "--adjoint"):
+        learned_alike(found, wanted)
 
 
 def learned_alike(found: Numbers, wanted: Numbers) -> None:

@@ -11,13 +11,13 @@ import torch.optim as optim
 
 parser = argparse.ArgumentParser("spiral")
 parser.add_argument("out")
-parser.add_argument("--adjoint", action="store_true")
+parser.add_argument("--adjoint", action=argparse.BooleanOptionalAction, default=False)
 parser.add_argument("--method", choices=["dopri5", "adams", "rk4"], default="dopri5")
 parser.add_argument("--points", type=int, default=500)
 parser.add_argument("--batch-time", type=int, default=10)
 parser.add_argument("--batch-size", type=int, default=20)
 parser.add_argument("--iterations", type=int, default=60)
-parser.add_argument("--test-every", type=int, default=30)
+parser.add_argument("--test-every", type=int, default=60)
 
 
 class Truth(nn.Module):
