@@ -305,7 +305,7 @@ def test_gradcheck_passes(method: str, per_sample: bool, gradient: Any) -> None:
 
 
 @every_clock
-@pytest.mark.parametrize("method", ["euler", "rk4", "tsit5", "trbdf2", "radauIIA3", "implicit_adams"])
+@pytest.mark.parametrize("method", ["euler", "rk4", "tsit5", "trbdf2", "implicit_adams"])
 @pytest.mark.parametrize("gradient", ["replay", Replay(every=2, memory="stage"), "direct"], ids=str)
 def test_gradgradcheck_passes(method: str, per_sample: bool, gradient: Any) -> None:
     outputs, inputs = small_solve(method, per_sample, gradient)
@@ -394,12 +394,11 @@ def worst(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
     return max(relative_error(found[name], wanted[name]) for name in wanted)
 
 
-@pytest.mark.parametrize("method", ADAPTIVE)
-@pytest.mark.parametrize(("norm", "per_sample"), ADJOINTS)
-@every_direction
+@one_of_each("how reverse", ADJOINTS, (False, True), methods=ADAPTIVE)
 def test_the_adjoint_converges_as_its_tolerance_falls(
-    method: str, norm: str, per_sample: bool, reverse: bool, true_gradients: Any
+    method: str, how: tuple[str, bool], reverse: bool, true_gradients: Any
 ) -> None:
+    norm, per_sample = how
     world = World(per_sample, reverse)
     tight = 1e-5 if ORDER[method] < 3 else 1e-6 if ORDER[method] < 5 else 1e-9
     # of Fehlberg's 2(1) the estimate is 1/512 of the difference of two slopes: it errs by as much more
