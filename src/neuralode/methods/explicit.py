@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from neuralode.clock import Number, column_times, scaled, stage_times
+from neuralode.methods.of_tableau import OfTableau
 from neuralode.methods.step import Evaluate, State, Step, Tolerated
 from neuralode.methods.tableau import Tableau
 
 
 @dataclass(frozen=True)
-class ExplicitRungeKutta:
+class ExplicitRungeKutta(OfTableau):
     """A method that takes the steps of an explicit `Tableau`.
 
     Parameters
@@ -37,36 +38,6 @@ class ExplicitRungeKutta:
     whole = False  # crosses a whole stretch in one call
     inexact = 0.0  # a step is a formula
     memoryless = True  # a step is a function of (t, y, h) alone: it can be re-taken from those
-
-    @property
-    def name(self) -> str:
-        """What the method is called."""
-        return self.tableau.name
-
-    @property
-    def order(self) -> int:
-        """Order of the solution."""
-        return self.tableau.order
-
-    @property
-    def error_order(self) -> int:
-        """Order of the embedded solution: the error estimate is of size h^(error_order + 1)."""
-        return self.tableau.error_order
-
-    @property
-    def interpolant_order(self) -> int:
-        """Order of the dense output."""
-        return self.tableau.interpolant_order
-
-    @property
-    def stages(self) -> int:
-        """Stages of one step."""
-        return self.tableau.stages
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether a step estimates its error."""
-        return self.tableau.adaptive
 
     @cached_property
     def evaluations_per_step(self) -> int:
@@ -130,16 +101,7 @@ class ExplicitRungeKutta:
     ) -> Tensor:
         """The states at some θ of one step, each by its own weights b_i(θ): shape [θ, rows, features]."""
         stages = self._with_dense(f, t, y, h, stages)
-        return torch.stack([advanced(y, h, self._weights_at(theta), stages) for theta in thetas])
-
-    def _weights_at(self, theta: float) -> tuple[float, ...]:
-        weights = []
-        for row in self.tableau.interpolant:
-            total = 0.0
-            for coefficient in reversed(row):
-                total = (total + coefficient) * theta
-            weights.append(total)
-        return tuple(weights)
+        return torch.stack([advanced(y, h, self.weights_at(theta), stages) for theta in thetas])
 
     def interpolant(self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor]) -> Tensor:
         """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j on the step, θ from 0 to 1: shape [q + 1, rows, features]."""

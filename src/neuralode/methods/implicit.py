@@ -18,12 +18,13 @@ from neuralode.clock import Number, negate, some, where
 from neuralode.methods.implicit_step import Carry, ImplicitStep, Parts, divided, plus, weighted
 from neuralode.methods.linear import Stages
 from neuralode.methods.newton import TOLERATED
+from neuralode.methods.of_tableau import OfTableau
 from neuralode.methods.step import State, Step, Tolerated
 from neuralode.methods.tableau import Tableau
 
 
 @dataclass(frozen=True)
-class ImplicitRungeKutta:
+class ImplicitRungeKutta(OfTableau):
     """A method that takes the steps of a `Tableau` whose stages depend on themselves.
 
     Stages are solved block by block, as the tableau has them: one after another where ``a`` is lower triangular, all
@@ -70,36 +71,6 @@ class ImplicitRungeKutta:
                 f"Tableau {self.name!r} is implicit and has dense stages, evaluations of f that stiffness would spoil; "
                 "wanted an interpolant of the stages alone."
             )
-
-    @property
-    def name(self) -> str:
-        """What the method is called."""
-        return self.tableau.name
-
-    @property
-    def order(self) -> int:
-        """Order of the solution."""
-        return self.tableau.order
-
-    @property
-    def error_order(self) -> int:
-        """Order of the embedded solution: the error estimate is of size h^(error_order + 1)."""
-        return self.tableau.error_order
-
-    @property
-    def interpolant_order(self) -> int:
-        """Order of the dense output."""
-        return self.tableau.interpolant_order
-
-    @property
-    def stages(self) -> int:
-        """Stages of one step."""
-        return self.tableau.stages
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether a step estimates its error."""
-        return self.tableau.adaptive
 
     @cached_property
     def evaluations_per_step(self) -> int:
@@ -157,16 +128,7 @@ class ImplicitRungeKutta:
 
     def interpolate(self, f: Any, t: Number, y: State, h: Number, stages: Stages, thetas: Sequence[float]) -> Tensor:
         """The states at some θ of one step, each by its own weights b_i(θ): shape [θ, rows, features]."""
-        return torch.stack([plus(y, self._weights_at(theta), stages) for theta in thetas])
-
-    def _weights_at(self, theta: float) -> tuple[float, ...]:
-        weights = []
-        for row in self.tableau.interpolant:
-            total = 0.0
-            for coefficient in reversed(row):
-                total = (total + coefficient) * theta
-            weights.append(total)
-        return tuple(weights)
+        return torch.stack([plus(y, self.weights_at(theta), stages) for theta in thetas])
 
     def interpolant(self, f: Any, t: Number, y: State, h: Number, stages: Stages) -> Tensor:
         """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j on the step, θ from 0 to 1: shape [q + 1, rows, features]."""

@@ -1,0 +1,51 @@
+"""What a method has from its tableau, whether its stages are formulas or equations."""
+
+from __future__ import annotations
+
+from neuralode.methods.tableau import Tableau
+
+
+class OfTableau:
+    """A method that takes the steps of a `Tableau`."""
+
+    tableau: Tableau
+
+    @property
+    def name(self) -> str:
+        """What the method is called."""
+        return self.tableau.name
+
+    @property
+    def order(self) -> int:
+        """Order of the solution."""
+        return self.tableau.order
+
+    @property
+    def error_order(self) -> int:
+        """Order of the embedded solution: the error estimate is of size h^(error_order + 1)."""
+        return self.tableau.error_order
+
+    @property
+    def interpolant_order(self) -> int:
+        """Order of the dense output."""
+        return self.tableau.interpolant_order
+
+    @property
+    def stages(self) -> int:
+        """Stages of one step."""
+        return self.tableau.stages
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether a step estimates its error."""
+        return self.tableau.adaptive
+
+    def weights_at(self, theta: float) -> tuple[float, ...]:
+        """The weights bᵢ(θ) of the slopes at one θ."""
+        weights = []
+        for row in self.tableau.interpolant:
+            total = 0.0
+            for coefficient in reversed(row):
+                total = (total + coefficient) * theta
+            weights.append(total)
+        return tuple(weights)
