@@ -9,6 +9,7 @@ import typer
 
 from neuralode.cli.evaluate import evaluate
 from neuralode.cli.fit import fit, forecast, impute
+from neuralode.cli.methods import methods
 from neuralode.cli.reproduce import reproduce
 from neuralode.cli.sample import sample
 from neuralode.cli.train import train
@@ -25,6 +26,7 @@ app.command()(forecast)
 app.command()(impute)
 app.command()(evaluate)
 app.command()(sample)
+app.command()(methods)
 app.add_typer(reproduce, name="reproduce")
 
 

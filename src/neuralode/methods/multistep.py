@@ -53,6 +53,7 @@ class _Adams:
     order: int
     start: int
 
+    family = "linear multistep"
     adaptive = False
     implicit = False  # no linear system: the corrector is a functional iteration
     whole = False

@@ -16,6 +16,13 @@ class OfTableau:
         return self.tableau.name
 
     @property
+    def family(self) -> str:
+        """What kind of method it is."""
+        if self.tableau.explicit:
+            return "explicit Runge–Kutta"
+        return f"{'diagonally' if self.tableau.diagonally_implicit else 'fully'} implicit Runge–Kutta"
+
+    @property
     def order(self) -> int:
         """Order of the solution."""
         return self.tableau.order

@@ -43,6 +43,7 @@ class Scipy:
     solver: str = "LSODA"
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    family = "SciPy"
     adaptive = True
     implicit = False
     memoryless = True
