@@ -50,6 +50,7 @@ class Scipy:
     whole = True  # not step by step: crosses a stretch in one call
     order = error_order = interpolant_order = 0
     stages = evaluations_per_step = 1
+    dense_evaluations = 0
 
     def __post_init__(self) -> None:
         pick("solver", self.solver, dict.fromkeys(SOLVERS), ())
