@@ -8,18 +8,21 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import dropin, series, stiff, w1, w5, w7, w8
+from benchmarks import dropin, kepler, series, stiff, w1, w5, w6, w7, w8
 from benchmarks.timing import machine, save
 
 WORKLOADS = {
     "w1": w1.run,
     "w5": w5.run,
+    "w6": w6.run,
     "w7": w7.run,
     "w8": w8.run,
     "series": series.run,
     "dropin": dropin.run,
     "stiff": stiff.run,
+    "kepler": kepler.run,
 }
+WITH_PICTURES = {"kepler": kepler.run_and_plot}
 FEWEST_SAMPLES = 7
 
 
@@ -34,6 +37,7 @@ def main() -> None:
     parser.add_argument("--samples", default=9, type=int, help=f"at least {FEWEST_SAMPLES}")
     # One thread unless asked: at these sizes a second one mostly waits, and waiting is what varies between runs.
     parser.add_argument("--threads", default=1, type=int, help="threads of PyTorch, for everyone alike")
+    parser.add_argument("--plot", action="store_true", help="also draw the pictures of the documentation (kepler)")
     parser.add_argument("--save", default=None, type=Path, metavar="DIR", help="also write JSON, as benchmarks/results")
     options = parser.parse_args()
     if options.samples < FEWEST_SAMPLES:
@@ -46,8 +50,9 @@ def main() -> None:
     warnings.filterwarnings("ignore", "rtol=.* is below 10 eps")  # W1 asks for this tolerance, of everyone
 
     print(", ".join(f"{name} {value}" for name, value in machine(options.device).items()), "\n")
-    for name in options.workloads or WORKLOADS:
-        results, tables = WORKLOADS[name](options.device, options.samples)
+    workloads = {**WORKLOADS, **WITH_PICTURES} if options.plot else WORKLOADS
+    for name in options.workloads or workloads:
+        results, tables = workloads[name](options.device, options.samples)
         for table in tables:
             print(table)
         if options.save is not None:

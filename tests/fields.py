@@ -11,13 +11,16 @@ from torch import Tensor
 import neuralode
 from neuralode import Given
 
-METHODS = dict(neuralode.methods())
+# what steps any state, and what steps pairs (q, p): the contracts of these are in contracts/test_partitioned.py
+METHODS = {name: method for name, method in neuralode.methods().items() if not method.partitioned}
+PARTITIONED = {name: method for name, method in neuralode.methods().items() if method.partitioned}
 ADAPTIVE = [name for name, method in METHODS.items() if method.adaptive]
 FIXED = [name for name, method in METHODS.items() if not method.adaptive]
 ORDER = {name: method.order for name, method in METHODS.items()}
 
 assert {"euler", "midpoint", "heun2", "rk4"} <= set(FIXED)
 assert {"bosh3", "dopri5", "tsit5"} <= set(ADAPTIVE)
+assert {"leapfrog", "yoshida4"} <= set(PARTITIONED)
 
 
 def even_steps(method: str, t0: float, t1: float, steps: int) -> dict[str, Any]:

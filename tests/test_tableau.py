@@ -27,6 +27,8 @@ TABLES: dict[str, Tableau] = {
 EXPLICIT = [
     *("euler", "midpoint", "heun2", "heun3", "rk4", "rk4_38"),
     *("adaptive_heun", "fehlberg2", "bosh3", "dopri5", "tsit5", "dopri8"),
+    *("ralston", "ssprk33", "ssprk43", "fehlberg45", "cash_karp", "dop853", "carpenter_kennedy54"),
+    *("vern6", "vern7", "vern8", "vern9"),
 ]
 DIAGONAL = ["implicit_euler", "implicit_midpoint", "trapezoid", "sdirk2", "trbdf2", "kvaerno3", "kvaerno4", "kvaerno5"]
 FULL = ["gl4", "gl6", "radauIIA3", "radauIIA5"]
@@ -174,7 +176,7 @@ def test_a_table_says_what_kind_it_is(name: str) -> None:
     assert (table.explicit, table.diagonally_implicit) == (name in EXPLICIT, name not in FULL)
     together = tuple(range(table.stages))
     assert table.blocks == ((together,) if name in FULL else tuple((i,) for i in together))
-    accurate = {"bosh3", "dopri5", "tsit5", "trapezoid", *L_STABLE}
+    accurate = {"bosh3", "dopri5", "tsit5", "dop853", "vern6", "trapezoid", *L_STABLE}
     assert table.stiffly_accurate == (name in accurate)
     assert table.first_same_as_last == (table.stiffly_accurate and not any(table.a[0]))
 

@@ -12,25 +12,37 @@ from typing import TYPE_CHECKING, Any
 
 from neuralode import nn
 from neuralode.control import PI, PID, Fixed, Given, I
+from neuralode.doses import Dose
+from neuralode.ensembles import solve_ensemble
 from neuralode.events import Event
 from neuralode.gradients import Adjoint, Direct, Replay
+from neuralode.interpolation import Interpolation, interpolate
 from neuralode.methods import (
     ExplicitAdams,
     ExplicitRungeKutta,
     ImplicitAdams,
     ImplicitRungeKutta,
+    Partitioned,
     Scipy,
     Tableau,
     methods,
 )
 from neuralode.problem import Field
+from neuralode.separable import Separable
 from neuralode.solution import Occurrences, Solution, Stats
 from neuralode.solving import solve
-from neuralode.status import GradientError, SolveError, Status
+from neuralode.status import GradientError, SolveError, Status, StiffnessWarning
+from neuralode.steady import SteadyState, steady_state, until_steady
 from neuralode.stepping import Stepper
 
 if TYPE_CHECKING:
-    from neuralode.estimators import CNFDensity, LatentODEForecaster, SeriesClassifier
+    from neuralode.estimators import (
+        CNFDensity,
+        LatentODEForecaster,
+        ODENetClassifier,
+        ODENetRegressor,
+        SeriesClassifier,
+    )
 
 __version__ = "0.1.0"
 
@@ -40,6 +52,7 @@ __all__ = [
     "Adjoint",
     "CNFDensity",
     "Direct",
+    "Dose",
     "Event",
     "ExplicitAdams",
     "ExplicitRungeKutta",
@@ -50,23 +63,34 @@ __all__ = [
     "I",
     "ImplicitAdams",
     "ImplicitRungeKutta",
+    "Interpolation",
     "LatentODEForecaster",
+    "ODENetClassifier",
+    "ODENetRegressor",
     "Occurrences",
+    "Partitioned",
     "Replay",
     "Scipy",
+    "Separable",
     "SeriesClassifier",
     "Solution",
     "SolveError",
     "Stats",
     "Status",
+    "SteadyState",
     "Stepper",
+    "StiffnessWarning",
     "Tableau",
+    "interpolate",
     "methods",
     "nn",
     "solve",
+    "solve_ensemble",
+    "steady_state",
+    "until_steady",
 ]
 
-_ESTIMATORS = ("CNFDensity", "LatentODEForecaster", "SeriesClassifier")
+_ESTIMATORS = ("CNFDensity", "LatentODEForecaster", "ODENetClassifier", "ODENetRegressor", "SeriesClassifier")
 
 
 def __getattr__(name: str) -> Any:

@@ -127,16 +127,18 @@ class DenseOutput:
         chosen = self.coefficients[place].movedim(2, 0)
         return _evaluate(chosen, theta, 1)
 
-    def then(self, other: DenseOutput) -> DenseOutput:
-        """The pieces of both, where the other begins at this one's end."""
-        degree = max(self.coefficients.shape[1], other.coefficients.shape[1])
+    def then(self, *others: DenseOutput) -> DenseOutput:
+        """The pieces of all, where each begins at the end of the one before."""
+        parts = (self, *others)
+        degree = max(part.coefficients.shape[1] for part in parts)
+        rows = [part.row for part in parts if part.row is not None]
         return DenseOutput(
             self.layout,
-            torch.cat([_padded(x.coefficients, degree) for x in (self, other)]),
-            torch.cat((self.t, other.t)),
-            torch.cat((self.h, other.h)),
-            other.direction,
-            None if self.row is None or other.row is None else torch.cat((self.row, other.row)),
+            torch.cat([_padded(part.coefficients, degree) for part in parts]),
+            torch.cat([part.t for part in parts]),
+            torch.cat([part.h for part in parts]),
+            parts[-1].direction,
+            torch.cat(rows) if len(rows) == len(parts) else None,
         )
 
 

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from neuralode.control import Stops, unite
 from neuralode.events import Event
 from neuralode.gradients.ambient import modules_of, watch
+from neuralode.interpolation import Break, breaks_of, listening, paths_in
 from neuralode.problem import Problem
 from neuralode.registry import pick
 
@@ -49,12 +51,12 @@ def check_pairs(method: Any, per_sample: bool, dense: bool, save: Any, events: A
 
 def look(
     problem: Problem, save: Callable[..., Any] | None, events: tuple[Event, ...] = ()
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """f(t0, y0), and every differentiable tensor that f, ``save`` and event functions use beside y and t."""
+) -> tuple[Tensor, list[Break], tuple[Tensor, ...]]:
+    """f(t0, y0), where f breaks, and every differentiable tensor that f, ``save`` and event functions use."""
     if not torch.is_grad_enabled():
-        return first_evaluation(problem), ()
+        return *first_evaluation(problem), ()
+    (f0, breaks), seen = watch(lambda: first_evaluation(problem))
     arguments = _arguments(problem)
-    f0, seen = watch(lambda: _evaluate(problem, *arguments))
     if save is not None:
         seen += watch(lambda: save(*arguments, *problem.field.args))[1]
     for event in events:
@@ -62,12 +64,27 @@ def look(
     held = [x for f in (problem.field.f, save) for module in modules_of(f) for x in module.parameters()]
     passed = [x for x in tree_leaves(problem.field.args) if isinstance(x, Tensor)]
     found = {id(x): x for x in (*passed, *held, *seen) if x.requires_grad}
-    return f0, tuple(found.values())
+    return f0, breaks, tuple(found.values())
 
 
-def first_evaluation(problem: Problem) -> Tensor:
-    """f(t0, y0), checked in structure, shape, dtype and device."""
-    return _evaluate(problem, *_arguments(problem))
+def first_evaluation(problem: Problem) -> tuple[Tensor, list[Break]]:
+    """f(t0, y0), checked in structure, shape, dtype and device; and where the paths break that f asked, or holds."""
+    with listening() as heard:
+        f0 = _evaluate(problem, *_arguments(problem))
+    return f0, breaks_of(heard, paths_in(problem.field.f, problem.field.args))
+
+
+def halt_at(stops: Stops, breaks: list[Break], problem: Problem, method: Any) -> Stops:
+    """The stops of a solve: those that the user gave, and where f breaks."""
+    if method.whole or not breaks:
+        return stops
+    found = unite(stops, breaks, problem.start, problem.end, problem.direction)
+    if found.jumping and problem.per_sample and not method.memoryless:
+        raise ValueError(
+            f"f uses an interpolation that jumps, with per_sample=True and method {method.name!r}, which begins anew "
+            "at a jump: rows meet it at different steps. Wanted a one-step method, or per_sample=False."
+        )
+    return found
 
 
 def _arguments(problem: Problem) -> tuple[Tensor, Any]:
@@ -144,6 +161,51 @@ def check_alone(problem: Problem) -> tuple[Problem, int]:
         answers = [(keep, problem.field(t, torch.where(keep[:, None], y, _moved(y)))) for keep in _some_rows(y)]
         alone = all(_agree(whole[keep], answer[keep]) for keep, answer in answers)
     return replace(problem, field=replace(problem.field, coupled=not alone)), 3
+
+
+def check_separable(problem: Problem, method: Any) -> int:
+    """Refuse what a method for pairs (q, p) cannot take; returns the calls of f it took.
+
+    Where q is another its own slope must be the same, and so with p. This is asked at every solve: training may make f
+    another. It is not asked at y0, where much is zero, as all is that is multiplied by a p at rest.
+    """
+    layout, name = problem.layout, method.name
+    if layout.spec.type not in (tuple, list) or layout.spec.num_children != 2:
+        came = "a tensor" if layout.spec.is_leaf() else f"a {layout.spec.type.__name__} of {layout.spec.num_children}"
+        raise ValueError(
+            f"y0 is {came}; method {name!r} wants a tuple (q, p) or a list of two, and f(t, (q, p)) that returns "
+            "(dq/dt, dp/dt). Other states are for other methods, such as 'rk4' or 'tsit5'."
+        )
+    q, p = layout.halves
+    if q.features != p.features:
+        raise ValueError(
+            f"y0 = (q, p) has {q.features} numbers a row in q and {p.features} in p; method {name!r} wants as many in "
+            "one as in the other."
+        )
+    if problem.field.separable:
+        return 0
+    y, t = problem.y0.detach(), problem.t.detach()[..., 0].to(device=layout.device, dtype=problem.field.time_dtype)
+    size = torch.cat([_size(half, y).expand(q.features) for half in (y[:, : q.features], y[:, q.features :])])
+    near, far = 0.931 * y + 0.317 * size, 1.0837 * y - 0.1234 * size
+    place = torch.arange(layout.features, device=y.device) < q.features
+    whole = problem.field(t, near)
+    for half, other, columns in (("q", "p", place), ("p", "q", ~place)):
+        answer = problem.field(t, torch.where(columns, far, near))
+        if not _agree(whole[:, columns], answer[:, columns]):
+            why = " (friction?)" if half == "p" else ""
+            raise ValueError(
+                f"d{half}/dt changes with {half}{why}; method {name!r} wants it to be a function of (t, {other}) alone. "
+                "Wanted a separable f, or another method, such as 'rk4' or 'tsit5'."
+            )
+    return 3
+
+
+def _size(part: Tensor, whole: Tensor) -> Tensor:
+    """How large the numbers of a part are: as those of the whole where it is zero, as 1 where all is."""
+    if not part.numel():
+        return part.new_ones(()).real
+    own, all_ = part.abs().amax(), whole.abs().amax()
+    return torch.where(own > 0, own, torch.where(all_ > 0, all_, 1))
 
 
 def _moved(y: Tensor) -> Tensor:

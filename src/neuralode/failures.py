@@ -10,20 +10,21 @@ from neuralode.problem import Problem
 from neuralode.record import Record
 from neuralode.solution import Solution
 from neuralode.status import SolveError, Status
+from neuralode.stiffness import IMPLICIT
 
 ADVICE = {
-    Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. If |y| moves slowly while the steps are small, the "
-    "problem is stiff: an implicit method (method='kvaerno5') takes it in few steps, an explicit one cannot.",
+    Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol.",
     Status.STEP_UNDERFLOW: "f may be singular or jump there, or its solution blow up; or the tolerance is finer than "
-    "the dtype of the state resolves (use float64). A stiff problem wants an implicit method (method='kvaerno5').",
+    "the dtype of the state resolves (use float64).",
     Status.NONFINITE: "f, or the state, became infinite or NaN there: check f and y0, shorten the span, or take "
     "smaller steps (max_step, or step_size).",
 }
+STIFF = f"It looks stiff: |y| moves slowly while a mode that has long decayed keeps the steps short; {IMPLICIT}."
 SHOWN = 8  # rows named before the rest are counted
 
 
-def complain(solution: Solution, problem: Problem, record: Record, max_steps: int) -> SolveError:
-    """What to raise for a solve that failed."""
+def complain(solution: Solution, problem: Problem, record: Record, max_steps: int, stiff: bool = False) -> SolveError:
+    """What to raise for a solve that failed; ``stiff`` if it looks so."""
     failed = (solution.status >= Status.MAX_STEPS).nonzero()[:, 0].tolist()
     first = failed[0]
     status = Status(int(solution.status[first]))
@@ -38,9 +39,10 @@ def complain(solution: Solution, problem: Problem, record: Record, max_steps: in
         Status.STEP_UNDERFLOW: "the step size fell below what t resolves",
         Status.NONFINITE: "a state that is not finite",
     }[status]
+    advice = f"{ADVICE[status]} {STIFF}" if stiff else ADVICE[status]
     return SolveError(
         f"solve failed with {status.name.lower()}:{who} at t={t:.10g} of {_own(problem.end, first):.10g}, step "
-        f"{h:.3g}: {what}. {ADVICE[status]} The part that was reached is in the .solution of this error; "
+        f"{h:.3g}: {what}. {advice} The part that was reached is in the .solution of this error; "
         "on_failure='return' returns it.",
         solution,
     )

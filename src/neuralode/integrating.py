@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuralode.control import NOWHERE, Stops
-from neuralode.door import check_alone, check_rows, look
+from neuralode.door import check_alone, check_rows, check_separable, halt_at, look
 from neuralode.events import Event
 from neuralode.gradients import check_gradient
 from neuralode.gradients.ambient import surroundings
@@ -56,7 +56,8 @@ def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
     plan = Plan(inside=problem.has_inner_outputs and not steps, dense=how.dense, steps=steps)
     plan = plan if how.events else replace(plan, save=function)  # the state itself is wanted at events
 
-    f0, captured = look(problem, function, how.events)
+    f0, breaks, captured = look(problem, function, how.events)
+    stops = halt_at(how.stops, breaks, problem, how.method)
     captured = captured if how.captured is None else how.captured
     differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (problem.y0, problem.t, *captured))
     gradient = how.gradient
@@ -66,9 +67,10 @@ def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
     ambient = surroundings(problem.field.f, problem.layout.device) if differentiable else None
     with torch.no_grad(), bar(how.progress) as tell:
         checks = alone + (check_rows(problem) if problem.per_sample else 0)
+        checks += check_separable(problem, how.method) if how.method.partitioned else 0
         record, outputs = march(
             problem, f0, plan, how.method, how.controller, how.norm, how.engine, how.max_steps, tell,
-            stops=how.stops, events=how.events, observer=how.observer,
+            stops=stops, events=how.events, observer=how.observer,
         )  # fmt: skip
         record.calls += checks
         record.started += alone
@@ -86,7 +88,7 @@ def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
     if differentiable:
         solved = Solved(
             posed, plan, how.method, how.controller, how.engine, (how.norm.rtol, how.norm.atol), how.max_steps,
-            record, tuple(leaves), captured, ambient, backward, how.stops, how.strict,
+            record, tuple(leaves), captured, ambient, backward, stops, how.strict,
         )  # fmt: skip
         if met is None:
             leaves = gradient.attach(solved)

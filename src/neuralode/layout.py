@@ -57,6 +57,17 @@ class Layout:
         matrix = self.has_rows and len(leaf.shape) == 1
         return self.spec.is_leaf() and matrix and leaf.dtype == self.dtype
 
+    @cached_property
+    def halves(self) -> tuple[Layout, Layout]:
+        """Of a pair: how either half lies in its own columns."""
+        first = self.spec.child(0).num_leaves
+        found = []
+        for spec, leaves in zip(self.spec.children(), (self.leaves[:first], self.leaves[first:]), strict=True):
+            start = leaves[0].start if leaves else 0
+            own = tuple(replace(leaf, start=leaf.start - start, stop=leaf.stop - start) for leaf in leaves)
+            found.append(replace(self, spec=spec, leaves=own, axes=None))
+        return found[0], found[1]
+
     def pack(self, tree: Any) -> Shaped[Tensor, "rows features"]:
         """The rows of a state (or of an answer of f, whose structure the door has checked)."""
         if self.plain:

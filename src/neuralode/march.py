@@ -45,11 +45,8 @@ def march(
     """
     course, state, record = begin(problem, f0, plan, method, controller, norm, max_steps)
     values = tuple(event.value(problem.field, state.t, state.y) for event in events)
-    course, state = course._replace(stops=stops, events=events, observer=observer), state._replace(values=values)
-    if stops:
-        past_jump = stops.begin(state.t)
-        # at a jump f0 is of neither side
-        state = state._replace(past_jump=past_jump, carry=None if clock.some(past_jump) else state.carry)
+    course, state = course._replace(events=events, observer=observer), state._replace(values=values)
+    course, state = halting(course, state, stops)
     outputs = Outputs(problem, plan)
     if not plan.steps:
         outputs.start(problem.y0.detach())
@@ -124,6 +121,15 @@ def begin(
     history = controller.start(t0, t1)
     state = State(t0, h, y0, method.begin(f0), history, status, zero, zero, zero != 0, zero)
     return course, arrive(course, state), record
+
+
+def halting(course: Course, state: State, stops: Stops) -> tuple[Course, State]:
+    """The same where steps are to end at stops."""
+    if stops:
+        past_jump = stops.begin(state.t)
+        # at a jump f0 is of neither side
+        state = state._replace(past_jump=past_jump, carry=None if clock.some(past_jump) else state.carry)
+    return course._replace(stops=stops), state
 
 
 def first_step(problem: Problem, course: Course, y0: Tensor, f0: Tensor) -> tuple[Any, int]:

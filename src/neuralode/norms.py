@@ -45,11 +45,21 @@ class Norm:
     reduction: str | Reduction = "rms"
     leaves: tuple[int, ...] | None = None
 
-    def __call__(self, error: Tensor, y: Tensor, y1: Tensor) -> Float[Tensor, "*clocks"]:
-        """The ratio: at most 1 means tolerated."""
+    def __call__(self, error: Tensor | tuple[Tensor, Tensor], y: Tensor, y1: Tensor) -> Float[Tensor, "*clocks"]:
+        """The ratio: at most 1 means tolerated.
+
+        Two estimates of one error, the second of a lower order, have a ratio each, of which the first is `corrected` by
+        the second.
+        """
         largest = y.abs() if y1 is y else torch.maximum(y.abs(), y1.abs())
         scale = largest.mul_(self.rtol).add_(self.atol)
-        scaled = error / scale
+        if isinstance(error, tuple):
+            high, low = error
+            return corrected(self._size(high / scale), self._size(low / scale))
+        return self._size(error / scale)
+
+    def _size(self, scaled: Tensor) -> Tensor:
+        """One number a clock, over all leaves."""
         if callable(self.reduction):
             return self.reduction(self.layout.unpack(scaled)).to(torch.float64)
         layout = self.layout
@@ -76,6 +86,22 @@ class Norm:
             x.index_select(0, rows) if isinstance(x, Tensor) and x.shape[0] > 1 else x for x in (self.rtol, self.atol)
         )
         return replace(self, rtol=rtol, atol=atol)
+
+
+def corrected(high: Tensor, low: Tensor) -> Tensor:
+    """What DOP853 takes for the error of its step: ``high² / √(high² + low² / 100)``, of its estimates of two orders.
+
+    Of a short step the low estimate is the larger one by far, and this is of a higher order than either; of a step too
+    long for orders to show it is about the high estimate (Hairer, Nørsett & Wanner I, II.10).
+
+    Examples
+    --------
+    >>> corrected(torch.tensor([3.0, 0.0]), torch.tensor([40.0, 0.0]))
+    tensor([1.8000, 0.0000], dtype=torch.float64)
+    """
+    high, low = high.to(torch.float64), low.to(torch.float64)
+    total = high * high + low * low / 100
+    return torch.where(total == 0, total, high * high / total.sqrt())
 
 
 def check_reduction(reduction: Any) -> Any:

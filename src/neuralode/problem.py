@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from neuralode.jacobians import Linearised, jacobian
 from neuralode.layout import Layout, lay_out
+from neuralode.separable import Separable
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,31 @@ class Field:
     @cached_property
     def evaluate(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The evaluation as one plain function, with every lookup done: it is called more than anything else."""
-        f, args, layout, dtype = self.f, self.args, self.layout, self.dtype
-        assert layout is not None, "a Field is called by solve"
-        pack, unpack, time_dtype, guarded = layout.pack, layout.unpack, self.time_dtype, self.guarded
-        direct = layout.plain and dtype is None
+        assert self.layout is not None, "a Field is called by solve"
+        return self._asking(self.f, self.layout, self.layout)
+
+    @cached_property
+    def halves(self) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], Tensor]]:
+        """Of a pair (q, p), packed apart: the slope of q and that of p, each a function of (t, q, p).
+
+        Of a `Separable` each asks for its own function; of any other f it is a part of the whole.
+        """
+        assert self.layout is not None
+        if isinstance(self.f, Separable):  # what `separable` says, where it tells the type
+            of_q, of_p = self.layout.halves
+            velocity, force = self._asking(self.f.velocity, of_p, of_q), self._asking(self.f.force, of_q, of_p)
+            return lambda t, q, p: velocity(t, p), lambda t, q, p: force(t, q)
+        whole, width = self.evaluate, self.layout.features // 2
+        return (
+            lambda t, q, p: whole(t, torch.cat((q, p), 1))[:, :width],
+            lambda t, q, p: whole(t, torch.cat((q, p), 1))[:, width:],
+        )
+
+    def _asking(self, f: Callable[..., Any], given: Layout, wanted: Layout) -> Callable[[Tensor, Tensor], Tensor]:
+        """A function of the user as one of packed rows: what it is given lies in one layout, its answer in another."""
+        args, dtype = self.args, self.dtype
+        pack, unpack, time_dtype, guarded = wanted.pack, given.unpack, self.time_dtype, self.guarded
+        direct = given.plain and wanted.plain and dtype is None
         bounds = self.bounds
 
         def evaluate(t: Tensor, y: Tensor) -> Tensor:
@@ -77,6 +99,11 @@ class Field:
             return answer if direct and answer.dtype is y.dtype else pack(answer)
 
         return evaluate
+
+    @property
+    def separable(self) -> bool:
+        """Whether f says that each half of its slope depends on the other half of a pair alone."""
+        return isinstance(self.f, Separable)
 
     @property
     def time_dtype(self) -> torch.dtype:

@@ -114,7 +114,7 @@ def wrap(
     elif save is None:
         ys = layout.unpack(leaves[0])
     elif plan.save is None:
-        ys = _saved_after(problem, save, leaves[0])
+        ys = saved_after(problem, save, leaves[0])
     else:
         assert spec is not None
         ys = spec.unflatten(leaves)
@@ -128,7 +128,7 @@ def _stats(problem: Problem, record: Record, backward: list[int]) -> Stats:
     return Stats(record.calls, problem.layout.rows, (evaluations, accepted, attempts - accepted), (backward,))
 
 
-def _saved_after(problem: Problem, save: Callable[..., Any], ys: Tensor) -> Any:
+def saved_after(problem: Problem, save: Callable[..., Any], ys: Tensor) -> Any:
     """A function of outputs that were kept as states; of those that were not reached it is NaN, without a gradient."""
     keeping, times = Plan(save=save), problem.t.to(ys.device)
     count, rows = ys.shape[:2]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from neuralode.dense import DenseOutput
 from neuralode.status import Status
@@ -198,7 +199,7 @@ class Solution:
         span, ahead = self.ts.detach()[..., -1] - self.ts.detach()[..., 0], (further - end).detach()
         if bool((ahead * span.sign()[..., None] < 0).any()):
             raise ValueError(f"t2={t2.tolist()} lies behind the end {end.tolist()}; wanted times further on.")
-        return _join(self, self._continue(self.y1, torch.cat((end, further), -1)))
+        return join([self, self._continue(self.y1, torch.cat((end, further), -1))])
 
 
 def _both(first: Occurrences, second: Occurrences) -> Occurrences:
@@ -211,22 +212,24 @@ def _both(first: Occurrences, second: Occurrences) -> Occurrences:
     return Occurrences(t[order], tree_map(lambda x: x[order], y), rows[order])
 
 
-def _join(first: Solution, second: Solution) -> Solution:
-    """One solution from two of which the second begins where the first ends."""
-    a, spec = tree_flatten(first.ys)
-    b, _ = tree_flatten(second.ys)
-    costs = first.stats, second.stats
+def join(parts: Sequence[Solution]) -> Solution:
+    """One solution from several of which each begins where the one before ends."""
+    first, *others = parts
+    ys = [tree_leaves(part.ys) for part in others]
+    leaves, spec = tree_flatten(first.ys)
+    costs, dense = [part.stats for part in parts], [part.dense for part in parts if part.dense is not None]
+    evaluations, accepted, rejected = zip(*(cost._clocks for cost in costs), strict=True)
     return Solution(
-        ts=torch.cat((first.ts, second.ts[..., 1:]), -1),
-        ys=spec.unflatten([torch.cat((x, y[1:])) for x, y in zip(a, b, strict=True)]),
-        status=second.status,
-        events=tuple(_both(x, y) for x, y in zip(first.events, second.events, strict=True)),
+        ts=torch.cat((first.ts, *(part.ts[..., 1:] for part in others)), -1),
+        ys=spec.unflatten([torch.cat((x, *(y[n][1:] for y in ys))) for n, x in enumerate(leaves)]),
+        status=parts[-1].status,
+        events=tuple(reduce(_both, met) for met in zip(*(part.events for part in parts), strict=True)),
         stats=Stats(
-            costs[0].calls + costs[1].calls,
-            costs[0]._rows,
-            tuple(x + y for x, y in zip(costs[0]._clocks, costs[1]._clocks, strict=True)),
-            costs[0]._backward + costs[1]._backward,
+            sum(cost.calls for cost in costs),
+            first.stats._rows,
+            (sum(evaluations), sum(accepted), sum(rejected)),
+            tuple(count for cost in costs for count in cost._backward),
         ),
-        dense=None if first.dense is None or second.dense is None else first.dense.then(second.dense),
-        _continue=second._continue,
+        dense=dense[0].then(*dense[1:]) if len(dense) == len(parts) else None,
+        _continue=parts[-1]._continue,
     )

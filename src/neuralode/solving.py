@@ -10,6 +10,7 @@ from typing import Any, Literal
 from neuralode.clock import some
 from neuralode.control import Given, find_controller, find_stops
 from neuralode.door import check_choices, check_pairs
+from neuralode.dosing import dosed
 from neuralode.engines import find_engine
 from neuralode.events import find_events
 from neuralode.failures import complain
@@ -20,6 +21,7 @@ from neuralode.norms import Norm, check_reduction
 from neuralode.problem import check_tolerances, pose
 from neuralode.solution import Solution
 from neuralode.status import Status
+from neuralode.stiffness import FEW, looks_stiff, warn_of_stiffness
 
 
 def solve(
@@ -43,6 +45,7 @@ def solve(
     events: Any = None,
     step_t: Any = None,
     jump_t: Any = None,
+    doses: Any = None,
     perturb: bool = False,
     observer: Any = None,
     on_failure: Literal["raise", "return"] = "raise",
@@ -96,6 +99,8 @@ def solve(
         the outputs the state there; ``events`` of the solution holds the times and states of all.
     step_t, jump_t : Tensor[S] or sequence of float, optional
         Times at which steps must end. At those in ``jump_t`` f jumps: it is asked strictly before and strictly after.
+    doses : Dose or list of Dose, optional
+        Jumps of the state at known times, differentiable by their times and amounts.
     perturb : bool
         Ask f strictly inside of every step, as if it jumped at all their ends.
     observer : object, optional
@@ -127,6 +132,16 @@ def solve(
     >>> round(sol.y1.item(), 6)  # exp(-1)
     0.367879
     """
+    if doses is not None:
+        plain = partial(
+            solve, f, args=args, args_dims=args_dims, method=method, rtol=rtol, atol=atol, step_size=step_size,
+            max_steps=max_steps, per_sample=per_sample, controller=controller, gradient=gradient, engine=engine,
+            dense=dense, events=events, step_t=step_t, jump_t=jump_t, perturb=perturb, observer=observer,
+            on_failure=on_failure, progress=progress,
+        )  # fmt: skip
+        if isinstance(controller, Given):
+            raise ValueError("controller=Given(...) with doses; wanted tolerances or step_size, which begin anew.")
+        return dosed(plain, doses, f, y0, t, args, args_dims, per_sample, events, save, on_failure)
     method = find_method(method)
     engine = find_engine(engine, method)
     controller = find_controller(controller, method, step_size)
@@ -144,8 +159,9 @@ def solve(
     solution, record = integrate(problem, setting)
     if some(record.status >= Status.MAX_STEPS):
         if on_failure == "raise":
-            raise complain(solution, problem, record, max_steps)
+            raise complain(solution, problem, record, max_steps, looks_stiff(problem, record, method, controller, FEW))
         return solution
+    warn_of_stiffness(problem, record, method, controller)
     if save is not None or isinstance(controller, Given):
         return solution
     again = partial(

@@ -51,3 +51,7 @@ class SolveError(RuntimeError):
 
 class GradientError(RuntimeError):
     """A gradient that would have been wrong, or that the chosen method cannot give."""
+
+
+class StiffnessWarning(UserWarning):
+    """A solve arrived, but an explicit method took many steps for the sake of stability alone."""

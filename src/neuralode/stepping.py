@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from neuralode.clock import some
-from neuralode.control import find_controller
-from neuralode.door import check_alone, check_rows, first_evaluation
+from neuralode.control import NOWHERE, find_controller
+from neuralode.door import check_alone, check_rows, check_separable, first_evaluation, halt_at
 from neuralode.engines import find_engine
-from neuralode.march import begin
+from neuralode.march import begin, halting
 from neuralode.methods import Method, Tableau, find_method
 from neuralode.norms import Norm, check_reduction
 from neuralode.problem import check_tolerances, pose
@@ -80,12 +80,15 @@ class Stepper:
             problem = pose(f, y0, t, args, args_dims, per_sample)
             tolerances = check_tolerances(rtol, atol, problem.layout)
             norm = Norm(problem.layout, *tolerances, per_sample, check_reduction(controller.norm))
-            f0 = first_evaluation(problem)
+            f0, breaks = first_evaluation(problem)
             if per_sample:
                 check_rows(problem)
+            if method.partitioned:
+                check_separable(problem, method)
             if method.implicit:
                 problem, _ = check_alone(problem)
-            self._course, self._state, _ = begin(problem, f0, Plan(), method, controller, norm, max_steps)
+            course, state, _ = begin(problem, f0, Plan(), method, controller, norm, max_steps)
+            self._course, self._state = halting(course, state, halt_at(NOWHERE, breaks, problem, method))
         self._layout = problem.layout
 
     @property

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.func import functional_call, jvp, vjp, vmap
 
 from neuralode.nn import MODELS, ConvField, ODENet, ResNet
 
@@ -57,6 +58,79 @@ def test_the_field_takes_one_time_per_image():
     together = field(torch.tensor([0.2, 0.9]), y)
     alone = torch.cat([field(torch.tensor(0.2), y[:1]), field(torch.tensor(0.9), y[1:])])
     torch.testing.assert_close(together, alone)
+
+
+def as_written_in_the_paper(field: ConvField, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The field with its time as a channel of its own, laid out before the others."""
+
+    def seeing_time(conv, y):
+        return conv(torch.cat([t.reshape(-1, 1, 1, 1).expand(len(y), 1, *y.shape[2:]), y], dim=1))
+
+    y = seeing_time(field.conv1, torch.relu(field.norm1(y)))
+    y = seeing_time(field.conv2, torch.relu(field.norm2(y)))
+    return field.norm3(y)
+
+
+TIMES = [torch.tensor(-0.7), torch.tensor([0.2, 0.9, 3.0])]
+
+
+@pytest.mark.parametrize("t", TIMES, ids=["one time", "one per image"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(6, 6), (5, 2), (1, 1)])
+def test_the_field_is_the_one_with_a_time_channel(t, dtype, memory_format, size):
+    field = ConvField(8).to(dtype)
+    y = torch.randn(3, 8, *size, dtype=dtype).to(memory_format=memory_format)
+    found = field(t.to(dtype), y)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, as_written_in_the_paper(field, t.to(dtype), y))
+
+
+@pytest.mark.parametrize("t", TIMES, ids=["one time", "one per image"])
+def test_the_field_has_the_derivatives_of_the_one_with_a_time_channel(t):
+    field, y = ConvField(8).double(), torch.randn(3, 8, 4, 4, dtype=torch.float64, requires_grad=True)
+    t, weights = t.double().requires_grad_(), torch.randn(3, 8, 4, 4, dtype=torch.float64)
+    inputs = [t, y, *field.parameters()]
+    first, second = (
+        torch.autograd.grad((f(t, y) * weights).sum(), inputs, create_graph=True)
+        for f in (field, lambda t, y: as_written_in_the_paper(field, t, y))
+    )
+    for ours, theirs in zip(first, second, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    again, back = (
+        torch.autograd.grad(torch.stack([g.square().sum() for g in grads]).sum(), inputs, allow_unused=True)
+        for grads in (first, second)
+    )
+    for ours, theirs in zip(again, back, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_channels_last_maps_stay_channels_last():
+    y = torch.randn(2, 8, 4, 4).to(memory_format=torch.channels_last)
+    assert ConvField(8)(torch.tensor(0.5), y).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_field_is_a_function_that_torch_func_transforms():
+    field, t, y = ConvField(8).double(), torch.tensor(0.3).double(), torch.randn(2, 8, 4, 4).double()
+    direction = torch.randn_like(y)
+    _, product = vjp(lambda y: field(t, y), y)
+    _, tangent = jvp(lambda y: field(t, y), (y,), (direction,))
+    torch.testing.assert_close((product(tangent)[0] * direction).sum(), tangent.square().sum())
+
+    ys, ts = torch.randn(3, 2, 8, 4, 4).double(), torch.tensor([0.1, 0.5, 0.9]).double()
+    torch.testing.assert_close(vmap(field)(ts, ys), torch.stack([field(t, y) for t, y in zip(ts, ys, strict=True)]))
+    torch.testing.assert_close(vmap(lambda t: field(t, y))(ts), torch.stack([field(t, y) for t in ts]))
+    stacked = {name: torch.stack([p, 2 * p]) for name, p in field.named_parameters()}
+    two = vmap(lambda parameters: functional_call(field, parameters, (t, y)))(stacked)
+    torch.testing.assert_close(two[0], field(t, y))
+
+
+def test_the_net_trains_under_autocast():
+    net = ODENet(channels=32)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = torch.nn.functional.cross_entropy(net(torch.rand(2, 1, 28, 28)), torch.tensor([3, 7]))
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in net.parameters())
 
 
 def test_the_net_runs_with_a_step_size_per_image():

@@ -41,7 +41,7 @@ def trained(request, tmp_path_factory) -> Run:
 def test_the_folder_has_everything(trained):
     names = {path.relative_to(trained.folder).as_posix() for path in trained.folder.rglob("*") if path.is_file()}
     assert names >= {"config.json", "metrics.csv", "weights.safetensors", "summary.json"}
-    assert names >= {"plots/samples.png", "plots/loss.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    assert names >= {"plots/samples.png", "plots/loss.png"}
 
 
 def test_the_summary_holds_what_the_data_allows(trained):

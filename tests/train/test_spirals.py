@@ -35,7 +35,7 @@ def test_the_folder_has_everything(trained):
     names = {path.relative_to(trained.folder).as_posix() for path in trained.folder.rglob("*") if path.is_file()}
     wanted = {"config.json", "metrics.csv", "weights.safetensors", "summary.json"}
     wanted |= {"plots/forecasts.png", "plots/bound.png", "plots/error.png"}
-    assert names >= wanted | {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    assert names >= wanted
 
 
 def test_the_summary_holds_the_errors_and_what_the_noise_leaves_of_them(trained):

@@ -22,16 +22,17 @@ def evaluate(
 ) -> None:
     """Precision against work of an image model on its test images; errors of a forecaster beside the baselines."""
     opened = Run.open(run)
+    named = opened.config.get("task")
     # Here, not above: Lightning takes seconds to load, which --help and a mistyped folder should not.
-    if opened.config["task"] == "series":
+    if named == "series":
         from neuralode.estimators import runs
 
         show_comparison(runs.evaluate_run(opened, data))
         return
-    from neuralode.train import digits as task
+    from neuralode.train import images as task
     from neuralode.train.sweep import RTOLS
 
-    if opened.config["task"] != "digits":
-        raise ValueError(f"{run} is a run of {opened.config['task']!r}; its figures are in its summary.json.")
+    if named not in task.SETS:
+        raise ValueError(f"{run} is a run of {named!r}; its figures are in its summary.json.")
     show_points(task.evaluate(opened, rtol or RTOLS))
     say(f"Table and picture: {opened.folder / 'tolerances.csv'}, {opened.plots / 'tolerance.png'}.")

@@ -7,15 +7,20 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from neuralode.cli.screen import console
+from neuralode.train.fitting import is_global_zero
+
+__all__ = ["Tell", "is_global_zero", "one_thread", "progress", "telling"]
 
 Tell = Callable[[Mapping[str, float]], None]
+
+QUIET = 30.0  # seconds without a line, at most
 
 
 def telling(epochs: int) -> tuple[list[Callback], Tell | None]:
@@ -25,13 +30,13 @@ def telling(epochs: int) -> tuple[list[Callback], Tell | None]:
     warnings.filterwarnings("ignore", module="lightning")
     if console.is_terminal:
         return [RichProgressBar(leave=False)], None
-    return [], lambda row: console.print(_line(row, epochs))
+    return [Within(epochs)], lambda row: console.print(_line(row, epochs))
 
 
 def progress(epochs: int, every: int = 1) -> list[Callback]:
     """Lightning callbacks that show where a training is, by themselves."""
     callbacks, tell = telling(epochs)
-    return callbacks if tell is None else [Lines(epochs, every)]
+    return callbacks if tell is None else [*callbacks, Lines(epochs, every)]
 
 
 def one_thread() -> None:
@@ -44,25 +49,40 @@ def one_thread() -> None:
         torch.set_num_threads(1)
 
 
-def is_global_zero() -> bool:
-    """Whether this process, of those that train together, is the one that writes and speaks."""
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
 class Lines(Callback):
     """A line every few epochs, for output that is not a terminal and training that keeps no history of its own."""
 
     def __init__(self, epochs: int, every: int) -> None:
         self.epochs, self.every, self.started = epochs, every, 0.0
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: D102
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.started = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: D102
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every == 0:
             figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
             row = {"epoch": trainer.current_epoch, "seconds": time.perf_counter() - self.started, **figures}
             console.print(_line(row, self.epochs))
+
+
+class Within(Callback):
+    """A line every half a minute of a long epoch, for output that is not a terminal."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs, self.last = epochs, 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.last = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.last = time.monotonic()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *args: Any) -> None:
+        if time.monotonic() - self.last < QUIET or not is_global_zero():
+            return
+        self.last = time.monotonic()
+        batch = f"batch {args[-1] + 1:,}/{trainer.num_training_batches:,}"
+        console.print(f"epoch {trainer.current_epoch + 1}/{self.epochs}, {batch}, loss {float(outputs['loss']):.4f}")
 
 
 # What a line tells of an epoch, if there is such a figure.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -40,13 +41,25 @@ def in_one_sentence(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def told(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except (ValueError, TypeError, OSError, ImportError, SolveError) as error:
-            errors.print(f"neuralode: {error}", markup=False, soft_wrap=True)
-            raise typer.Exit(USAGE) from error
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return command(*args, **kwargs)
+            except (ValueError, TypeError, OSError, ImportError, SolveError) as error:
+                _complain(str(error))
+                raise typer.Exit(USAGE) from error
 
     return told
+
+
+def _complain(sentence: str) -> None:
+    printable = sentence.encode(errors="replace").decode()  # what a file holds need not be text
+    errors.print(f"neuralode: {printable}", markup=False, soft_wrap=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **besides: Any) -> None:
+    """A warning as a sentence, without the line of the program that it came from."""
+    _complain(str(message))
 
 
 def show_summary(run: Run) -> None:
@@ -66,7 +79,7 @@ def show_summary(run: Run) -> None:
         steps = f"rtol {solver['rtol']:g}" if solver["step_size"] is None else f"step {solver['step_size']:g}"
         rows["solver"] = f"{solver['method']}, {steps}, gradient {solver['gradient']}, engine {solver['engine']}"
         rows["evaluations per solve"] = f"{summary['test_evaluations']:.1f}"
-    table = Table(show_header=False, title="digits")
+    table = Table(show_header=False, title=config["task"])
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)

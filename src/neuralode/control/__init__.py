@@ -12,10 +12,22 @@ from typing import Any
 
 from neuralode.control.adaptive import PI, PID, I
 from neuralode.control.stated import Fixed, Given
-from neuralode.control.stops import NOWHERE, Stops, find_stops
+from neuralode.control.stops import NOWHERE, Stops, find_stops, unite
 from neuralode.registry import pick
 
-__all__ = ["CONTROLLERS", "NOWHERE", "PI", "PID", "Fixed", "Given", "I", "Stops", "find_controller", "find_stops"]
+__all__ = [
+    "CONTROLLERS",
+    "NOWHERE",
+    "PI",
+    "PID",
+    "Fixed",
+    "Given",
+    "I",
+    "Stops",
+    "find_controller",
+    "find_stops",
+    "unite",
+]
 
 CONTROLLERS: Mapping[str, PID] = {"i": I(), "pi": PI(), "pid": PID()}
 

@@ -83,7 +83,7 @@ def attempt(course: Course, state: State) -> tuple[State, Attempt]:
 
     h = where(running, aim.h, aim.h * 0)
     field = course.field if leg.edges is None else course.field.within(state.t, *leg.edges)
-    f = field if method.implicit else field.evaluate
+    f = field if method.implicit or method.partitioned else field.evaluate
     if observer is not None:
         observer.attempted(state.t, state.y, h)
     step = method.step(f, state.t, state.y, h, state.carry, course.tolerated)
@@ -168,7 +168,7 @@ def far_side(course: Course, state: State, jumped: Flag) -> State:
     """What clocks that stand at a jump handed on was of the near side."""
     if isinstance(state.carry, Tensor) and isinstance(jumped, Tensor):
         beyond = course.field.within(state.t, state.t + course.direction, jumped, False)
-        slope = beyond(state.t, state.y)
+        slope = course.method.begin(beyond(state.t, state.y))
         return state._replace(carry=where(jumped, slope, state.carry), cost=state.cost + jumped, calls=state.calls + 1)
     return state._replace(carry=None)
 

@@ -41,7 +41,8 @@ class Course(NamedTuple):
     def take(self, keep: Tensor) -> Course:
         """The course of some of these rows."""
         rows = keep if self.rows is None else self.rows[keep]
-        return self._replace(field=self.field.take(keep), norm=self.norm.take(keep), end=self.end[keep], rows=rows)
+        field, norm, stops = self.field.take(keep), self.norm.take(keep), self.stops.take(keep)
+        return self._replace(field=field, norm=norm, stops=stops, end=self.end[keep], rows=rows)
 
 
 class State(NamedTuple):

@@ -8,5 +8,6 @@ require("series", "pandas", "pyarrow")
 from neuralode.estimators.classifier import SeriesClassifier  # noqa: E402  (after the sentences above)
 from neuralode.estimators.density import CNFDensity  # noqa: E402
 from neuralode.estimators.forecaster import LatentODEForecaster  # noqa: E402
+from neuralode.estimators.tables import ODENetClassifier, ODENetRegressor  # noqa: E402
 
-__all__ = ["CNFDensity", "LatentODEForecaster", "SeriesClassifier"]
+__all__ = ["CNFDensity", "LatentODEForecaster", "ODENetClassifier", "ODENetRegressor", "SeriesClassifier"]

@@ -65,7 +65,7 @@ def save_estimator(
     found = module.state_dict() if isinstance(module, nn.Module) else module
     # copies: of tensors that share memory safetensors would refuse to keep both
     content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in found.items()})
-    weights = folder / f"weights-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    weights = folder / _named(content)
     kept = {
         "estimator": type(estimator).__name__,
         "format": FORMAT,
@@ -103,17 +103,42 @@ def load_estimator(folder: str | Path, kind: type[BaseEstimator]) -> tuple[dict[
     FileNotFoundError
         Where no estimator is kept.
     ValueError
-        Where another kind is, or one of a later format.
+        Where another kind is, or one of a later format; or where a file is not what was written.
     """
     file = Path(folder) / FILE
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no estimator: it has no {FILE}.")
-    kept = json.loads(file.read_text())
+    try:
+        kept = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}; wanted it as save() wrote it.") from error
+    _check_entries(kept, file, "estimator", "format")
     if kept["estimator"] != kind.__name__:
         raise ValueError(f"{folder} holds a {kept['estimator']}; wanted a {kind.__name__}.")
     if kept["format"] > FORMAT:
         raise ValueError(f"{folder} has format {kept['format']}; this version of neuralode reads up to {FORMAT}.")
-    return {**kept["config"], "params": kept["params"]}, load((file.parent / kept["weights"]).read_bytes())
+    _check_entries(kept, file, "config", "params", "weights")
+    return {**kept["config"], "params": kept["params"]}, load(_undamaged(file.parent / kept["weights"]))
+
+
+def _check_entries(kept: Any, file: Path, *names: str) -> None:
+    missing = [name for name in names if not isinstance(kept, dict) or name not in kept]
+    if missing:
+        raise ValueError(f"{file} is damaged: it has no {missing[0]!r}; wanted it as save() wrote it.")
+
+
+def _undamaged(weights: Path) -> bytes:
+    """What is in the file, which its name says a digest of."""
+    if not weights.is_file():
+        raise FileNotFoundError(f"{weights.parent} has lost {weights.name}, the tensors of the estimator.")
+    content = weights.read_bytes()
+    if weights.name != _named(content):
+        raise ValueError(f"{weights} is damaged: its content is not what its name says; wanted it as save() wrote it.")
+    return content
+
+
+def _named(content: bytes) -> str:
+    return f"weights-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
 
 
 def plain(value: Any) -> Any:

@@ -34,6 +34,7 @@ from neuralode.estimators.plots import SERIES, plot_answers
 from neuralode.estimators.setup import check_parameters
 from neuralode.train.config import Series
 from neuralode.train.history import History
+from neuralode.train.reading import asked as read_asked
 from neuralode.train.run import Run, versions
 
 TASK = "series"
@@ -57,9 +58,9 @@ def fit_run(wanted: Series, folder: Path, *, resume: bool = False, company: Comp
     _check(model, table)
     if resume:
         run = _series_run(Run.open(folder))
-        if run.config["digest"] != digest:
+        if run.config.get("digest") != digest:
             raise ValueError(f"{wanted.data} is not the table that {folder} was begun with; wanted it unchanged.")
-        if (folder / "summary.json").is_file() and not run.summary["interrupted"]:
+        if run.finished:
             raise ValueError(f"{folder} is done: there is nothing to go on with.")
     else:
         run = Run.create(
@@ -136,9 +137,8 @@ def load(run: Run) -> LatentODEForecaster:
 
 
 def asked(run: Run) -> Series:
-    """What a run was asked to do."""
-    told = _series_run(run).config["asked"]
-    return Series(**{**told, "values": None if told["values"] is None else tuple(told["values"])})
+    """What a run was asked to do; `ValueError` where its config was damaged."""
+    return read_asked(run, Series, (TASK,), "neuralode fit", sections=("asked",))
 
 
 def _series_run(run: Run) -> Run:

@@ -38,7 +38,7 @@ class Adjoint:
     rtol, atol : float, optional
         Tolerances of the backward solve; those of the forward solve unless given.
     method : str or Method, optional
-        Method of the backward solve; that of the forward solve unless given.
+        Method of the backward solve; that of the forward solve unless given ("rk4" after a `Partitioned` one).
     step_size : float, optional
         Step of a fixed backward method; that of the forward solve unless given.
     norm : {"seminorm", "full"} or callable
@@ -103,9 +103,21 @@ class Adjoint:
         how = self.backwards(solved.method, solved.controller, solved.tolerances)
         return list(_Adjoint.apply(solved, how, *solved.inputs))
 
+    def backward_method(self, forward: Any) -> Any:
+        """What solves backwards: the equation for (y, λ) is no pair (q, p), though y is one."""
+        method: Any = forward if self.method is None else find_method(self.method)
+        if not method.partitioned:
+            return method
+        if self.method is not None:
+            raise ValueError(
+                f"Adjoint(method={method.name!r}): the adjoint equation is no pair (q, p) as that method wants one. "
+                f"Wanted a method for any equation, such as {method.general!r}."
+            )
+        return find_method(method.general)
+
     def backwards(self, method: Any, controller: Any, tolerances: tuple[Any, Any]) -> Backwards:
         """The method, controller and tolerances of the backward solve, after those of the forward one."""
-        forward, method = method, method if self.method is None else find_method(self.method)
+        forward, method = method, self.backward_method(method)
         if self.controller is not None:
             controller = find_controller(self.controller, method, None)
         elif method.adaptive and self.step_size is not None:

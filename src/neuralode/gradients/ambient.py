@@ -14,11 +14,16 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
+from neuralode.separable import Separable
+
 
 def modules_of(f: Any) -> list[nn.Module]:
     """The modules that f is, is a method of, or closes over."""
     while isinstance(f, partial):
         f = f.func
+    if isinstance(f, Separable):
+        parts = [part for part in (f.velocity, f.force) if not isinstance(part, nn.Module)]
+        return [f, *(module for part in parts for module in modules_of(part))]
     if isinstance(f, nn.Module):
         return [f]
     if isinstance(owner := getattr(f, "__self__", None), nn.Module):

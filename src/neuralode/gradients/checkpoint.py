@@ -15,7 +15,7 @@ from neuralode.record import Chunk
 
 
 class Checkpointed:
-    """The field of a chunk, whose graph holds (t, y) of each evaluation, and none of its activations."""
+    """The field of a chunk, whose graph holds time and state of each evaluation, and none of its activations."""
 
     def __init__(self, field: Callable[[Chunk], Field], chunk: Chunk, apart: Isolation) -> None:
         self.field, self.chunk, self.apart = field, chunk, apart
@@ -27,29 +27,43 @@ class Checkpointed:
         """The same, asked at times within bounds only."""
         return Checkpointed(lambda chunk: self.field(chunk).within(*bounds), self.chunk, self.apart)
 
+    @property
+    def halves(self) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+        """What a method for pairs asks for, in the same way."""
+        return (
+            lambda *point: self._ask(lambda field: field.halves[0], *point),
+            lambda *point: self._ask(lambda field: field.halves[1], *point),
+        )
+
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         """Evaluate without a graph inside."""
-        return _Evaluation.apply(self, t, y, *self.apart.inputs)
+        return self._ask(lambda field: field, t, y)
+
+    def _ask(self, of: Callable[[Field], Callable[..., Tensor]], *point: Tensor) -> Tensor:
+        """One function of the field at time and state."""
+        return _Evaluation.apply(lambda: of(self.field(self.chunk)), self.apart, len(point), *point, *self.apart.inputs)
 
 
 class _Evaluation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, point: Checkpointed, t: Tensor, y: Tensor, *inputs: Tensor) -> Tensor:
-        ctx.point = point
-        ctx.save_for_backward(t, y)
-        return point.field(point.chunk)(t.detach(), y.detach())  # as in a forward pass: nothing to differentiate
+    def forward(
+        ctx: Any, function: Callable[[], Callable[..., Tensor]], apart: Isolation, count: int, *inputs: Tensor
+    ) -> Tensor:
+        ctx.function, ctx.apart = function, apart
+        point = inputs[:count]
+        ctx.save_for_backward(*point)
+        return function()(*(x.detach() for x in point))  # as in a forward pass: nothing to differentiate
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        point: Checkpointed = ctx.point
-        apart = point.apart
+        apart: Isolation = ctx.apart
         with torch.enable_grad(), apart.on():
-            t, y = (x.detach().requires_grad_(x.requires_grad) for x in ctx.saved_tensors)
-            answer = point.field(point.chunk)(t, y)
+            point = tuple(x.detach().requires_grad_(x.requires_grad) for x in ctx.saved_tensors)
+            answer = ctx.function()(*point)
+        inputs = (*point, *apart.inputs)
         if not answer.requires_grad:
-            return None, *(None for _ in (t, y, *apart.inputs))
-        check_leaves([answer], apart.known | {id(t), id(y)}, apart.edges)
-        inputs = (t, y, *apart.inputs)
+            return None, None, None, *(None for _ in inputs)
+        check_leaves([answer], apart.known | set(map(id, point)), apart.edges)
         wanted = [x for x in inputs if x.requires_grad]
         grads = iter(torch.autograd.grad(answer, wanted, cotangents, allow_unused=True))
-        return None, *(next(grads) if x.requires_grad else None for x in inputs)
+        return None, None, None, *(next(grads) if x.requires_grad else None for x in inputs)

@@ -60,13 +60,9 @@ class ExplicitRungeKutta(OfTableau):
         """Attempt one step of size h; ``carry`` is f(t, y) if it is known."""
         table = self.tableau
         y1, stages = self._stages(f, t, y, h, carry, table.stages)
-        error = None
-        if table.b_error is not None:
-            pivot, total = combine(table.b_error, stages)
-            error = column_times(h * pivot, total)
         made = table.stages - (carry is not None)
         following = stages[-1] if table.first_same_as_last else None
-        return Step(y1, error, following, stages[0], stages, True, made, made)
+        return Step(y1, self._error(h, stages), following, stages[0], stages, True, made, made)
 
     def retake(
         self, f: Evaluate, t: Number, y: State, h: Number, inside: bool, carry: None = None, derivatives: int = 1
@@ -91,6 +87,12 @@ class ExplicitRungeKutta(OfTableau):
         self.retake(noting, t, y, h, False)
         return [(weight, *place) for weight, place in zip(self.weights, visited, strict=True)]
 
+    @cached_property
+    def _polynomials(self) -> tuple[tuple[float, ...], ...]:
+        """Those of the tableau; of its first stage θ, where the others multiply differences from that: Σ b_i(θ) = θ."""
+        first, *others = self.tableau.interpolant
+        return ((1.0,) + (0.0,) * (len(first) - 1), *others) if self.tableau.dense_c else self.tableau.interpolant
+
     @property
     def dense_evaluations(self) -> int:
         """Further evaluations of f where somebody looks inside of a step."""
@@ -106,14 +108,24 @@ class ExplicitRungeKutta(OfTableau):
     def interpolant(self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor]) -> Tensor:
         """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j on the step, θ from 0 to 1: shape [q + 1, rows, features]."""
         stages = self._with_dense(f, t, y, h, stages)
+        lazy = bool(self.tableau.dense_c)
         # the coefficients of high degrees are large and cancel
-        work = torch.promote_types(y.dtype, torch.float64) if self.tableau.dense_c else y.dtype
-        polynomials = _rows(self.tableau.interpolant, work, y.device)
-        total = polynomials[0] * stages[0]
+        work = torch.promote_types(y.dtype, torch.float64) if lazy else y.dtype
+        polynomials = _rows(self._polynomials, work, y.device)
+        first = stages[0].to(work)
+        total = polynomials[0] * first
         for polynomial, stage, weights in zip(polynomials[1:], stages[1:], self.tableau.interpolant[1:], strict=True):
             if any(weights):
-                total.addcmul_(polynomial, stage.to(work))
+                total.addcmul_(polynomial, stage.to(work) - first if lazy else stage)
         return torch.cat((y[None], column_times(h, total).to(y.dtype)))
+
+    def _error(self, h: Number, stages: Sequence[Tensor]) -> State | tuple[State, State] | None:
+        """The error estimate, or a pair of them."""
+        high, low = self.tableau.b_error, self.tableau.b_error_low
+        if high is None:
+            return None
+        error = increment(h, high, stages)
+        return error if low is None else (error, increment(h, low, stages))
 
     def _with_dense(self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor]) -> Sequence[Tensor]:
         """The stages, and those that only the dense output has."""
@@ -147,6 +159,12 @@ def advanced(y: State, h: Number, weights: tuple[float, ...], stages: Sequence[T
     """``y + h Σ wᵢ kᵢ``."""
     pivot, total = combine(weights, stages)
     return scaled(y, h * pivot, total)
+
+
+def increment(h: Number, weights: tuple[float, ...], stages: Sequence[Tensor]) -> State:
+    """``h Σ wᵢ kᵢ``."""
+    pivot, total = combine(weights, stages)
+    return column_times(h * pivot, total)
 
 
 def combine(weights: tuple[float, ...], stages: Sequence[Tensor]) -> tuple[float, Tensor]:

@@ -54,6 +54,7 @@ class _Adams:
     start: int
 
     family = "linear multistep"
+    partitioned = False
     adaptive = False
     implicit = False  # no linear system: the corrector is a functional iteration
     whole = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import fsum
+
 from neuralode.methods.tableau import Tableau
 
 
@@ -9,6 +11,8 @@ class OfTableau:
     """A method that takes the steps of a `Tableau`."""
 
     tableau: Tableau
+
+    partitioned = False
 
     @property
     def name(self) -> str:
@@ -29,8 +33,12 @@ class OfTableau:
 
     @property
     def error_order(self) -> int:
-        """Order of the embedded solution: the error estimate is of size h^(error_order + 1)."""
-        return self.tableau.error_order
+        """Order of the embedded solution: the error estimate is of size h^(error_order + 1).
+
+        An estimate of order q that is corrected by one of order p is of size h^(2 (q + 1) - (p + 1)).
+        """
+        table = self.tableau
+        return table.error_order if table.b_error_low is None else 2 * table.error_order - table.error_order_low
 
     @property
     def interpolant_order(self) -> int:
@@ -55,4 +63,6 @@ class OfTableau:
             for coefficient in reversed(row):
                 total = (total + coefficient) * theta
             weights.append(total)
+        if self.tableau.dense_c:  # coefficients of high degrees are large and cancel: Σ bᵢ(θ) = θ all the same
+            weights[0] = theta - fsum(weights[1:])
         return tuple(weights)

@@ -5,6 +5,11 @@ A method has order p when, for every rooted tree :math:`\tau` of at most p nodes
 when :math:`\sum_i b_i(\theta) \Phi_i(\tau) = \theta^{|\tau|}/\gamma(\tau)` for every tree of at most q nodes
 (Hairer, Nørsett & Wanner, *Solving Ordinary Differential Equations I*, II.2 and II.6). Nothing here asks whether
 ``a`` is triangular: the conditions are the same for implicit methods.
+
+All is computed in twice the precision of the coefficients, each number as the unevaluated sum of two floats
+(T. J. Dekker, *A floating-point technique for extending the available precision*, Numer. Math. 18, 1971): what is left
+of a condition is then what the coefficients violate. In float64 it is rounding, where large coefficients cancel, and
+how much of it depends on the machine.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from functools import cache
 import numpy as np
 
 Tree = tuple[int, ...]  # the numbers of the trees that hang from its root; () is a single node
+Pair = tuple[np.ndarray, np.ndarray]  # what is meant is their sum, the second below the rounding of the first
 
 
 @cache
@@ -50,7 +56,7 @@ def _forests(nodes: int, largest: int, sizes: list[int]) -> Iterator[Tree]:
 @cache
 def _densities(nodes: int) -> np.ndarray:
     """γ of each tree: the product of the sizes of all its subtrees."""
-    smaller = np.concatenate([np.ones(1), *map(_densities, range(1, nodes))])
+    smaller = np.concatenate([np.ones(1, dtype=int), *map(_densities, range(1, nodes))])
     return nodes * smaller[_branches(nodes)].prod(1)
 
 
@@ -60,20 +66,24 @@ def _branches(nodes: int) -> np.ndarray:
     return np.array([tree + (0,) * (nodes - 1 - len(tree)) for tree in trees(nodes)], dtype=int)
 
 
-def stage_weights(order: int, a: np.ndarray) -> list[np.ndarray]:
-    """Φ_i of every tree of at most ``order`` nodes: for 1, …, ``order`` nodes an array [trees, stages].
+def stage_weights(order: int, a: np.ndarray) -> Iterator[Pair]:
+    """Φ_i of every tree of at most ``order`` nodes: for 1, …, ``order`` nodes arrays [trees, stages].
 
     Examples
     --------
-    >>> stage_weights(2, np.array([[0, 0], [1 / 2, 0]]))
+    >>> [phi for phi, rest in stage_weights(2, np.array([[0, 0], [1 / 2, 0]]))]
     [array([[1., 1.]]), array([[0. , 0.5]])]
     """
-    smaller = np.ones((1, len(a)))  # a Φ of each tree by its number; number 0 is no factor
-    weights = []
-    for nodes in range(1, order + 1):
-        weights.append(smaller[_branches(nodes)].prod(1))
-        smaller = np.concatenate((smaller, weights[-1] @ a.T))
-    return weights
+    phi = _pair(np.ones((1, len(a))))
+    smaller = phi  # a Φ of each tree by its number; number 0 is no factor
+    yield phi
+    for nodes in range(2, order + 1):
+        branching = _matmul(phi, _pair(a.T))
+        smaller = _joined(smaller, branching)
+        phi, *others = [(smaller[0][branch], smaller[1][branch]) for branch in _branches(nodes).T]
+        for other in others:
+            phi = _times(phi, other)
+        yield phi
 
 
 def residual(order: int, a: np.ndarray, b: np.ndarray) -> float:
@@ -85,8 +95,7 @@ def residual(order: int, a: np.ndarray, b: np.ndarray) -> float:
     >>> residual(2, midpoint, np.array([0, 1])), round(residual(3, midpoint, np.array([0, 1])), 4)
     (0.0, 0.1667)
     """
-    violations = [phi @ b - 1 / _densities(nodes) for nodes, phi in enumerate(stage_weights(order, a), 1)]
-    return float(np.abs(np.concatenate(violations)).max())
+    return _largest_violation(order, a, np.asarray(b, float)[:, None], np.ones(1))
 
 
 def continuous_residual(order: int, a: np.ndarray, polynomials: np.ndarray) -> float:
@@ -102,10 +111,65 @@ def continuous_residual(order: int, a: np.ndarray, polynomials: np.ndarray) -> f
     (0.0, 0.5)
     """
     degree = max(order, polynomials.shape[1])
-    thetas = np.arange(1, degree + 1) / degree
-    weights = polynomials @ thetas ** np.arange(1, polynomials.shape[1] + 1)[:, None]
-    violations = [
-        phi @ weights - thetas**nodes / _densities(nodes)[:, None]
-        for nodes, phi in enumerate(stage_weights(order, a), 1)
-    ]
-    return float(np.abs(np.concatenate(violations)).max())
+    return _largest_violation(order, a, polynomials, np.arange(1, degree + 1) / degree)
+
+
+def _largest_violation(order: int, a: np.ndarray, polynomials: np.ndarray, thetas: np.ndarray) -> float:
+    """By the weights b_i(θ) at these θ."""
+    powers = [_pair(thetas)]
+    while len(powers) < max(order, polynomials.shape[1]):
+        powers.append(_times(powers[-1], powers[0]))
+    values = [np.stack(part) for part in zip(*powers[: polynomials.shape[1]], strict=True)]
+    weights = _matmul(_pair(polynomials), (values[0], values[1]))
+    sizes = [nodes for nodes in range(1, order + 1) for _ in trees(nodes)]
+    densities = np.concatenate([_densities(nodes) for nodes in range(1, order + 1)])[:, None]
+    found = _matmul(_joined(*stage_weights(order, a)), weights)
+    wanted = [-np.stack(part)[np.array(sizes) - 1] for part in zip(*powers, strict=True)]
+    excess, _ = _plus(_times(found, _pair(densities)), (wanted[0], wanted[1]))
+    return float(np.abs(excess / densities).max())
+
+
+def _joined(*parts: Pair, axis: int = 0) -> Pair:
+    return np.concatenate([part[0] for part in parts], axis), np.concatenate([part[1] for part in parts], axis)
+
+
+def _pair(numbers: np.ndarray) -> Pair:
+    return numbers, np.zeros_like(numbers)
+
+
+def _plus(x: Pair, y: Pair) -> Pair:
+    total = x[0] + y[0]
+    part = total - x[0]
+    lost = (x[0] - (total - part)) + (y[0] - part)  # by rounding the total, exactly
+    return _normalised(total, lost + x[1] + y[1])
+
+
+def _times(x: Pair, y: Pair) -> Pair:
+    product = x[0] * y[0]
+    (x_high, x_low), (y_high, y_low) = _halves(x[0]), _halves(y[0])
+    lost = ((x_high * y_high - product) + x_high * y_low + x_low * y_high) + x_low * y_low  # exactly
+    return _normalised(product, lost + x[0] * y[1] + x[1] * y[0])
+
+
+def _matmul(x: Pair, y: Pair) -> Pair:
+    terms = _times((x[0][:, :, None], x[1][:, :, None]), y)
+    while (count := terms[0].shape[1]) > 1:  # two and two
+        half = count // 2
+        first, second, rest = (
+            (terms[0][:, part], terms[1][:, part])
+            for part in (slice(half), slice(half, 2 * half), slice(2 * half, count))
+        )
+        terms = _joined(_plus(first, second), rest, axis=1)
+    return terms[0][:, 0], terms[1][:, 0]
+
+
+def _halves(x: np.ndarray) -> Pair:
+    """Two numbers of 26 digits, whose products float64 holds."""
+    large = 134217729.0 * x  # 2**27 + 1
+    high = large - (large - x)
+    return high, x - high
+
+
+def _normalised(high: np.ndarray, low: np.ndarray) -> Pair:
+    total = high + low
+    return total, low - (total - high)

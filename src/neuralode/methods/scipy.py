@@ -46,6 +46,7 @@ class Scipy:
     family = "SciPy"
     adaptive = True
     implicit = False
+    partitioned = False
     memoryless = True
     whole = True  # not step by step: crosses a stretch in one call
     order = error_order = interpolant_order = 0

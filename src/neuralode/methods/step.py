@@ -22,7 +22,7 @@ class Step(NamedTuple):
     """
 
     y1: State
-    error: State | None
+    error: State | tuple[State, State] | None  # a pair: an estimate, and the one of lower order that corrects it
     carry: Any  # for the next step, if this one is kept
     kept: Any  # for the next attempt, if this one is rejected
     stages: Any  # what `interpolate` and `interpolant` read

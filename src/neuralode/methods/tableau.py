@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from math import fsum
 
 import numpy as np
 
@@ -51,12 +52,17 @@ class Tableau:
         Nodes of the dense stages.
     dense_a : sequence of d sequences, optional
         Row i reads the s stages and the dense stages before it; kept with s + i entries.
+    b_error_low : sequence of s floats, optional
+        Weights of a second error estimate, of a lower order, by which `neuralode.norms.Norm` corrects the first.
+    error_order_low : int, optional
+        Order of its embedded weights; wanted with ``b_error_low``.
 
     Raises
     ------
     ValueError
         If shapes disagree, a row of ``a`` does not sum to ``c`` (nor one of ``dense_a`` to ``dense_c``), the order
-        conditions do not hold, or the continuous extension does not end in ``b``.
+        conditions do not hold, the continuous extension does not end in ``b``, or a second error estimate has no first
+        of higher order, or belongs to an implicit method.
 
     Examples
     --------
@@ -84,19 +90,23 @@ class Tableau:
     interpolant_order: int = 0
     dense_c: tuple[float, ...] = ()
     dense_a: tuple[tuple[float, ...], ...] = ()
+    b_error_low: tuple[float, ...] | None = None
+    error_order_low: int = 0
 
     def __post_init__(self) -> None:
         freeze = object.__setattr__
         for part in ("c", "b", "dense_c"):
             freeze(self, part, _floats(getattr(self, part)))
-        if self.b_error is not None:
-            freeze(self, "b_error", _floats(self.b_error))
+        for part in ("b_error", "b_error_low"):
+            if getattr(self, part) is not None:
+                freeze(self, part, _floats(getattr(self, part)))
         freeze(self, "a", _stage_rows(self.a, self.stages))
         freeze(self, "dense_a", tuple(_padded(row, self.stages + i) for i, row in enumerate(self.dense_a)))
         freeze(self, "interpolant", tuple(map(_floats, self.interpolant)))
         freeze(self, "error_order", self.error_order or self.order - 1)
         freeze(self, "interpolant_order", self.interpolant_order or max(1, self.order - 1))
         self._check_shapes()
+        self._check_estimates()
         self._check_orders()
 
     @property
@@ -152,7 +162,14 @@ class Tableau:
 
     def _check_shapes(self) -> None:
         stages, dense = self.stages, len(self.dense_c)
-        wanted = {"c": stages, "a": stages, "b_error": stages, "dense_a": dense, "interpolant": stages + dense}
+        wanted = {
+            "c": stages,
+            "a": stages,
+            "b_error": stages,
+            "b_error_low": stages,
+            "dense_a": dense,
+            "interpolant": stages + dense,
+        }
         for part, rows in wanted.items():
             found = rows if getattr(self, part) is None else len(getattr(self, part))
             if found != rows:
@@ -167,6 +184,17 @@ class Tableau:
         if len(set(map(len, self.interpolant))) > 1:
             raise ValueError(f"Tableau {self.name!r}: rows of interpolant differ in length.")
 
+    def _check_estimates(self) -> None:
+        if self.b_error_low is None:
+            return
+        if self.b_error is None or not 1 <= self.error_order_low < self.error_order:
+            raise ValueError(
+                f"Tableau {self.name!r} has b_error_low with error_order_low={self.error_order_low}; wanted beside it "
+                f"a b_error, and an order of at least 1 below its error_order, which is {self.error_order}."
+            )
+        if not self.explicit:
+            raise ValueError(f"Tableau {self.name!r} is implicit and has b_error_low; wanted b_error alone.")
+
     def _check_orders(self) -> None:
         s = self.stages
         rows = self.a + self.dense_a
@@ -178,8 +206,11 @@ class Tableau:
         if self.b_error is not None:
             embedded = b - np.array(self.b_error)
             self._expect(f"embedded order {self.error_order}", residual(self.error_order, own, embedded))
-        ends = np.array(_padded(self.b, len(rows)))
-        self._expect("the interpolant ends in b", np.abs(polynomials.sum(1) - ends).max())
+        if self.b_error_low is not None:
+            embedded = b - np.array(self.b_error_low)
+            self._expect(f"second embedded order {self.error_order_low}", residual(self.error_order_low, own, embedded))
+        ends = np.array([fsum(row) for row in self.interpolant]) - _padded(self.b, len(rows))
+        self._expect("the interpolant ends in b", np.abs(ends).max())
         order = self.interpolant_order
         self._expect(f"interpolant order {order}", continuous_residual(order, a, polynomials))
 

@@ -12,6 +12,7 @@ from neuralode.nn.observations import Observations
 from neuralode.nn.odenet import MODELS, ConvField, ODENet, ResidualBlock, ResNet
 from neuralode.nn.poisson import PoissonProcess
 from neuralode.nn.recurrent import ODERNN, RNN, GRUDecay, Recurrent
+from neuralode.nn.tabular import TabularODENet
 
 __all__ = [
     "CNF",
@@ -35,6 +36,7 @@ __all__ = [
     "ResNet",
     "ResidualBlock",
     "SeriesNet",
+    "TabularODENet",
     "Trajectory",
     "mlp",
     "ode_blocks",

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from neuralode.nn.block import NeuralODE
 
@@ -58,7 +59,8 @@ class ODENet(nn.Module):
 
     def forward(self, images: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
         """Return one logit per class."""
-        return self.head(self.ode(self.stem(images)))
+        maps = self.stem(images).to(images.dtype)  # narrower under autocast, where the state is not to be
+        return self.head(self.ode(maps))
 
 
 class ResNet(nn.Module):
@@ -112,8 +114,8 @@ class ConvField(nn.Module):
         self, t: Float[Tensor, "*batch"], y: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return the derivative of ``y``; ``t`` is one number, or one per image."""
-        y = self.conv1(_with_time(t, torch.relu(self.norm1(y))))
-        y = self.conv2(_with_time(t, torch.relu(self.norm2(y))))
+        y = _conv_with_time(self.conv1, t, torch.relu(self.norm1(y)))
+        y = _conv_with_time(self.conv2, t, torch.relu(self.norm2(y)))
         return self.norm3(y)
 
 
@@ -160,8 +162,16 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(min(32, channels), channels)
 
 
-def _with_time(
-    t: Float[Tensor, "*batch"], y: Float[Tensor, "batch channels height width"]
-) -> Float[Tensor, "batch channels+1 height width"]:
-    time = t.reshape(-1, 1, 1, 1).expand(y.shape[0], 1, *y.shape[2:])
-    return torch.cat([time.to(y.dtype), y], dim=1)
+def _conv_with_time(
+    conv: nn.Conv2d, t: Float[Tensor, "*batch"], y: Float[Tensor, "batch channels height width"]
+) -> Float[Tensor, "batch channels height width"]:
+    """Return ``conv`` of ``y`` with a channel before it that is ``t`` everywhere, which is not laid out.
+
+    What a constant channel adds is the constant times the convolution of ones, the same for all images: an addition,
+    where a copy of ``y`` with one channel more is slow to make, and slow to convolve, as 65 channels fill no register.
+    """
+    assert conv.bias is not None
+    of_time, of_maps = conv.weight.split([1, y.shape[1]], dim=1)
+    ones = y.new_ones(1, 1, *y.shape[2:])  # its convolution is not constant: at the border the kernel looks outside
+    added = t.to(y.dtype).reshape(-1, 1, 1, 1) * conv2d(ones, of_time, padding=conv.padding)
+    return conv2d(y, of_maps, padding=conv.padding) + (added + conv.bias[:, None, None])

@@ -8,7 +8,6 @@ References
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -51,7 +50,7 @@ def table2(
 
     The trainings run side by side, one thread each, in processes of their own: a script that calls this does so below
     ``if __name__ == "__main__":``. A training that is finished in ``folder`` is not done again, one that was cut off
-    goes on from its last epoch.
+    goes on where it was.
 
     Parameters
     ----------
@@ -125,10 +124,7 @@ def plot_rows(rows: Sequence[Row], seeds: Sequence[int], path: Path) -> Path:
 
 def _train(wanted: Spirals, folder: Path) -> None:
     place = _place(folder, wanted)
-    cut_off = (place / "checkpoints" / "last.ckpt").exists()
-    if place.exists() and not cut_off:
-        shutil.rmtree(place)  # not one epoch was finished: there is nothing to go on from
-    train(wanted, place, resume=cut_off, tell=_silent)
+    train(wanted, place, resume=(place / "config.json").is_file(), tell=_silent)
 
 
 def _silent(row: Mapping[str, float]) -> None:

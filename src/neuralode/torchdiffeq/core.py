@@ -21,6 +21,7 @@ from neuralode.norms import Norm
 from neuralode.problem import pose
 from neuralode.solution import Solution
 from neuralode.status import Status
+from neuralode.stiffness import FEW, looks_stiff
 from neuralode.torchdiffeq import transformed
 from neuralode.torchdiffeq.adapt import Adapted
 from neuralode.torchdiffeq.callbacks import observe
@@ -112,7 +113,8 @@ def run(task: Task, options: Options, gradient: Gradient | None = None, dense: b
     )
     solution, record = integrate(problem, setting)
     if record.status >= Status.MAX_STEPS and (task.solver.adaptive or events):
-        cause = complain(solution, problem, record, setting.max_steps)
+        stiff = looks_stiff(problem, record, setting.method, setting.controller, FEW)
+        cause = complain(solution, problem, record, setting.max_steps, stiff)
         raise translated(task, record, str(cause)) from cause
     if record.status == Status.NONFINITE and options.method.implicit:
         warnings.warn(

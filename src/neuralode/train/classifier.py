@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from neuralode.nn import ode_blocks
+from neuralode.train.measured import Measured
 
 Batch = tuple[Tensor, Tensor]
 
 
-class Classifier(L.LightningModule):
+class Classifier(Measured):
     """Cross entropy by AdamW under a one-cycle schedule, with accuracy and evaluations of every ODE inside.
 
     Parameters
@@ -39,7 +38,6 @@ class Classifier(L.LightningModule):
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.backward_evaluations = MeanMetric()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: D102
         return self._measure("train", batch, self.train_accuracy)
@@ -53,8 +51,8 @@ class Classifier(L.LightningModule):
     def on_after_backward(self) -> None:
         """Read how often the gradient called the fields: known once it has run."""
         if blocks := ode_blocks(self.model):
-            self.backward_evaluations(sum(block.stats.backward_evaluations for block in blocks if block.stats))
-            self.log("backward_evaluations", self.backward_evaluations, on_step=False, on_epoch=True)
+            calls = sum(block.stats.backward_evaluations for block in blocks if block.stats)
+            self.log_mean("backward_evaluations", float(calls))
 
     def configure_optimizers(self) -> Any:
         """AdamW, its rate rising and falling once over the whole training."""
@@ -69,10 +67,10 @@ class Classifier(L.LightningModule):
         logits = self.model(images)
         loss = cross_entropy(logits, labels)
         accuracy(logits, labels)
-        self.log(f"{stage}_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
+        self.log_mean(f"{stage}_loss", loss, len(labels))
         self.log(f"{stage}_accuracy", accuracy, on_step=False, on_epoch=True, prog_bar=True)
         if ode_blocks(self.model):
-            self.log(f"{stage}_evaluations", evaluations(self.model), on_step=False, on_epoch=True, sync_dist=True)
+            self.log_mean(f"{stage}_evaluations", evaluations(self.model), len(labels))
         return loss
 
 

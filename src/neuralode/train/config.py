@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Fields of Digits that say how an ODE is solved; the model and the seed aside, the others say how it is trained.
+# Fields of Images that say how an ODE is solved; data, model and seed aside, the others say how it is trained.
 SOLVER = ("gradient", "method", "rtol", "atol", "step_size", "engine")
 
 
 @dataclass(frozen=True)
-class Digits:
-    """What a run on digits is asked to do; every field is an option of the command.
+class Images:
+    """What a run on images is asked to do; every field is an option of the command.
 
     Parameters
     ----------
+    data : {"digits", "mnist", "fashion-mnist"}
+        The images.
     model : str
         One of `neuralode.nn.MODELS`.
     gradient, method, rtol, atol, step_size, engine
@@ -27,10 +29,15 @@ class Digits:
         Epochs without a lower validation loss after which it stops.
     precision, accelerator, devices
         Lightning's flags.
+    channels_last : bool
+        Keep the channels of a pixel together in memory.
     batches : int, optional
         At most so many batches an epoch: for trying things out.
+    checkpoint_every : int, optional
+        Steps of the optimizer from one checkpoint to the next; as many as ten seconds have, unless given.
     """
 
+    data: str = "digits"
     model: str = "odenet"
     gradient: str | None = None
     method: str = "tsit5"
@@ -46,7 +53,15 @@ class Digits:
     precision: str = "32-true"
     accelerator: str = "auto"
     devices: str = "auto"
+    channels_last: bool = False
     batches: int | None = None
+    checkpoint_every: int | None = None
+
+
+# What each set of images is trained with unless told otherwise.
+DIGITS = Images()
+MNIST = Images(data="mnist", epochs=10, batch_size=128)
+FASHION_MNIST = Images(data="fashion-mnist", epochs=10, batch_size=128)
 
 
 @dataclass(frozen=True)

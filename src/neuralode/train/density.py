@@ -30,6 +30,8 @@ from neuralode.train.density_plots import PICTURES, POINTS, plot_flow, plot_rows
 from neuralode.train.fitting import Effort
 from neuralode.train.history import History
 from neuralode.train.plots import plot_history
+from neuralode.train.reading import asked as read_asked
+from neuralode.train.reading import is_done
 from neuralode.train.run import Run, versions, write_csv
 
 TASK = "density"
@@ -64,7 +66,8 @@ def train(
         Where the run goes; it must not hold one already, unless ``resume``. Nothing is written for a table that will
         not do, nor for options that cannot be.
     resume : bool
-        Go on from the last checkpoint in ``folder``; the table must be what it was.
+        Go on from the last checkpoint in ``folder``, or begin where there is none; the table must be what it was. A run
+        that is finished is returned as it is.
     callbacks : sequence of Callback
         Lightning's: a progress bar, for one.
     tell : callable, optional
@@ -82,6 +85,9 @@ def train(
         ``plots`` pictures of the rows, of samples, of the density, and of how the flow makes it. Ctrl-C ends the
         training, not this function: the summary then says ``"interrupted": true``.
     """
+    run = Run(folder)
+    if resume and is_done(run, wanted, asked):
+        return run
     _check(wanted)
     rows = read(wanted)
     check_enough(rows)
@@ -94,11 +100,10 @@ def train(
     _try(wanted, standard)
     digest = hashlib.sha256(rows.values.tobytes()).hexdigest()
     if resume:
-        run = Run(folder)
-        if run.config["table"]["digest"] != digest:
+        if _table(run).get("digest") != digest:
             raise ValueError(f"{wanted.data} is not the table that {folder} was begun with; wanted it unchanged.")
     else:
-        run = Run.create(folder, _config(wanted, standard, digest))
+        Run.create(folder, _config(wanted, standard, digest))
     started = time.perf_counter()
     density, fitted = learn(
         _architecture(wanted),
@@ -116,6 +121,7 @@ def train(
         resume=resume,
         callbacks=[History(run, tell), *callbacks],
         progress_bar=tell is None,
+        belongs_to=run.digest,
     )
     seconds = round(time.perf_counter() - started, 2)
 
@@ -123,7 +129,10 @@ def train(
     run.write_weights(density.flow)
     write_scores(run, scores, parts)
     nats = density.log_density(seen) if wanted.spread and standard.repeated else scores
-    run.write_summary(
+    plot_history(run.metrics, run.plots, PICTURES)
+    plot_rows(density, rows.values, density.sample(min(len(rows), POINTS), wanted.seed), run.plots)
+    plot_flow(density, run.plots)
+    run.write_summary(  # the last of all: a run that has it is finished
         {
             **figures(nats, judged, standard.features),
             "gaussian_nats": round(gaussian_nats(standard, seen[known], seen[judged.test]), 6),
@@ -138,16 +147,16 @@ def train(
             "interrupted": fitted.interrupted,
         }
     )
-    plot_history(run.metrics, run.plots, PICTURES)
-    plot_rows(density, rows.values, density.sample(min(len(rows), POINTS), wanted.seed), run.plots)
-    plot_flow(density, run.plots)
     return run
 
 
 def load(run: Run) -> RowDensity:
     """Return the trained density of ``run``."""
     architecture = _architecture(asked(run))
-    standard = Standard.from_json(run.config["table"]["standard"])
+    try:
+        standard = Standard.from_json(_table(run)["standard"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{run.folder / 'config.json'} does not say how its table was scaled ({error!r}).") from error
     flow = architecture.build(standard.features)
     run.read_weights(flow)
     return RowDensity(standard, flow.eval())
@@ -161,11 +170,7 @@ def sample(run: Run, count: int, seed: int) -> pd.DataFrame:
 
 def asked(run: Run) -> Density:
     """Return what ``run`` was asked to do."""
-    config = run.config
-    if config.get("task") != TASK:
-        raise ValueError(f"{run.folder} is a run of {config.get('task')!r}; wanted one of `neuralode train density`.")
-    told = {**config["data"], **config["flow"], **config["training"]}
-    return Density(**{**told, "columns": None if told["columns"] is None else tuple(told["columns"])})
+    return read_asked(run, Density, (TASK,), "neuralode train density", sections=("data", "flow", "training"))
 
 
 def read(wanted: Density) -> Rows:
@@ -247,6 +252,11 @@ def write_scores(run: Run, scores: np.ndarray, parts: Parts) -> None:
 
 def _architecture(wanted: Density) -> Architecture:
     return Architecture(**{name: getattr(wanted, name) for name in ARCHITECTURE})
+
+
+def _table(run: Run) -> dict[str, Any]:
+    table = run.config.get("table")
+    return table if isinstance(table, dict) else {}
 
 
 def _check(wanted: Density) -> None:

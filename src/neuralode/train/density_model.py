@@ -128,6 +128,7 @@ def learn(
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     progress_bar: bool = False,
+    belongs_to: str = "",
 ) -> tuple[RowDensity, Fitted]:
     """Make a flow and train it; returned on the CPU, to be evaluated, without gradients.
 
@@ -144,7 +145,7 @@ def learn(
         How long, and on what.
     spread, batch_size, learning_rate, weight_decay, kinetic, frobenius
         As `neuralode.CNFDensity` has them.
-    folder, resume, callbacks, progress_bar
+    folder, resume, callbacks, progress_bar, belongs_to
         As in `neuralode.train.fitting.fit`.
 
     Returns
@@ -172,7 +173,16 @@ def learn(
     learned, held = (torch.as_tensor(standard.apply(part), dtype=torch.float32) for part in (train, validation))
     reach = torch.as_tensor(standard.spread, dtype=torch.float32) * float(spread)
     data = RowsData(learned, held, batch_size, reach)
-    done = fit(task, data, effort, folder=folder, resume=resume, callbacks=callbacks, progress_bar=progress_bar)
+    done = fit(
+        task,
+        data,
+        effort,
+        folder=folder,
+        resume=resume,
+        callbacks=callbacks,
+        progress_bar=progress_bar,
+        belongs_to=belongs_to,
+    )
     settle(flow, learning_rate)
     return RowDensity(standard, flow), done
 

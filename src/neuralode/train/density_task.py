@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from neuralode.nn import CNF
 from neuralode.train.fitting import Watched
+from neuralode.train.resumable import Resumable
 
 Batch = Float[Tensor, "batch features"]
 
@@ -62,8 +63,8 @@ class RowsData(L.LightningDataModule):
         super().__init__()
         self.train, self.validation, self.size, self.spread = train, validation, size, spread
 
-    def train_dataloader(self) -> Batches:  # noqa: D102
-        return Batches(self.train, self.size, self.spread)
+    def train_dataloader(self) -> Resumable[Batch]:  # noqa: D102
+        return Resumable(Batches(self.train, self.size, self.spread))
 
     def val_dataloader(self) -> Any:  # noqa: D102
         # a bare tuple would be taken for several loaders, one a batch, each of which gives row by row
@@ -106,10 +107,10 @@ class Likely(Watched):
             path = self.kinetic * costs.kinetic.mean() + self.frobenius * costs.frobenius.mean()
         else:
             log_prob, path = self.flow.log_prob(batch).mean(), batch.new_zeros(())
-        self.log("train_nats", self.log_volume - log_prob, on_step=False, on_epoch=True, batch_size=len(batch))
+        self.log_mean("train_nats", self.log_volume - log_prob, len(batch))
         assert self.flow.stats is not None
         evaluations = self.flow.stats.evaluations.double().mean().float()
-        self.log("train_evaluations", evaluations, on_step=False, on_epoch=True, batch_size=len(batch))
+        self.log_mean("train_evaluations", evaluations, len(batch))
         return path - log_prob
 
     def validation_step(self, batch: Batch, index: int) -> None:  # noqa: D102

@@ -1,23 +1,25 @@
-"""One way to fit: Lightning trains, the epoch with the lowest validation loss is kept, and Ctrl-C only ends it."""
+"""One way to fit: Lightning trains, the epoch with the lowest validation loss is kept, and no ending loses it."""
 
 from __future__ import annotations
 
-import logging
-import tempfile
 import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from neuralode.train.checkpoints import Checkpoints, Kept
+from neuralode.train.device import quiet
 from neuralode.train.interrupt import fit_until_interrupted
+from neuralode.train.measured import Measured
+from neuralode.train.preflight import check_folder, check_room
+from neuralode.train.safekeeping import Best, Patience, Safekeeping, identity_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ class Effort:
         Epochs without a lower validation loss after which it stops; None trains them all, without validation.
     accelerator, devices, precision
         Lightning's flags.
+    clip : float or None
+        The norm of the gradient at most.
+    batches : int, optional
+        Of an epoch, at most.
+    checkpoint_every : int, optional
+        Steps of the optimizer from one checkpoint to the next; as many as ten seconds have, unless given.
     """
 
     epochs: int
@@ -39,6 +47,9 @@ class Effort:
     accelerator: str = "cpu"
     devices: str = "1"
     precision: Any = "32-true"
+    clip: float | None = 1.0
+    batches: int | None = None
+    checkpoint_every: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ class Fitted:
     interrupted: bool
 
 
-class Watched(L.LightningModule):
+class Watched(Measured):
     """A task whose loss, validated once an epoch, says which weights to keep. Adam, and a clipped gradient."""
 
     def __init__(self, learning_rate: float, weight_decay: float = 0.0) -> None:
@@ -87,62 +98,105 @@ def fit(
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     progress_bar: bool = False,
+    belongs_to: str = "",
 ) -> Fitted:
     """Train ``task`` and leave it with the weights of its best epoch.
 
     Parameters
     ----------
     task : LightningModule
-        It logs ``val_loss``.
+        It logs ``val_loss``. What it does besides in a step it does in ``training_step`` or ``optimizer_step``.
     data : LightningDataModule
-        With training and validation batches.
+        With training and validation batches; where the former are `Resumable`, a training goes on within an epoch.
     effort : Effort
         When to stop.
     folder : Path, optional
-        Where checkpoints stay, to go on from; else they are gone in the end.
+        Where checkpoints go, to go on from; without, there are none.
     resume : bool
-        Go on from the last checkpoint in ``folder``.
+        Go on from the newest checkpoint in ``folder``, or begin where there is none. On the CPU, with the same number
+        of threads, the weights become what they would have become.
     callbacks : sequence of Callback
         Lightning's.
     progress_bar : bool
         Lightning's own.
+    belongs_to : str
+        Whose the checkpoints are, such as `neuralode.train.run.Run.digest`: those of another are refused.
+
+    Raises
+    ------
+    OSError
+        Where ``folder`` cannot be written or has no room, before the first step; where the disk fills up later on.
+    ValueError
+        Where there are checkpoints to go on from, but all are damaged or of another training.
     """
-    with tempfile.TemporaryDirectory() as passing, _quiet():
-        kept = Path(passing) if folder is None else folder
-        # by itself the one that keeps the best writes nothing in other epochs: hence another, for those who go on
-        latest = ModelCheckpoint(kept, "last", enable_version_counter=False)
-        best = ModelCheckpoint(kept, "best", monitor="val_loss", enable_version_counter=False)
-        deciding = [] if effort.patience is None else [best, EarlyStopping("val_loss", patience=effort.patience)]
+    best, deciding = Best(), []
+    if effort.patience is not None:
+        deciding = [best, Patience(effort.patience)]
+    keeping = None if folder is None else _keeping(task, effort, folder, belongs_to)
+    with quiet():
         trainer = L.Trainer(
             accelerator=effort.accelerator,
             devices=effort.devices,
             precision=effort.precision,
             max_epochs=effort.epochs,
-            gradient_clip_val=1.0,
-            callbacks=[latest, *deciding, *callbacks],
+            limit_train_batches=effort.batches,
+            gradient_clip_val=effort.clip,
+            callbacks=[*deciding, *callbacks, *([keeping] if keeping else [])],
+            plugins=[Kept(keeping.checkpoints)] if keeping else None,
+            enable_checkpointing=keeping is not None,
             logger=False,
             num_sanity_val_steps=0,
             limit_val_batches=None if deciding else 0,
             enable_model_summary=False,
             enable_progress_bar=progress_bar,
-            default_root_dir=kept,
+            default_root_dir=folder,
         )
-        last = kept / "last.ckpt"
-        if resume and not last.exists():
-            raise FileNotFoundError(f"{kept} has no checkpoint to go on from: not one epoch was finished.")
-        origin = last if resume else None
+        interrupted = _run(trainer, task, data, keeping, resume)
+    epochs = chosen = trainer.fit_loop.epoch_progress.current.processed
+    if best.weights:
+        task.load_state_dict(best.weights)
+        chosen = best.epochs
+    return Fitted(epochs, best.score, chosen, interrupted)
+
+
+def is_global_zero() -> bool:
+    """Whether this process, of those that train together, is the one that writes and speaks."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _keeping(task: L.LightningModule, effort: Effort, folder: Path, belongs_to: str) -> Safekeeping:
+    check_folder(folder)
+    check_room(folder, sum(part.nbytes for part in task.state_dict().values()))
+    folder.mkdir(parents=True, exist_ok=True)
+    return Safekeeping(Checkpoints(folder), identity_of(task, belongs_to), effort.checkpoint_every)
+
+
+def _run(
+    trainer: L.Trainer,
+    task: L.LightningModule,
+    data: L.LightningDataModule,
+    keeping: Safekeeping | None,
+    resume: bool,
+) -> bool:
+    """Train, and return whether Ctrl-C cut it short."""
+    origin = None
+    if keeping is not None:
+        origin = keeping.checkpoints.newest(keeping.check) if resume else None
+        if is_global_zero():
+            (keeping.checkpoints.tidy if resume else keeping.checkpoints.clear)()
+    try:
         if threading.current_thread() is threading.main_thread():
-            interrupted = fit_until_interrupted(trainer, task, data, origin)
-        else:  # Ctrl-C comes to the main thread alone, and only there can it be listened to
-            trainer.fit(task, data, ckpt_path=origin, weights_only=True)
-            interrupted = False
-        epochs = chosen = trainer.current_epoch
-        if deciding and best.best_model_path:
-            found = torch.load(best.best_model_path, weights_only=True)
-            task.load_state_dict(found["state_dict"])
-            chosen = found["epoch"] + 1
-        score = float("nan") if best.best_model_score is None else float(best.best_model_score)
-        return Fitted(epochs, score, chosen, interrupted)
+            return fit_until_interrupted(trainer, task, data, origin)
+        # Ctrl-C comes to the main thread alone, and only there can it be listened to
+        trainer.fit(task, data, ckpt_path=origin, weights_only=True)
+        return False
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if origin is None or keeping is None or keeping.started:
+            raise
+        # what a checkpoint holds is found out to be wrong, at the latest, as the first step is taken from it
+        raise ValueError(
+            f"{origin} cannot be gone on from ({error!r}); delete it to go on from the one before."
+        ) from error
 
 
 def settle(model: nn.Module, learning_rate: float) -> None:
@@ -157,17 +211,3 @@ def settle(model: nn.Module, learning_rate: float) -> None:
         raise ValueError(f"learning_rate={learning_rate} led to weights that are not finite; wanted a lower one.")
     model.zero_grad(set_to_none=True)
     model.cpu().eval()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what Lightning says besides: hardware it found, advice on data loading."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from neuralode.nn import LatentODE, Observations
 from neuralode.train.fitting import Effort, Fitted, Watched, fit, settle
+from neuralode.train.resumable import Resumable
 from neuralode.train.run import write_json
 
 Pair = tuple[np.ndarray, np.ndarray]  # times [n] and values [n, channels] with NaN gaps, on the model's scales
@@ -82,9 +83,8 @@ def learn(
     read = [((times[-cut.context :], values[-cut.context :]), end) for (times, values), end in ends]
     held = [together(read[first : first + AT_ONCE]) for first in range(0, len(read), AT_ONCE)]
     task = Forecasting(model, learning_rate=learning_rate, kl_weight=kl_weight)
-    begun = folder is not None and (folder / "last.ckpt").exists()
     data = ForecastData(windows, held)
-    done = fit(task, data, effort, folder=folder, resume=begun, callbacks=callbacks, progress_bar=progress_bar)
+    done = fit(task, data, effort, folder=folder, resume=True, callbacks=callbacks, progress_bar=progress_bar)
     settle(model, learning_rate)
     model.double()
     if folder is not None and not done.interrupted:
@@ -178,11 +178,11 @@ class ForecastData(L.LightningDataModule):
         super().__init__()
         self.train, self.held = train, held
 
-    def train_dataloader(self) -> Windows:  # noqa: D102
+    def train_dataloader(self) -> Resumable[Batch]:  # noqa: D102
         trainer = self.trainer
         assert trainer is not None
         self.train.epoch = lambda: trainer.current_epoch
-        return self.train
+        return Resumable(self.train)
 
     def val_dataloader(self) -> DataLoader:  # noqa: D102
         return DataLoader(cast(Any, self.held), batch_size=None)
@@ -223,8 +223,8 @@ class Forecasting(Watched):
         elbo = self.model.elbo(observed, targets, samples=self.samples, kl_weight=self._weight())
         values = targets.seen.sum() / len(targets)
         loss = elbo.loss / values  # a value, so that the rate does not depend on how many there are
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(observed))
-        self.log("train_kl", elbo.kl.mean(), on_step=False, on_epoch=True, batch_size=len(observed))
+        self.log_mean("train_loss", loss, len(observed))
+        self.log_mean("train_kl", elbo.kl.mean(), len(observed))
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:  # noqa: D102

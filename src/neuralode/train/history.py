@@ -26,6 +26,10 @@ class History(Callback):
         self.run = run
         self.tell = tell
         self.started = 0.0
+        self.before = 0.0  # seconds that the epoch had before it was cut off
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: D102
+        self.started = time.perf_counter() - self.before
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: D102
         self.started = time.perf_counter()
@@ -38,3 +42,9 @@ class History(Callback):
         self.run.write_metrics([old for old in self.run.metrics if old["epoch"] < row["epoch"]] + [row])
         if self.tell:
             self.tell(row)
+
+    def state_dict(self) -> dict[str, float]:  # noqa: D102
+        return {"seconds": time.perf_counter() - self.started}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:  # noqa: D102
+        self.before = float(state_dict["seconds"])

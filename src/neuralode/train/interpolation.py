@@ -52,7 +52,7 @@ class Interpolating(Watched):
         # the divergence joins in slowly: from the start, it would have z0 forget what was read
         read = observed.keeping(half(observed))
         loss = -bound(self.model, read, observed, kl_weight=1 - 0.99**self.global_step).mean()
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(observed))
+        self.log_mean("train_loss", loss, len(observed))
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:  # noqa: D102

@@ -13,6 +13,7 @@ from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
 from neuralode.nn import Observations
 from neuralode.train.fitting import Watched
+from neuralode.train.resumable import Resumable
 
 Batch = tuple[Observations, Int64[Tensor, " series"]]
 
@@ -61,8 +62,8 @@ class LabelledSeries(L.LightningDataModule):
         self.parts = {"train": train, "validation": validation}
         self.size = size
 
-    def train_dataloader(self) -> Batches:  # noqa: D102
-        return Batches(*self.parts["train"], self.size, shuffle=True)
+    def train_dataloader(self) -> Resumable[Batch]:  # noqa: D102
+        return Resumable(Batches(*self.parts["train"], self.size, shuffle=True))
 
     def val_dataloader(self) -> Batches:  # noqa: D102
         return Batches(*self.parts["validation"], 4 * self.size, shuffle=False)
@@ -100,7 +101,7 @@ class Labelling(Watched):
     def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: D102
         observed, labels = batch
         loss = cross_entropy(self.model(observed), labels)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        self.log_mean("train_loss", loss, len(labels))
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:  # noqa: D102

@@ -33,6 +33,8 @@ from neuralode.train.matching_figures import judged, two_samples
 from neuralode.train.matching_plots import PICTURES, plot_images, plot_points
 from neuralode.train.matching_task import Taught
 from neuralode.train.plots import plot_history
+from neuralode.train.reading import asked as read_asked
+from neuralode.train.reading import is_done
 from neuralode.train.run import Run, versions
 
 TASK = "matching"
@@ -106,7 +108,8 @@ def train(
     folder : Path
         Where the run goes; it must not hold one already, unless ``resume``.
     resume : bool
-        Go on from the last checkpoint in ``folder``.
+        Go on from the last checkpoint in ``folder``, or begin where there is none; a run that is finished is returned
+        as it is.
     callbacks : sequence of Callback
         Lightning's: a progress bar, for one.
     tell : callable, optional
@@ -119,13 +122,17 @@ def train(
         of samples as ``wanted`` draws them, nats of the flow without guidance, solved exactly. Ctrl-C ends the
         training, not this function: the summary then says ``"interrupted": true``.
     """
+    run = Run(folder)
+    if resume and is_done(run, wanted, asked):
+        return run
     _check(wanted)
     L.seed_everything(wanted.seed, workers=True, verbose=False)
     some = examples(wanted.data, wanted.seed)
     task = build(wanted, some)
     # what sampling refuses, it refuses here, before a folder is made
     Sampler(task.mean, some, wanted).draw(1, generator=torch.Generator())
-    run = Run(folder) if resume else Run.create(folder, describe(wanted))
+    if not resume:
+        Run.create(folder, describe(wanted))
     data = MatchingData(
         some.seen(some.train), some.seen(some.validation), wanted.batches, wanted.batch_size, wanted.seed
     )
@@ -138,13 +145,16 @@ def train(
         resume=resume,
         callbacks=[History(run, tell), *callbacks],
         progress_bar=tell is None,
+        belongs_to=run.digest,
     )
     seconds = round(time.perf_counter() - started, 2)
 
     settle(task, wanted.learning_rate)
     run.write_weights(task.mean)
     sampler = Sampler(task.mean, some, wanted)
-    run.write_summary(
+    plot_history(run.metrics, run.plots, PICTURES)
+    draw_picture(sampler, run.plots)
+    run.write_summary(  # the last of all: a run that has it is finished
         {
             **(image_figures if some.classes else point_figures)(sampler),
             "val_loss": round(fitted.best, 6),
@@ -155,8 +165,6 @@ def train(
             "interrupted": fitted.interrupted,
         }
     )
-    plot_history(run.metrics, run.plots, PICTURES)
-    draw_picture(sampler, run.plots)
     return run
 
 
@@ -182,11 +190,10 @@ def sample(run: Run, count: int, seed: int) -> pd.DataFrame:
 
 
 def asked(run: Run) -> Matching:
-    """Return what ``run`` was asked to do."""
-    config = run.config
-    if config.get("task") != TASK:
-        raise ValueError(f"{run.folder} is a run of {config.get('task')!r}; wanted one of `neuralode train matching`.")
-    return Matching(data=config["data"], **config["sampling"], **config["training"])
+    """Return what ``run`` was asked to do; `ValueError` where its config was damaged."""
+    return read_asked(
+        run, Matching, (TASK,), "neuralode train matching", names={"data": "data"}, sections=("sampling", "training")
+    )
 
 
 def describe(wanted: Matching) -> dict[str, Any]:

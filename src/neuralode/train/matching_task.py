@@ -56,15 +56,16 @@ class Taught(Watched):
         x, *labels = batch
         known = [drop_condition(label, self.classes, self.dropped) for label in labels]
         loss = flow_matching_loss(self.field, x, *known, path=self.path, coupling=self.coupling)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(x))
+        self.log_mean("train_loss", loss, len(x))
         return loss
 
-    @torch.no_grad()
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Let the mean follow, at first closely."""
-        share = max(1 - self.averaged, 1 / (1 + self.global_step / WARM_UP))
-        for mean, parameter in zip(self.mean.parameters(), self.field.parameters(), strict=True):
-            mean.lerp_(parameter, share)
+        super().optimizer_step(*args, **kwargs)
+        share = max(1 - self.averaged, 1 / (1 + (self.global_step + 1) / WARM_UP))
+        with torch.no_grad():
+            for mean, parameter in zip(self.mean.parameters(), self.field.parameters(), strict=True):
+                mean.lerp_(parameter, share)
 
     def validation_step(self, batch: Batch, index: int) -> None:  # noqa: D102
         x, *labels = batch

@@ -37,6 +37,8 @@ from neuralode.train.interpolation import Interpolating, errors, latent_ode, on_
 from neuralode.train.labelling import LabelledSeries, Labelling
 from neuralode.train.physionet_plots import INTERPOLATION, MORTALITY, Pictures, plot_roc
 from neuralode.train.plots import plot_history
+from neuralode.train.reading import asked as read_asked
+from neuralode.train.reading import is_done
 from neuralode.train.run import Run, versions
 
 SOLVER = ("method", "steps", "carry")  # fields of PhysioNet that only models with an ODE-RNN use
@@ -107,7 +109,8 @@ def train(
     folder : Path
         Where the run goes; it must not hold one already, unless ``resume``.
     resume : bool
-        Go on from the last checkpoint in ``folder``.
+        Go on from the last checkpoint in ``folder``, or begin where there is none; a run that is finished is returned
+        as it is.
     callbacks : sequence of Callback
         Lightning's: a progress bar, for one.
     tell : callable, optional
@@ -120,6 +123,9 @@ def train(
         interpolation, and what the training took. Ctrl-C ends the training, not this function: the summary then says
         ``"interrupted": true``.
     """
+    run = Run(folder)
+    if resume and is_done(run, wanted, asked):
+        return run
     aim = pick("task", wanted.task, AIMS, Aim)
     make = pick("model", wanted.model, aim.models, type)
     patients = physionet(wanted.sets, wanted.every)
@@ -130,7 +136,8 @@ def train(
 
     L.seed_everything(wanted.seed, workers=True, verbose=False)
     model = make(wanted, *sizes(patients))
-    run = Run(folder) if resume else Run.create(folder, _config(wanted, model))
+    if not resume:
+        Run.create(folder, _config(wanted, model))
     parts = [(patients.observed[some], patients.died[some].long()) for some in rows]
     started = time.perf_counter()
     fitted = fit(
@@ -141,11 +148,13 @@ def train(
         resume=resume,
         callbacks=[History(run, tell), *callbacks],
         progress_bar=tell is None,
+        belongs_to=run.digest,
     )
     seconds = round(time.perf_counter() - started, 2)
 
     run.write_weights(model)
-    run.write_summary(
+    plot_history(run.metrics, run.plots, aim.pictures)
+    run.write_summary(  # the last of all: a run that has it is finished
         {
             **aim.measured(model.cpu().eval(), patients[rows.test], run),
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -156,7 +165,6 @@ def train(
             "interrupted": fitted.interrupted,
         }
     )
-    plot_history(run.metrics, run.plots, aim.pictures)
     return run
 
 
@@ -173,9 +181,9 @@ def load(run: Run) -> tuple[nn.Module, Patients]:
 
 
 def asked(run: Run) -> PhysioNet:
-    """Return what ``run`` was asked to do."""
-    config = run.config
-    return PhysioNet(model=config["model"], **(config["solver"] or {}), **config["training"])
+    """Return what ``run`` was asked to do; `ValueError` where its config was damaged."""
+    names, sections = {"model": "model"}, ("solver", "training")
+    return read_asked(run, PhysioNet, ("physionet",), "neuralode train physionet", names=names, sections=sections)
 
 
 def split(died: Bool[Tensor, " patients"], seed: int) -> Rows:

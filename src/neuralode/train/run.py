@@ -8,14 +8,14 @@
     summary.json         what came out: test_accuracy and so on
     tolerances.csv       precision against work, where the model has an ODE inside
     plots/*.png
-    checkpoints/*.ckpt   Lightning's own, read only to go on training
+    checkpoints/*.ckpt   the last two, to go on training from; nothing in them is executed either
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
+
+from neuralode.train.atomic import replace_file, unwritten
+from neuralode.train.preflight import check_folder
 
 Row = Mapping[str, Any]
 
@@ -49,11 +52,15 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, config: Mapping[str, Any]) -> Run:
-        """Make the folder, which must not hold a run yet, and write its ``config.json``."""
+        """Make the folder, which must not hold a run yet and must let itself be written; write ``config.json``."""
         if (folder / "config.json").exists():
             raise FileExistsError(f"{folder} holds a run already; choose another folder.")
+        check_folder(folder)
         run = cls(folder)
-        run.plots.mkdir(parents=True, exist_ok=True)
+        try:
+            run.plots.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritten(run.plots, error) from error
         write_json(folder / "config.json", config)
         return run
 
@@ -66,8 +73,21 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the run was asked to do."""
-        return json.loads((self.folder / "config.json").read_text())
+        """What the run was asked to do; `ValueError` where that cannot be read."""
+        return read_json(self.folder / "config.json")
+
+    @property
+    def digest(self) -> str:
+        """Tells the run from others: of its ``config.json``, byte by byte."""
+        return hashlib.sha256((self.folder / "config.json").read_bytes()).hexdigest()[:16]
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end, and nothing stopped it on the way."""
+        try:
+            return self.summary.get("interrupted") is False
+        except (OSError, ValueError):
+            return False
 
     @property
     def plots(self) -> Path:
@@ -76,7 +96,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of Lightning's checkpoints."""
+        """The folder of what a training goes on from."""
         return self.folder / "checkpoints"
 
     @property
@@ -90,8 +110,8 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What came out."""
-        return json.loads((self.folder / "summary.json").read_text())
+        """What came out; `ValueError` where that cannot be read."""
+        return read_json(self.folder / "summary.json")
 
     def write_summary(self, summary: Row) -> None:
         """Replace ``summary.json``."""
@@ -99,9 +119,8 @@ class Run:
 
     def write_weights(self, model: nn.Module) -> None:
         """Keep what ``model`` has learned."""
-        partial = self.folder / "weights.safetensors.partial"
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, partial)
-        os.replace(partial, self.folder / "weights.safetensors")
+        weights = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+        replace_file(self.folder / "weights.safetensors", weights)
 
     def read_weights(self, model: nn.Module) -> None:
         """Put the kept weights into ``model``, which must have the same parameters; `ValueError` for half a file."""
@@ -112,7 +131,10 @@ class Run:
             found = load_file(weights)
         except SafetensorError as error:
             raise ValueError(f"{weights} cannot be read ({error}); wanted the file that a training wrote.") from error
-        model.load_state_dict(found)
+        try:
+            model.load_state_dict(found)
+        except RuntimeError as error:
+            raise ValueError(f"{weights} holds another network than config.json describes: {error}") from error
 
 
 def free_folder(wanted: Path) -> Path:
@@ -149,25 +171,33 @@ def versions(*packages: str) -> dict[str, str]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write ``content`` so that a reader finds the old file or the new one, never half of one."""
-    _replace(path, json.dumps(content, indent=2) + "\n")
+    replace_file(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file; `ValueError` where it holds anything else."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); wanted the JSON that a training wrote.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}; wanted the object that a training wrote.")
+    return found
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write ``rows`` as atomically as `write_json` does; the columns are those of the first row."""
     header = list(rows[0]) if rows else []
     lines = [",".join(header), *(",".join(str(row.get(name, "")) for name in header) for row in rows)]
-    _replace(path, "\n".join(lines) + "\n")
+    replace_file(path, ("\n".join(lines) + "\n").encode())
 
 
 def read_csv(path: Path) -> list[dict[str, float]]:
-    """Return the rows of a table of numbers; none where there is no file yet."""
+    """Return the rows of a table of numbers; none where there is no file yet, `ValueError` where it is another."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    try:
+        with path.open(newline="") as file:
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read ({error}); wanted the table that a training wrote.") from error

@@ -33,6 +33,8 @@ from neuralode.train.config import Spirals
 from neuralode.train.fitting import Effort, fit
 from neuralode.train.history import History
 from neuralode.train.plots import plot_history
+from neuralode.train.reading import asked as read_asked
+from neuralode.train.reading import is_done
 from neuralode.train.run import Run, versions
 from neuralode.train.spirals_plots import PICTURES, plot_forecasts
 from neuralode.train.spirals_tasks import Autoregressive, Explaining, Forecaster, SpiralsData, Stepping, Turning
@@ -61,7 +63,8 @@ def train(
     folder : Path
         Where the run goes; it must not hold one already, unless ``resume``.
     resume : bool
-        Go on from the last checkpoint in ``folder``.
+        Go on from the last checkpoint in ``folder``, or begin where there is none; a run that is finished is returned
+        as it is.
     callbacks : sequence of Callback
         Lightning's: a progress bar, for one.
     tell : callable, optional
@@ -73,11 +76,15 @@ def train(
         Its ``summary.json`` holds ``test_rmse``, of the forecasts beyond the window, and the rest: see `errors`. Ctrl-C
         ends the training, not this function: the summary then says ``"interrupted": true``.
     """
+    run = Run(folder)
+    if resume and is_done(run, wanted, asked):
+        return run
     L.seed_everything(wanted.seed, workers=True, verbose=False)
     task = build(wanted)
     observed = on_scale(spirals(wanted.series, wanted.observed, last=wanted.last, seed=wanted.seed).observed)
     held = held_out(len(observed))
-    run = Run(folder) if resume else Run.create(folder, describe(wanted))
+    if not resume:
+        Run.create(folder, describe(wanted))
     data = SpiralsData(
         observed[~held], observed[held], wanted.batches, wanted.batch_size, _shorter(wanted, task), wanted.seed
     )
@@ -90,13 +97,16 @@ def train(
         resume=resume,
         callbacks=[History(run, tell), *callbacks],
         progress_bar=tell is None,
+        belongs_to=run.digest,
     )
     seconds = round(time.perf_counter() - started, 2)
 
     task = task.cpu().eval()
     test = for_test(wanted)
     run.write_weights(task)
-    run.write_summary(
+    plot_history(run.metrics, run.plots, PICTURES)
+    plot_forecasts(test, forecasts(task, test.observed), sampled(task, test.observed), run.plots)
+    run.write_summary(  # the last of all: a run that has it is finished
         {
             **errors(forecasts(task, test.observed), test),
             "floor_rmse": errors(best_forecasts(test), test)["test_rmse"],
@@ -106,8 +116,6 @@ def train(
             "interrupted": fitted.interrupted,
         }
     )
-    plot_history(run.metrics, run.plots, PICTURES)
-    plot_forecasts(test, forecasts(task, test.observed), sampled(task, test.observed), run.plots)
     return run
 
 
@@ -120,9 +128,9 @@ def load(run: Run) -> tuple[Forecaster, Series]:
 
 
 def asked(run: Run) -> Spirals:
-    """Return what ``run`` was asked to do."""
-    config = run.config
-    return Spirals(model=config["model"], **(config["solver"] or {}), **config["training"])
+    """Return what ``run`` was asked to do; `ValueError` where its config was damaged."""
+    names, sections = {"model": "model"}, ("solver", "training")
+    return read_asked(run, Spirals, ("spirals",), "neuralode train spirals", names=names, sections=sections)
 
 
 def describe(wanted: Spirals) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from neuralode.data.spirals import WINDOW
 from neuralode.nn import RNN, LatentODE, Observations, mlp
 from neuralode.train.fitting import Watched
+from neuralode.train.resumable import Resumable
 
 Batch = tuple[Observations, Observations]  # what is read, and what is to be explained
 
@@ -149,7 +150,8 @@ class Explaining(Forecaster):
             within=observed.times <= observed.times[:, -1:] - REMAINING,
         )
         parts = {"train_loss": elbo.loss, "train_kl": elbo.kl.mean(), "train_inconsistency": elbo.inconsistency.mean()}
-        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=len(targets))
+        for name, part in parts.items():
+            self.log_mean(name, part, len(targets))
         return elbo.loss / WINDOW  # so that the gradient's norm is not always clipped
 
     def forecast(self, observed: Observations, times: Float64[Tensor, " steps"]) -> Tensor:  # noqa: D102
@@ -168,7 +170,7 @@ class Stepping(Forecaster):
     def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: D102
         observed, _ = batch
         loss = (self.model(observed) - observed.values)[observed.seen].square().mean()
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(observed))
+        self.log_mean("train_loss", loss, len(observed))
         return loss
 
     def forecast(self, observed: Observations, times: Float64[Tensor, " steps"]) -> Tensor:  # noqa: D102
@@ -242,10 +244,11 @@ class SpiralsData(L.LightningDataModule):
         self.train, self.validation = train, validation
         self.batches, self.size, self.shorter, self.seed = batches, size, shorter, seed
 
-    def train_dataloader(self) -> Parts:  # noqa: D102
+    def train_dataloader(self) -> Resumable[Batch]:  # noqa: D102
         trainer = self.trainer
         assert trainer is not None
-        return Parts(self.train, self.batches, self.size, self.shorter, self.seed, lambda: trainer.current_epoch)
+        parts = Parts(self.train, self.batches, self.size, self.shorter, self.seed, lambda: trainer.current_epoch)
+        return Resumable(parts)
 
     def val_dataloader(self) -> DataLoader:  # noqa: D102
         return DataLoader(cast(Any, [part(self.validation, 0, WINDOW // 2)]), batch_size=None)

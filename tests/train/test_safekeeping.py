@@ -1,0 +1,227 @@
+"""A training that is cut off anywhere and started again comes to the weights it would have come to, to the bit."""
+
+from __future__ import annotations
+
+import random
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from neuralode.train import density, images, matching, spirals
+from neuralode.train.checkpoints import Checkpoints, CheckpointWarning
+from neuralode.train.config import Density, Images, Matching, Spirals
+from neuralode.train.fitting import Effort, Watched, fit
+from neuralode.train.resumable import Resumable
+
+EPOCHS, BATCHES = 3, 5
+
+
+class Cut(BaseException):
+    """What nothing in the training expects."""
+
+
+class CutOff(L.Callback):
+    """Cut the training off once so many steps are done: before a checkpoint of the last of them is written."""
+
+    def __init__(self, step, at="batch"):
+        self.step, self.at = step, at
+
+    def on_train_batch_end(self, trainer, *rest):
+        if self.at == "batch" and trainer.global_step == self.step:
+            raise Cut
+
+    def on_validation_end(self, trainer, module):
+        if self.at == "validation" and trainer.global_step == self.step:
+            raise Cut
+
+    def on_train_epoch_end(self, trainer, module):
+        if self.at == "epoch" and trainer.global_step == self.step:
+            raise Cut
+
+
+class Noisy(Watched):
+    """Draws from every generator there is, in training and where it validates."""
+
+    def __init__(self):
+        super().__init__(1e-2)
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.3), nn.Linear(8, 1))
+
+    def training_step(self, batch, index):
+        [x] = batch
+        loss = (self.net(x + 0.1 * torch.randn_like(x)) - np.random.rand() - random.random()).square().mean()
+        self.log_mean("train_loss", loss, len(x))
+        return loss
+
+    def validation_step(self, batch, index):
+        [x] = batch
+        self.log("val_loss", (self.net(x) - torch.rand(())).square().mean())
+
+
+class Rows(L.LightningDataModule):
+    def __init__(self):
+        super().__init__()
+        self.rows = torch.utils.data.TensorDataset(torch.randn(4 * BATCHES - 1, 3, generator=torch.Generator()))
+
+    def train_dataloader(self):
+        return Resumable(DataLoader(self.rows, 4, shuffle=True))
+
+    def val_dataloader(self):
+        return DataLoader(self.rows, 8)
+
+
+class Figures(L.Callback):
+    """The mean loss of each epoch."""
+
+    def __init__(self):
+        self.losses = {}
+
+    def on_train_epoch_end(self, trainer, module):
+        self.losses[trainer.current_epoch] = trainer.callback_metrics["train_loss"].item()
+
+
+def trained(folder, *callbacks, resume=False, every=2, patience=10):
+    """A whole training, begun alike each time; its weights at the end, and how it went."""
+    L.seed_everything(3, verbose=False)
+    task = Noisy()
+    effort = Effort(EPOCHS, patience, checkpoint_every=every)
+    done = fit(task, Rows(), effort, folder=folder, resume=resume, callbacks=callbacks)
+    return {name: part.clone() for name, part in task.state_dict().items()}, done
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def cut_off(folder, step, at="batch", **options):
+    with pytest.raises(Cut):
+        trained(folder, CutOff(step, at), **options)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return trained(None)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("step", [1, 2, 4, 5, 6, 9, 14, 15])
+def test_a_training_cut_off_after_any_step_comes_to_the_same_weights(tmp_path, whole, step, every):
+    cut_off(tmp_path, step, every=every)
+    weights, done = trained(tmp_path, resume=True, every=every)
+    assert same(weights, whole[0])
+    assert done == whole[1]
+
+
+@pytest.mark.parametrize("at", ["validation", "epoch"])
+@pytest.mark.parametrize("step", [5, 15])
+def test_so_does_one_cut_off_as_an_epoch_ends(tmp_path, whole, step, at):
+    cut_off(tmp_path, step, at)
+    weights, done = trained(tmp_path, resume=True)
+    assert same(weights, whole[0])
+    assert done == whole[1]
+
+
+def test_so_does_one_cut_off_again_and_again(tmp_path, whole):
+    cut_off(tmp_path, 1)
+    for step in range(2, EPOCHS * BATCHES + 1):
+        cut_off(tmp_path, step, resume=True, every=1)
+    weights, done = trained(tmp_path, resume=True)
+    assert same(weights, whole[0])
+    assert done == whole[1]
+
+
+def test_the_figures_of_an_epoch_are_whole_though_it_was_cut_off_in_its_middle(tmp_path):
+    through, first, second = Figures(), Figures(), Figures()
+    trained(None, through)
+    with pytest.raises(Cut):
+        trained(tmp_path, first, CutOff(8))
+    trained(tmp_path, second, resume=True)
+    assert first.losses | second.losses == through.losses
+
+
+def test_one_that_had_lost_patience_as_it_was_cut_off_is_not_trained_further(tmp_path, monkeypatch):
+    monkeypatch.setattr(Noisy, "validation_step", lambda self, batch, index: self.log("val_loss", self.global_step))
+    until, done = trained(None, patience=1)
+    assert done.epochs == 2
+    trained(tmp_path, patience=1)
+    weights, again = trained(tmp_path, resume=True, patience=1)
+    assert same(weights, until)
+    assert again == done
+
+
+def test_a_training_that_is_begun_anew_does_not_go_on_from_what_lies_there(tmp_path, whole):
+    cut_off(tmp_path, 12)
+    cut_off(tmp_path, 3)
+    assert [path.name[:13] for path in Checkpoints(tmp_path).files()] == ["step-00000002"]
+    assert same(trained(tmp_path, resume=True)[0], whole[0])
+
+
+def test_the_checkpoint_before_is_gone_on_from_where_the_last_is_damaged(tmp_path, whole):
+    cut_off(tmp_path, 9)
+    last, before = Checkpoints(tmp_path).files()
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.warns(CheckpointWarning, match=f"{last.name} is damaged.*; going on from {before.name}"):
+        weights, done = trained(tmp_path, resume=True)
+    assert same(weights, whole[0])
+    assert done == whole[1]
+    assert last.with_name(last.name + ".damaged").exists()
+
+
+def test_checkpoints_of_another_network_are_refused(tmp_path):
+    cut_off(tmp_path, 4)
+    task = Noisy()
+    task.net[0] = nn.Linear(3, 9)
+    with pytest.raises(ValueError, match="is of another training: network differs"):
+        fit(task, Rows(), Effort(EPOCHS, 10), folder=tmp_path, resume=True)
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+    cut_off(tmp_path, 4)
+    with pytest.raises(ValueError, match=r"is of another training: config.json differs.*begin again"):
+        fit(Noisy(), Rows(), Effort(EPOCHS, 10), folder=tmp_path, resume=True, belongs_to="another")
+
+
+def test_other_threads_are_warned_of(tmp_path):
+    cut_off(tmp_path, 4)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with pytest.warns(CheckpointWarning, match=f"threads '{threads}', now '{threads + 1}'"):
+            trained(tmp_path, resume=True)
+    finally:
+        torch.set_num_threads(threads)
+
+
+SMALL = {"accelerator": "cpu", "devices": "1"}
+TASKS = {
+    "digits": (images, Images(model="resnet1", epochs=2, batches=4, checkpoint_every=1, **SMALL)),
+    "density": (density, Density("moons", rows=100, width=4, epochs=2, batch_size=20)),
+    "matching": (matching, Matching(epochs=2, batches=4, batch_size=32, width=8, layers=1, steps=2)),
+    "matching digits": (matching, Matching("digits", epochs=2, batches=4, batch_size=32, width=8, layers=1, steps=2)),
+    "spirals": (spirals, Spirals(observed=30, series=20, epochs=2, batches=4, batch_size=8, hidden=4, width=4)),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_comes_to_the_same_files_after_it_was_cut_off(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("neuralode.train.safekeeping.SECONDS", 0.0)  # a checkpoint each step
+    for part in ("figures", "point_figures", "image_figures", "plot_flow", "draw_picture", "plot_forecasts"):
+        for module in (density, matching, spirals):
+            if hasattr(module, part) and not (module is density and part == "figures"):
+                monkeypatch.setattr(module, part, lambda *some, **options: {})
+    task, wanted = TASKS[name]
+    through = task.train(wanted, tmp_path / "through", tell=lambda row: None)
+    folder = tmp_path / "cut"
+    steps = round(through.metrics[-1]["epoch"] + 1) and len(through.metrics) * 4
+    with pytest.raises(Cut):
+        task.train(wanted, folder, callbacks=[CutOff(3)], tell=lambda row: None)
+    with pytest.raises(Cut):
+        task.train(wanted, folder, resume=True, callbacks=[CutOff(steps - 2)], tell=lambda row: None)
+    done = task.train(wanted, folder, resume=True, tell=lambda row: None)
+    for file in ("weights.safetensors",):
+        assert (done.folder / file).read_bytes() == (through.folder / file).read_bytes()
+    figures = [[{k: v for k, v in row.items() if k != "seconds"} for row in run.metrics] for run in (done, through)]
+    assert figures[0] == figures[1]
