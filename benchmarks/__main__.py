@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import dropin, kepler, series, stiff, w1, w5, w6, w7, w8
+from benchmarks import dropin, kepler, precision, series, stiff, w1, w5, w6, w7, w8
 from benchmarks.timing import machine, save
 
 WORKLOADS = {
@@ -21,8 +21,9 @@ WORKLOADS = {
     "dropin": dropin.run,
     "stiff": stiff.run,
     "kepler": kepler.run,
+    "precision": precision.run,
 }
-WITH_PICTURES = {"kepler": kepler.run_and_plot}
+WITH_PICTURES = {"kepler": kepler.run_and_plot, "precision": precision.run_and_plot}
 FEWEST_SAMPLES = 7
 
 
@@ -37,7 +38,9 @@ def main() -> None:
     parser.add_argument("--samples", default=9, type=int, help=f"at least {FEWEST_SAMPLES}")
     # One thread unless asked: at these sizes a second one mostly waits, and waiting is what varies between runs.
     parser.add_argument("--threads", default=1, type=int, help="threads of PyTorch, for everyone alike")
-    parser.add_argument("--plot", action="store_true", help="also draw the pictures of the documentation (kepler)")
+    parser.add_argument(
+        "--plot", action="store_true", help="also draw the pictures of the documentation (kepler, precision)"
+    )
     parser.add_argument("--save", default=None, type=Path, metavar="DIR", help="also write JSON, as benchmarks/results")
     options = parser.parse_args()
     if options.samples < FEWEST_SAMPLES:

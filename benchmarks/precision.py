@@ -4,13 +4,11 @@ Three smooth problems, each solved to a last time at tolerances from 1e-2 on, te
 would take more than `MOST` evaluations; SciPy's RK45 and DOP853 beside ours. "error" is the largest of the last state
 against the reference; "evaluations" are those of the solve, checks of f left out.
 
-``python -m benchmarks precision --save DIR`` keeps the figures, and ``python -m benchmarks.precision DIR SVG`` draws
-them.
+``python -m benchmarks precision --plot`` also draws docs/images/precision.svg.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -19,8 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
@@ -30,6 +30,7 @@ from neuralode import SolveError, methods, solve
 MOST = 20_000  # evaluations: finer tolerances are left to higher orders
 TOLERANCES = tuple(10.0**-n for n in range(2, 15))
 THEIRS = ("RK45", "DOP853")
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "precision.svg"
 WANTED = (1e-4, 1e-8, 1e-12)  # errors at which the table compares
 
 
@@ -193,40 +194,42 @@ def evaluations_for(points: list[Result], error: float) -> float | None:
     return None
 
 
-def draw(results: list[Result], path: Path) -> None:
+def run_and_plot(device: torch.device, samples: int) -> tuple[list[Result], list[Table]]:
+    """The same, and the picture."""
+    results, tables = run(device, samples)
+    plot(results)
+    return results, tables
+
+
+def plot(results: list[Result], path: Path = PICTURE) -> None:
     """One panel a problem; the order gives the colour, and SciPy is black."""
-    import matplotlib as mpl
-    from matplotlib import pyplot as plt
-
-    mpl.rcParams["svg.hashsalt"], mpl.rcParams["svg.fonttype"] = "neuralode", "none"
-    names = list(dict.fromkeys(result.method for result in results))
     order = {result.method: result.order for result in results}
+    names = sorted(order, key=order.__getitem__)
     colours = mpl.colormaps["turbo"]
-    figure, panels = plt.subplots(1, len(PROBLEMS), figsize=(15, 6), sharey=True, layout="constrained")
-    for panel, problem in zip(panels, PROBLEMS, strict=True):
-        for name in sorted(names, key=order.__getitem__):
-            points = [r for r in results if (r.problem, r.method) == (problem.name, name)]
-            alike = sorted(other for other in names if order[other] == order[name] and not other.startswith("SciPy"))
-            outside = name.startswith("SciPy")
-            panel.loglog(
-                [max(point.error, 1e-15) for point in points],
-                [point.evaluations for point in points],
-                color="black" if outside else colours((order[name] - 1.5) / 8.5),
-                linestyle="--" if outside else "-",
-                marker="x+"[order[name] > 5] if outside else "osDv^<>P"[alike.index(name)],
-                markersize=4,
-                linewidth=1,
-                label=f"{name} ({order[name]})",
-            )
-        panel.invert_xaxis()
-        panel.set(title=problem.name, xlabel="error at the end")
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel("evaluations of f")
-    panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, title="method (order)")
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
-
-
-if __name__ == "__main__":
-    kept = json.loads((Path(sys.argv[1]) / "precision-cpu.json").read_text())
-    draw([Result(**result) for result in kept["results"]], Path(sys.argv[2]))
+    with mpl.rc_context({"svg.hashsalt": "neuralode", "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(14, 5.6), layout="constrained")
+        panels = figure.subplots(1, len(PROBLEMS), sharey=True)
+        for panel, problem in zip(panels, PROBLEMS, strict=True):
+            for name in names:
+                points = [r for r in results if (r.problem, r.method) == (problem.name, name)]
+                outside = name.startswith("SciPy")
+                alike = [
+                    other for other in names if order[other] == order[name] and other.startswith("SciPy") == outside
+                ]
+                panel.loglog(
+                    [max(point.error, 1e-15) for point in points],
+                    [point.evaluations for point in points],
+                    color="black" if outside else colours((order[name] - 1.5) / 8.5),
+                    linestyle="--" if outside else "-",
+                    marker="osDv^<>P"[alike.index(name)],
+                    markersize=3.5,
+                    linewidth=1,
+                    label=f"{name}, {order[name]}",
+                )
+            panel.invert_xaxis()
+            panel.set(title=problem.name, xlabel="error at the end")
+            panel.grid(alpha=0.3)
+        panels[0].set_ylabel("evaluations of f")
+        panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, title="method, order")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None, "Creator": None})

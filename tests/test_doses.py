@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -380,6 +382,13 @@ def test_float32_states_and_vectors_without_rows() -> None:
     assert (sol.y1 - (math.exp(-1) + math.exp(-0.5))).abs().max() < 1e-5
 
 
+def test_numbers_are_not_rounded_to_the_default_dtype() -> None:
+    torch.set_default_dtype(torch.float32)
+    for change in (0.1, [0.1]):
+        y0 = torch.zeros(1, dtype=torch.float64)
+        assert solve(lambda t, y: 0 * y, y0, (0.0, 1.0), doses=Dose([0.5], change)).y1.item() == 0.1
+
+
 # what is refused
 
 
@@ -412,3 +421,23 @@ def test_bad_doses_are_refused_with_a_sentence(doses: Any, options: dict, error:
         return
     with pytest.raises(error, match=words):
         solve(lambda t, y: -y, torch.ones(2, 3), doses=doses, **arguments)
+
+
+# the page
+
+
+def test_the_page_runs_as_it_stands() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "doses.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/doses.md", "exec"), names)
+    k, times, amounts = names["k"], names["times"], names["amounts"]
+    want = 3 * torch.exp(-3.5 * k) + 1.5 * torch.exp(-2 * k)
+    assert abs(float(names["sol"].status.max())) == Status.EVENT
+    assert abs(float(names["by_k"] - torch.autograd.grad(want, k)[0])) < 1e-7
+    assert names["by_times"].shape == (2,)
+    assert times.shape == (3, 2)
+    assert amounts.shape == (3, 2)
+    assert names["rest"].success
+    assert (names["bias"].grad != 0).all()

@@ -194,7 +194,7 @@ def check_separable(problem: Problem, method: Any) -> int:
         if not _agree(whole[:, columns], answer[:, columns]):
             why = " (friction?)" if half == "p" else ""
             raise ValueError(
-                f"d{half}/dt changes with {half}{why}; method {name!r} wants it to be a function of (t, {other}) alone. "
+                f"d{half}/dt changes with {half}{why}; method {name!r} takes a function of (t, {other}) alone. "
                 "Wanted a separable f, or another method, such as 'rk4' or 'tsit5'."
             )
     return 3

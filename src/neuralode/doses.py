@@ -181,7 +181,8 @@ def _amount(n: int, x: Any, count: int, leaf: Any, layout: Any) -> Tensor:
     own = (layout.rows, *leaf.shape) if layout.has_rows else tuple(leaf.shape)
     if not isinstance(x, (int, float, complex, Tensor)):
         raise TypeError(f"Dose {n}: the change holds a {type(x).__name__}; wanted numbers or tensors.")
-    x = torch.as_tensor(x)
+    if not isinstance(x, Tensor):  # a number is not to be rounded to the default dtype
+        x = torch.full((), x, dtype=torch.complex128 if isinstance(x, complex) else torch.float64)
     if x.is_complex() and not leaf.dtype.is_complex:
         raise TypeError(f"Dose {n}: the change is complex, the state {leaf.dtype}; wanted real amounts.")
     x = x.to(layout.dtype if x.dim() else leaf.dtype).to(device=layout.device if not x.dim() else x.device)

@@ -20,7 +20,7 @@ from jaxtyping import Float64, Shaped
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.forward_ad import unpack_dual
-from torch.utils._pytree import register_pytree_node, tree_leaves
+from torch.utils._pytree import GetAttrKey, register_pytree_node, tree_leaves
 
 from neuralode.registry import pick
 from neuralode.splines import SPLINES, Spline
@@ -238,10 +238,15 @@ class Interpolation:
         )
 
 
+def _named_leaves(u: Interpolation) -> tuple[list[tuple[Any, Any]], Any]:
+    return [(GetAttrKey(name), getattr(u, name)) for name in ("times", "coefficients")], (u.spline, u.stops, u.key)
+
+
 register_pytree_node(
     Interpolation,
     lambda u: ([u.times, u.coefficients], (u.spline, u.stops, u.key)),
     lambda leaves, context: Interpolation(*leaves, *context),
+    flatten_with_keys_fn=_named_leaves,
 )
 
 

@@ -51,7 +51,7 @@ def until_steady(f: Callable[..., Any], *, rtol: float = 1e-6, atol: float = 1e-
     >>> def f(t, y):
     ...     return 1 - y
     >>> y0 = torch.zeros(1, dtype=torch.float64)
-    >>> sol = node.solve(f, y0, (0.0, math.inf), events=node.until_steady(f), rtol=1e-6, atol=1e-8)
+    >>> sol = node.solve(f, y0, (0.0, math.inf), events=node.until_steady(f), rtol=1e-9, atol=1e-9)
     >>> round(sol.ts[-1].item(), 1)  # about log(1e6)
     13.8
     """
@@ -281,7 +281,7 @@ def _idle(problem: Problem, y: Tensor, blocks: int) -> Tensor:
     idle = torch.zeros_like(y)
     for leaf in problem.layout.leaves:
         if not leaf.dtype.is_complex:
-            idle[:, leaf.start : leaf.stop] = 1j
+            torch.view_as_real(idle)[:, leaf.start : leaf.stop, 1] = 1
     return pack([idle], blocks)
 
 

@@ -1,9 +1,9 @@
 """Whether an explicit method was held up by stability rather than by accuracy: looked at once, after a long solve.
 
 Where that is so, the step that the controller wants is about the stability limit of the method over the fastest mode,
-h |λ| of 2 to 6, that mode decays, and the state moves much more slowly than it. Where steps are short for accuracy h |λ|
-is smaller, or the state moves as fast as its fastest mode. Rejections tell nothing: a fifth of the attempts on stiff
-problems, as much on the Lorenz equations.
+h |λ| of 2 to 6, that mode decays, and the state moves much more slowly than it. Where steps are short for accuracy
+h |λ| is smaller, or the state moves as fast as its fastest mode. Rejections tell nothing: a fifth of the attempts on
+stiff problems, as much on the Lorenz equations.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def _fastest_mode(near: Any, guess: Tensor, per_sample: bool) -> tuple[Tensor, T
     """|λ| of the fastest mode, clock by clock, and whether it is real and decays."""
     v = guess + 1e-3 * _norm(guess, per_sample, True) * torch.linspace(-1, 1, guess.numel()).to(guess).view_as(guess)
     least = torch.finfo(v.dtype).tiny
+    last = rest = torch.zeros(())
     for _ in range(TURNS):
         v = v / _norm(v, per_sample, True).clamp_min(least)
         image = near.jvp(v)

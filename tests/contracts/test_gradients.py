@@ -409,7 +409,8 @@ def test_the_adjoint_converges_as_its_tolerance_falls(
         adjoint = Adjoint(rtol=tolerance, atol=tolerance / 10, norm=norm)
         sol = world.solve(gradient=adjoint, method=method, rtol=tight, atol=tight / 10)
         errors.append(worst(world.gradients(world.loss(sol)), true_gradients(per_sample, reverse)))
-    assert errors[1] < errors[0] / 10, errors
+    # between two outputs one step of order 8 or 9 is exact to the tight tolerance at any other: nothing is left to fall
+    assert errors[1] < errors[0] / 10 or max(errors) < tight, errors
     assert errors[1] <= 100 * tight * blind, errors
 
 

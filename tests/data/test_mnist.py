@@ -52,6 +52,7 @@ def served(folder: Path):
 def cache(tmp_path, monkeypatch):
     """An empty cache, and nothing at NEURALODE_DATA."""
     monkeypatch.delenv("NEURALODE_DATA", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
     return tmp_path / "cache"
 

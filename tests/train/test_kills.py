@@ -21,7 +21,7 @@ from neuralode.train.checkpoints import Checkpoints
 
 KILLS = 20
 PATIENCE = 300.0  # seconds within which a process must come to the moment it is killed at
-ASKED = ["--epochs", "6", "--batch-size", "32", "--rtol", "0.1", "--accelerator", "cpu", "--checkpoint-every", "1"]
+ASKED = ["--epochs", "4", "--batch-size", "32", "--rtol", "0.1", "--accelerator", "cpu", "--checkpoint-every", "1"]
 
 
 def started(*words: object) -> subprocess.Popen:
@@ -58,7 +58,7 @@ def kill(process: subprocess.Popen, folder: Path, when: str, moments: random.Ran
         if when == "while it writes":
             wait_until(process, lambda: any((folder / "checkpoints").glob(f"*{PARTIAL}")))
         else:
-            time.sleep(moments.uniform(0.0, 0.4))
+            time.sleep(moments.uniform(0.0, 0.2))
     process.kill()
     process.wait()
     process.stdout.close()

@@ -77,12 +77,14 @@ class Within(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.last = time.monotonic()
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if time.monotonic() - self.last < QUIET or not is_global_zero():
             return
         self.last = time.monotonic()
-        batch = f"batch {args[-1] + 1:,}/{trainer.num_training_batches:,}"
-        console.print(f"epoch {trainer.current_epoch + 1}/{self.epochs}, {batch}, loss {float(outputs['loss']):.4f}")
+        where = f"batch {batch_idx + 1:,}/{trainer.num_training_batches:,}"
+        console.print(f"epoch {trainer.current_epoch + 1}/{self.epochs}, {where}, loss {float(outputs['loss']):.4f}")
 
 
 # What a line tells of an epoch, if there is such a figure.

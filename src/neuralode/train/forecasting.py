@@ -13,11 +13,12 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from neuralode.nn import LatentODE, Observations
+from neuralode.train.atomic import replace_file
 from neuralode.train.fitting import Effort, Fitted, Watched, fit, settle
 from neuralode.train.resumable import Resumable
 from neuralode.train.run import write_json
@@ -89,7 +90,7 @@ def learn(
     model.double()
     if folder is not None and not done.interrupted:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / LEARNED)
+        replace_file(folder / LEARNED, save({name: part.contiguous() for name, part in model.state_dict().items()}))
         write_json(folder / DONE, asdict(done))
     return done
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -25,7 +25,7 @@ class Measured(L.LightningModule):
         """Log the mean of ``value`` over the samples of an epoch, of which there are ``size`` in this batch."""
         if name not in self.means:
             self.means[name] = _mean().to(self.device)
-        mean = self.means[name]
+        mean = cast(MeanMetric, self.means[name])
         mean.update(value.detach() if isinstance(value, Tensor) else value, size)
         self.log(name, mean, on_step=False, on_epoch=True, metric_attribute=f"means.{name}")
 
@@ -40,10 +40,10 @@ class Measured(L.LightningModule):
             first, _, rest = name.partition(".")
             if first == "means" and rest not in self.means:
                 self.means[rest] = _mean()
-            metric = self.get_submodule(name)
+            metric = cast(Metric, self.get_submodule(name))
             for what, value in state.items():
                 setattr(metric, what, expect(value, type(metric.metric_state[what]), what))
 
 
-def _mean() -> MeanMetric:
+def _mean() -> Metric:
     return MeanMetric(nan_strategy="disable").set_dtype(torch.get_default_dtype())

@@ -60,9 +60,11 @@ class Safekeeping(Checkpoint):
         if found["place"] is not None:
             _batches(trainer).go_to(Place(**found["place"]))
 
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: D102
+    def on_train_batch_end(  # noqa: D102
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.started = True
-        last = args[-1] + 1 >= trainer.num_training_batches  # then the end of the epoch is as near
+        last = batch_idx + 1 >= trainer.num_training_batches  # then the end of the epoch is as near
         if last or trainer.world_size > 1 or not self._is_due(trainer.global_step):
             return
         if isinstance(trainer.train_dataloader, Resumable):
