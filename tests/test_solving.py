@@ -297,6 +297,19 @@ def test_backward_evaluations_are_counted_when_they_are_made(gradient: Any, per_
         assert sol.stats.backward_evaluations == f.calls - before
 
 
+@pytest.mark.parametrize("outputs", [2, 7], ids=["ends", "inside"])
+@pytest.mark.parametrize(
+    "method", ["rk4", "dopri5", "dopri8", "dop853", "vern7", "carpenter_kennedy54", "explicit_adams"]
+)
+def test_backward_evaluations_of_every_kind_of_step_are_those_made(method: str, outputs: int) -> None:
+    k = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    f = Counting(lambda t, y: k * wave(t, y))
+    sol = solve(f, Y0, torch.linspace(0.0, 2.0, outputs, dtype=torch.float64), **stepping(method))
+    before = f.calls
+    sol.ys.sum().backward()
+    assert sol.stats.backward_evaluations == f.calls - before
+
+
 @pytest.mark.parametrize("method", ["rk4", "tsit5", "dopri5"])
 def test_replay_evaluates_only_what_the_new_state_needs(method: str) -> None:
     k = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)

@@ -77,10 +77,19 @@ def test_the_version_is_the_packages():
     assert run("--version").output == f"neuralode {__version__}\n"
 
 
-def test_help_names_the_models_and_the_defaults():
-    result = run("train", "digits", "--help")
+@pytest.mark.parametrize(("data", "epochs"), [("digits", 20), ("mnist", 10), ("fashion-mnist", 10)])
+def test_help_names_the_models_and_the_defaults(data, epochs):
+    result = run("train", data, "--help")
     assert result.exit_code == 0
     assert "odenet, rknet, resnet" in result.output
+    assert f"[default: {epochs}]" in result.output
+
+
+def test_a_long_epoch_is_told_of_where_there_is_no_terminal(tmp_path, monkeypatch):
+    monkeypatch.setattr("neuralode.cli.progress.QUIET", 0.0)
+    options = ["--model", "noblock", "--epochs", "1", "--batches", "2", "--batch-size", "16", "--accelerator", "cpu"]
+    result = run("train", "digits", *options, "--out", tmp_path / "run")
+    assert re.search(r"epoch 1/1, batch 2/2, loss \d", result.output)
 
 
 def test_without_typer_one_sentence_names_the_extra():

@@ -1,12 +1,15 @@
-"""Training digits leaves a complete run; what it was is found again."""
+"""Training on images leaves a complete run; what it was is found again."""
 
 import json
 import re
+from dataclasses import replace
 
 import lightning as L
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
+from neuralode.data import Split
 from neuralode.train import Run
 from neuralode.train import images as task
 from neuralode.train.config import Images
@@ -141,3 +144,25 @@ def test_what_cannot_be_done_is_refused_before_a_folder_is_made(tmp_path, wanted
 
 def test_the_config_is_plain_json(trained):
     assert json.loads((trained.folder / "config.json").read_text()) == trained.config
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_larger_images_are_trained_and_evaluated_alike(name, tmp_path, monkeypatch):
+    def split(seed):
+        drawing = torch.Generator().manual_seed(seed)
+        images, labels = torch.rand(24, 1, 28, 28, generator=drawing), torch.arange(24) % 10
+        return Split(*[TensorDataset(images[part::3], labels[part::3]) for part in range(3)])
+
+    monkeypatch.setitem(task.SETS, name, replace(task.SETS[name], split=split))
+    options = {"epochs": 2, "batch_size": 4, "rtol": 0.1, "channels_last": True, "precision": "bf16-mixed"}
+    wanted = Images(data=name, accelerator="cpu", devices="1", **options)
+    run = task.train(wanted, tmp_path / "run", tell=lambda row: None)
+    assert run.config["task"] == name
+    assert (run.summary["parameters"], run.summary["epochs"]) == (208_266, 2)
+    assert task.asked(run) == replace(wanted, gradient="replay", atol=0.1)
+    assert [point.rtol for point in task.evaluate(run, [0.1])] == [0.1]
+
+
+def test_images_of_an_unknown_name_are_refused_with_the_nearest_one(tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'mnist'"):
+        task.train(Images(data="mnits"), tmp_path / "run")

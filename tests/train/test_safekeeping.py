@@ -195,33 +195,48 @@ def test_other_threads_are_warned_of(tmp_path):
         torch.set_num_threads(threads)
 
 
-SMALL = {"accelerator": "cpu", "devices": "1"}
 TASKS = {
-    "digits": (images, Images(model="resnet1", epochs=2, batches=4, checkpoint_every=1, **SMALL)),
-    "density": (density, Density("moons", rows=100, width=4, epochs=2, batch_size=20)),
+    "digits": (images, Images(model="resnet1", epochs=2, batches=4, accelerator="cpu", devices="1")),
+    "density": (density, Density("moons", rows=60, width=4, epochs=1, batch_size=20)),
     "matching": (matching, Matching(epochs=2, batches=4, batch_size=32, width=8, layers=1, steps=2)),
     "matching digits": (matching, Matching("digits", epochs=2, batches=4, batch_size=32, width=8, layers=1, steps=2)),
     "spirals": (spirals, Spirals(observed=30, series=20, epochs=2, batches=4, batch_size=8, hidden=4, width=4)),
 }
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_every_task_comes_to_the_same_files_after_it_was_cut_off(name, tmp_path, monkeypatch):
+@pytest.fixture
+def _no_pictures(monkeypatch):
     monkeypatch.setattr("neuralode.train.safekeeping.SECONDS", 0.0)  # a checkpoint each step
-    for part in ("figures", "point_figures", "image_figures", "plot_flow", "draw_picture", "plot_forecasts"):
-        for module in (density, matching, spirals):
-            if hasattr(module, part) and not (module is density and part == "figures"):
-                monkeypatch.setattr(module, part, lambda *some, **options: {})
+    for module, names in {
+        density: ("plot_rows", "plot_flow"),
+        matching: ("point_figures", "image_figures", "draw_picture"),
+        spirals: ("plot_forecasts",),
+    }.items():
+        for name in names:
+            monkeypatch.setattr(module, name, lambda *some, **options: {})
+
+
+@pytest.mark.usefixtures("_no_pictures")
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_comes_to_the_same_weights_and_figures_after_it_was_cut_off(name, tmp_path):
     task, wanted = TASKS[name]
     through = task.train(wanted, tmp_path / "through", tell=lambda row: None)
     folder = tmp_path / "cut"
-    steps = round(through.metrics[-1]["epoch"] + 1) and len(through.metrics) * 4
-    with pytest.raises(Cut):
-        task.train(wanted, folder, callbacks=[CutOff(3)], tell=lambda row: None)
-    with pytest.raises(Cut):
-        task.train(wanted, folder, resume=True, callbacks=[CutOff(steps - 2)], tell=lambda row: None)
+    for step in (3, 6):
+        with pytest.raises(Cut):
+            task.train(wanted, folder, resume=folder.exists(), callbacks=[CutOff(step)], tell=lambda row: None)
     done = task.train(wanted, folder, resume=True, tell=lambda row: None)
-    for file in ("weights.safetensors",):
-        assert (done.folder / file).read_bytes() == (through.folder / file).read_bytes()
-    figures = [[{k: v for k, v in row.items() if k != "seconds"} for row in run.metrics] for run in (done, through)]
+    weights, uninterrupted = (run.folder / "weights.safetensors" for run in (done, through))
+    assert weights.read_bytes() == uninterrupted.read_bytes()
+    figures = [[{**row, "seconds": 0} for row in run.metrics] for run in (done, through)]
     assert figures[0] == figures[1]
+
+
+def test_a_cut_costs_the_steps_since_the_last_checkpoint_alone(tmp_path, monkeypatch):
+    cut_off(tmp_path, 9, every=4)
+    taken = []
+    monkeypatch.setattr(Noisy, "optimizer_step", lambda self, *some, **options: (
+        taken.append(self.global_step), super(Noisy, self).optimizer_step(*some, **options)
+    ))  # fmt: skip
+    trained(tmp_path, resume=True)
+    assert taken == list(range(8, EPOCHS * BATCHES))

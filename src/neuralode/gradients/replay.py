@@ -172,7 +172,7 @@ class Reverse:
                     y, carry = states[-1]
                     again = retake(bare, field, chunk, step._replace(reads=None), y, None, carry)
                     states.append((again.y1, again.carry))
-            self.count(len(steps) - 1, dense=False)
+                    self.count(1, False, carry)
         return states
 
     def field(self, chunk: Chunk) -> Field:
@@ -190,7 +190,7 @@ class Reverse:
             carry = None if carry is None else carry._replace(states=tuple(memory))
             field = Checkpointed(self.field, chunk, apart) if self.stagewise else self.field(chunk)
             y1, out, left = retake(solved, field, chunk, step, y, self.t, carry)
-        self.count(1 + self.stagewise, dense=step.reads is not None or solved.plan.dense)
+        self.count(1 + self.stagewise, step.reads is not None or solved.plan.dense, carry)
         if following is not None:
             self.compare(y.detach(), y1.detach(), following)
         outputs, weights = [y1], [adjoint]
@@ -207,10 +207,9 @@ class Reverse:
             check_leaves(outputs, apart.known | {id(y), id(self.t), *map(id, memory)}, apart.edges)
         return self.add(outputs, weights, y, memory)
 
-    def count(self, times: int, dense: bool) -> None:
-        """Note evaluations of whole steps."""
-        method = self.solved.method
-        self.solved.backward[0] += times * (method.stages if dense else method.evaluations_per_step)
+    def count(self, times: int, inside: bool, carry: Any) -> None:
+        """Note the evaluations of a step taken again so many times."""
+        self.solved.backward[0] += times * self.solved.method.evaluations_again(inside, carry)
 
     def pull_saved(self, marks: Tensor, y: Tensor, adjoint: Tensor) -> Tensor:
         """Add the cotangents of outputs that are the state y itself."""

@@ -44,6 +44,10 @@ class ExplicitRungeKutta(OfTableau):
         """Evaluations of f in every step but the first, whose first stage is f(t0, y0)."""
         return self.stages - 1 if self.tableau.first_same_as_last else self.stages
 
+    def evaluations_again(self, inside: bool, carry: None = None) -> int:
+        """Evaluations of f in `retake`, and in dense output if the inside of the step is asked for."""
+        return self.stages + self.dense_evaluations if inside else self.evaluations_per_step
+
     @cached_property
     def weights(self) -> tuple[float, ...]:
         """The weight with which each evaluation of `retake` enters the new state, in the order of evaluation."""

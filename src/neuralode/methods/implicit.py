@@ -78,6 +78,10 @@ class ImplicitRungeKutta(OfTableau):
         explicit = sum(part.matrix is None for part in self._parts.parts)
         return 2 * (self.stages - explicit) + explicit - self.tableau.first_same_as_last
 
+    def evaluations_again(self, inside: bool, carry: Any = None) -> int:
+        """Evaluations of f in a usual `retake`."""
+        return self.stages if inside else self.evaluations_per_step
+
     def begin(self, f0: State) -> Carry:
         """What the first step begins with: the slope there, if a stage is there."""
         return Carry(slope=f0) if self._parts.explicit_first else Carry()

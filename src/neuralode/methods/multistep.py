@@ -111,11 +111,15 @@ class _Adams:
         slopes = [slope, *past]
         size = h.detach() if isinstance(h, Tensor) else h
         following = Memory(tuple(slopes[: self.past]), (size, *sizes)[: self.past])
-        if len(slopes) < min(self.start, self.past + 1):
+        if self._starts(carry or Memory()):
             y1, stages = STARTER.stages_from(f, t, y, h, slope)
             return y1, Weighted(list(stages), STARTER.tableau.interpolant), following, STARTER.stages
         y1, weighted, calls = self._advance(f, t, y, h, slopes, sizes)
         return y1, weighted, following, calls
+
+    def _starts(self, remembered: Memory) -> bool:
+        """Whether too few slopes are remembered for a step of its own."""
+        return 1 + len(remembered.states) < min(self.start, self.past + 1)
 
     def _advance(
         self, f: Evaluate, t: Number, y: State, h: Number, slopes: list[Tensor], sizes: tuple[Number, ...]
@@ -126,6 +130,15 @@ class _Adams:
     def past(self) -> int:
         """How many slopes are remembered."""
         raise NotImplementedError
+
+    @property
+    def evaluations_per_step(self) -> int:
+        """Evaluations of f in a step that does not start."""
+        raise NotImplementedError
+
+    def evaluations_again(self, inside: bool, carry: Memory | None = None) -> int:
+        """Evaluations of f in `retake`; dense output needs no more."""
+        return STARTER.stages if self._starts(carry or Memory()) else self.evaluations_per_step
 
     def interpolant(self, f: Evaluate, t: Number, y: State, h: Number, stages: Weighted) -> Tensor:
         """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j: shape [q + 1, rows, features]."""
@@ -181,10 +194,14 @@ class ExplicitAdams(_Adams):
 
     name = "explicit_adams"
     stages = 1
-    evaluations_per_step = 1
 
     def __post_init__(self) -> None:
         self._check()
+
+    @property
+    def evaluations_per_step(self) -> int:
+        """Evaluations of f in a step that does not start."""
+        return 1
 
     @property
     def past(self) -> int:

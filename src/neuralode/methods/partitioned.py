@@ -158,6 +158,10 @@ class Partitioned:
         """Evaluations in every step but the first: of one function of a `Separable`, or of f, half of which is used."""
         return self.stages - self.first_same_as_last
 
+    def evaluations_again(self, inside: bool, carry: None = None) -> int:
+        """Evaluations in `retake`, and in dense output if the inside of the step is asked for."""
+        return self.stages + inside * self.dense_evaluations
+
     def begin(self, f0: State) -> State:
         """What the first step begins with: the slope of its first move."""
         return _halves(f0)[self.moves[0][0]]

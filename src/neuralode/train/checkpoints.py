@@ -30,7 +30,7 @@ Content = dict[str, Any]
 KEPT = 2
 NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.ckpt")
 DAMAGED = ".damaged"  # behind the name of a file that was found so
-OLDER = "last.ckpt"  # what versions up to 0.4 went on from
+OLDER = "last.ckpt"  # what earlier versions went on from
 PARTS = {"state_dict": dict, "loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list}
 
 

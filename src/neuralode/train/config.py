@@ -58,10 +58,11 @@ class Images:
     checkpoint_every: int | None = None
 
 
-# What each set of images is trained with unless told otherwise.
+# What each set of images is trained with unless told otherwise. At the paper's tolerance bosh3 takes the fewest
+# evaluations on feature maps, for the same error.
 DIGITS = Images()
-MNIST = Images(data="mnist", epochs=10, batch_size=128)
-FASHION_MNIST = Images(data="fashion-mnist", epochs=10, batch_size=128)
+MNIST = Images(data="mnist", method="bosh3", epochs=10, batch_size=128)
+FASHION_MNIST = Images(data="fashion-mnist", method="bosh3", epochs=10, batch_size=128)
 
 
 @dataclass(frozen=True)
