@@ -75,15 +75,15 @@ class ChannelField(ConvField):
 class Theirs(nn.Module):
     """The net with torchdiffeq in the middle."""
 
-    def __init__(self, net: Any, solver: Callable[..., Any], as_a_channel: bool) -> None:
+    def __init__(self, net: Any, solver: Callable[..., Any], as_a_channel: bool, method: str) -> None:
         super().__init__()
-        self.stem, self.head, self.solver = net.stem, net.head, solver
+        self.stem, self.head, self.solver, self.method = net.stem, net.head, solver, method
         self.field: Any = ChannelField(net.head[-1].in_features) if as_a_channel else net.ode.f
         self.field.load_state_dict(net.ode.f.state_dict())
         self.register_buffer("t", torch.tensor([0.0, 1.0]))
 
     def forward(self, images: Tensor) -> Tensor:
-        ends = self.solver(self.field, self.stem(images), self.t, rtol=TOLERANCE, atol=TOLERANCE, method="dopri5")
+        ends = self.solver(self.field, self.stem(images), self.t, rtol=TOLERANCE, atol=TOLERANCE, method=self.method)
         return self.head(ends[1])
 
 
@@ -162,13 +162,15 @@ def nets(start: Any) -> dict[str, Any]:
             net = copy.deepcopy(start)
             net.ode.method, net.ode.gradient = method, gradient
             ways[f"neuralode {method} {gradient}"] = net
-    for way, solver, as_a_channel in (
-        ("torchdiffeq dopri5 adjoint", torchdiffeq.odeint_adjoint, True),
-        ("torchdiffeq dopri5 adjoint, our field", torchdiffeq.odeint_adjoint, False),
-        ("torchdiffeq dopri5 backprop", torchdiffeq.odeint, True),
-        ("torchdiffeq dopri5 backprop, our field", torchdiffeq.odeint, False),
+    adjoint, backprop = torchdiffeq.odeint_adjoint, torchdiffeq.odeint
+    for way, solver, as_a_channel, method in (
+        ("torchdiffeq dopri5 adjoint", adjoint, True, "dopri5"),
+        ("torchdiffeq dopri5 adjoint, our field", adjoint, False, "dopri5"),
+        ("torchdiffeq bosh3 adjoint", adjoint, True, "bosh3"),
+        ("torchdiffeq dopri5 backprop", backprop, True, "dopri5"),
+        ("torchdiffeq dopri5 backprop, our field", backprop, False, "dopri5"),
     ):
-        ways[way] = Theirs(copy.deepcopy(start), solver, as_a_channel)
+        ways[way] = Theirs(copy.deepcopy(start), solver, as_a_channel, method)
     return ways
 
 
