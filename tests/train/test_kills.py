@@ -54,14 +54,15 @@ def kill(process: subprocess.Popen, folder: Path, when: str, moments: random.Ran
     if when == "at the start":  # modules are loaded, or the folder is made, or the first step is taken
         time.sleep(moments.uniform(0.0, 6.0))
     else:
-        wait_until(process, lambda: step(folder) > before)
+        ahead = moments.randint(1, 8)  # so that the moments lie all over the training
+        wait_until(process, lambda: step(folder) >= before + ahead)
         if when == "while it writes":
             wait_until(process, lambda: any((folder / "checkpoints").glob(f"*{PARTIAL}")))
         else:
             time.sleep(moments.uniform(0.0, 0.2))
     process.kill()
     process.wait()
-    process.stdout.close()
+    process.communicate()
 
 
 @pytest.mark.slow
