@@ -165,6 +165,8 @@ def measure(problem: Smooth) -> list[Result]:
             if name.startswith("SciPy") and tolerance < 3e-14:
                 continue  # SciPy refuses these
             found = solver(tolerance)
+            if found is None and all(result.method != name for result in results):
+                continue  # too coarse to get through
             if found is None or found[1] > MOST:
                 break
             error = float(np.abs(found[0] - wanted).max())
@@ -226,7 +228,7 @@ def plot(results: list[Result], path: Path = PICTURE) -> None:
                     linewidth=1,
                     label=f"{name}, {order[name]}",
                 )
-            panel.invert_xaxis()
+            panel.set_xlim(10, 1e-15)
             panel.set(title=problem.name, xlabel="error at the end")
             panel.grid(alpha=0.3)
         panels[0].set_ylabel("evaluations of f")

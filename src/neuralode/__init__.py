@@ -28,11 +28,12 @@ from neuralode.methods import (
     methods,
 )
 from neuralode.problem import Field
+from neuralode.resting import until_steady
 from neuralode.separable import Separable
 from neuralode.solution import Occurrences, Solution, Stats
 from neuralode.solving import solve
 from neuralode.status import GradientError, SolveError, Status, StiffnessWarning
-from neuralode.steady import SteadyState, steady_state, until_steady
+from neuralode.steady import SteadyState, steady_state
 from neuralode.stepping import Stepper
 
 if TYPE_CHECKING:

@@ -14,7 +14,9 @@ from torch.utils._pytree import tree_leaves
 from neuralode.control import Stops, unite
 from neuralode.events import Event
 from neuralode.gradients.ambient import modules_of, watch
-from neuralode.interpolation import Break, breaks_of, listening, paths_in
+from neuralode.interpolation import Break
+from neuralode.listening import listening
+from neuralode.paths import breaks_of, paths_in
 from neuralode.problem import Problem
 from neuralode.registry import pick
 

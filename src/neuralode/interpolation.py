@@ -7,21 +7,18 @@ that is asked notes it with whoever is listening, and `solve` listens while it e
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from types import FunctionType, MethodType
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float64, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.forward_ad import unpack_dual
-from torch.utils._pytree import GetAttrKey, register_pytree_node, tree_leaves
+from torch.utils._pytree import GetAttrKey, register_pytree_node
 
+from neuralode.listening import note
 from neuralode.registry import pick
 from neuralode.splines import SPLINES, Spline
 
@@ -137,7 +134,7 @@ class Interpolation:
         Tensor
             The shape of t, then that of one value. At a time for all rows [rows, ...].
         """
-        _note(self, "value")
+        note(self, "value")
         pieces, since, _ = self._at(t)
         return _polynomial(pieces, *(since,) * self.spline.degree)
 
@@ -151,7 +148,7 @@ class Interpolation:
         """
         if not self.spline.degree:
             raise ValueError("a path of kind 'step' has no derivative; wanted kind 'linear' or 'cubic'.")
-        _note(self, "slope")
+        note(self, "slope")
         pieces, since, outside = self._at(t)
         # Σ j c[j] s^(j-1) = c[1] + 2 s (c[2] + 3/2 s (c[3] + …))
         slope = _polynomial(pieces[1:], *(since * ((power + 1) / power) for power in range(1, self.spline.degree)))
@@ -181,7 +178,7 @@ class Interpolation:
         """The times as numbers in this precision; none where rows have their own, or a transform hides them."""
         times = self.times
         different = times.dim() == 2 and times.stride(0) and len(times) > 1
-        if different or torch.compiler.is_compiling() or _hidden(times):
+        if different or torch.compiler.is_compiling() or hidden(times):
             return None
         if dtype not in self._read:
             self._read[dtype] = (times if times.dim() == 1 else times[0]).to(dtype).tolist()
@@ -194,7 +191,7 @@ class Interpolation:
         # compared in the precision of t, so that a time is on the same side of a knot as the solver has it
         edges = (times[..., 1:-1] if self.spline.degree else times[..., 1:]).to(t.dtype)
         asked = t.detach().reshape(len(times), -1) if own else t.detach().reshape(-1)
-        if _hidden(times) or _hidden(t):  # searchsorted would complain of how torch.vmap lays them out
+        if hidden(times) or hidden(t):  # searchsorted would complain of how torch.vmap lays them out
             found = (edges.unsqueeze(-2) <= asked.unsqueeze(-1)).sum(-1)
         else:
             found = torch.searchsorted(edges.contiguous(), asked.contiguous(), right=True)
@@ -257,12 +254,12 @@ def _is_number(t: Tensor) -> bool:
         and t.device.type == "cpu"
         and not t.requires_grad
         and not torch.compiler.is_compiling()
-        and not _hidden(t)
+        and not hidden(t)
         and unpack_dual(t).tangent is None
     )
 
 
-def _hidden(x: Tensor) -> bool:
+def hidden(x: Tensor) -> bool:
     """Whether torch.func is at work on a tensor, so that it has no numbers to read."""
     return not torch.compiler.is_compiling() and is_functorch_wrapped_tensor(x)
 
@@ -331,79 +328,3 @@ def _check_numbers(times: Tensor, values: Tensor, rows: bool) -> None:
             f"{int(broken.sum())} such places; wanted finite values: leave out the times at which nothing was seen, or "
             "fill them."
         )
-
-
-# ----------------------------------------------------------------------------------------------------- who is listening
-
-_listening: ContextVar[list[tuple[Interpolation, str]] | None] = ContextVar("listening", default=None)
-
-
-def _note(u: Interpolation, use: str) -> None:
-    """Tell who listens that a path was asked; code that is being compiled tells nobody."""
-    if torch.compiler.is_compiling():
-        return
-    heard = _listening.get()
-    if heard is not None:
-        heard.append((u, use))
-
-
-@contextmanager
-def listening() -> Iterator[list[tuple[Interpolation, str]]]:
-    """Hear which paths are asked meanwhile, and for what."""
-    heard: list[tuple[Interpolation, str]] = []
-    token = _listening.set(heard)
-    try:
-        yield heard
-    finally:
-        _listening.reset(token)
-
-
-def breaks_of(heard: list[tuple[Interpolation, str]], held: list[Interpolation]) -> list[Break]:
-    """Where paths break that were heard of; one that f holds and was not heard of may be asked for anything later."""
-    uses: dict[int, set[str]] = {}
-    paths = {id(u.key): u for u in held}
-    for u, use in heard:
-        uses.setdefault(id(u.key), set()).add(use)
-        if not _hidden(u.times):  # else it stands for one that is held
-            paths.setdefault(id(u.key), u)
-    return [u.breaks(uses.get(key, {"value", "slope"})) for key, u in paths.items() if u.stops]
-
-
-def paths_in(f: Any, args: Any) -> list[Interpolation]:
-    """The paths in arguments of f, and those that f holds: an attribute, bound by `functools.partial`, closed over."""
-    found, seen, todo = _in_tree(args), set(), [f]
-    while todo:
-        x = todo.pop()
-        if id(x) in seen:
-            continue
-        seen.add(id(x))
-        if isinstance(x, partial):
-            todo += [x.func, *_in_tree((x.args, x.keywords))]
-        elif isinstance(x, Interpolation):
-            found.append(x)
-        elif isinstance(x, FunctionType):
-            todo += [value for value in _enclosed(x) if isinstance(value, HOLDERS)]
-        elif isinstance(x, MethodType):
-            todo += [x.__self__, x.__func__]
-        elif isinstance(x, nn.Module):
-            todo += [value for module in x.modules() for value in vars(module).values() if isinstance(value, HOLDERS)]
-        elif hasattr(x, "__dict__"):
-            todo += [value for value in vars(x).values() if isinstance(value, HOLDERS)]
-    return found
-
-
-HOLDERS = (Interpolation, FunctionType, MethodType, partial, nn.Module)
-
-
-def _in_tree(tree: Any) -> list[Interpolation]:
-    leaves = tree_leaves(tree, is_leaf=lambda x: isinstance(x, Interpolation))
-    return [x for x in leaves if isinstance(x, Interpolation)]
-
-
-def _enclosed(f: FunctionType) -> list[Any]:
-    """What a function closes over, names that are not yet bound left out."""
-    found = []
-    for cell in f.__closure__ or ():
-        with suppress(ValueError):
-            found.append(cell.cell_contents)
-    return found

@@ -7,10 +7,16 @@ from typer.testing import CliRunner
 
 import neuralode
 from neuralode.cli import app
+from neuralode.cli.screen import console
+
+
+@pytest.fixture(autouse=True)
+def _a_wide_screen(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(console, "width", 160)
 
 
 def run(*words: str):
-    return CliRunner().invoke(app, ["methods", *words], env={"COLUMNS": "160", "NO_COLOR": "1"})
+    return CliRunner().invoke(app, ["methods", *words])
 
 
 def rows(output: str) -> dict[str, list[str]]:
