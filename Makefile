@@ -17,6 +17,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-versi
 # Threads that wait without spinning: where other programs share the cores, spinning makes training many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
+# Where nothing may be written beside a module, each of many processes would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check format bench clean
 .DELETE_ON_ERROR:
 

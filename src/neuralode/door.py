@@ -57,8 +57,8 @@ def look(
     """f(t0, y0), where f breaks, and every differentiable tensor that f, ``save`` and event functions use."""
     if not torch.is_grad_enabled():
         return *first_evaluation(problem), ()
-    (f0, breaks), seen = watch(lambda: first_evaluation(problem))
-    arguments = _arguments(problem)
+    arguments = _arguments(problem)  # made before anybody watches: y0 and t themselves are not what f uses besides
+    (f0, breaks), seen = watch(lambda: _heard(problem, *arguments))
     if save is not None:
         seen += watch(lambda: save(*arguments, *problem.field.args))[1]
     for event in events:
@@ -71,8 +71,12 @@ def look(
 
 def first_evaluation(problem: Problem) -> tuple[Tensor, list[Break]]:
     """f(t0, y0), checked in structure, shape, dtype and device; and where the paths break that f asked, or holds."""
+    return _heard(problem, *_arguments(problem))
+
+
+def _heard(problem: Problem, t: Tensor, state: Any) -> tuple[Tensor, list[Break]]:
     with listening() as heard:
-        f0 = _evaluate(problem, *_arguments(problem))
+        f0 = _evaluate(problem, t, state)
     return f0, breaks_of(heard, paths_in(problem.field.f, problem.field.args))
 
 

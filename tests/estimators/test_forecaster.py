@@ -18,6 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from neuralode.estimators import LatentODEForecaster
 from neuralode.estimators.baselines import last_value
 from neuralode.estimators.comparison import rmse
+from neuralode.train.checkpoints import Checkpoints
 
 NAN = float("nan")
 SMALL = {"latent": 2, "hidden": 4, "width": 4, "batch_size": 4, "max_epochs": 1, "samples": 20, "random_state": 0}
@@ -527,7 +528,8 @@ def test_an_interrupted_training_keeps_the_best_so_far_and_goes_on_from_there(ta
     assert (cut_off.interrupted_, cut_off.n_iter_) == (True, 2)
     assert not (tmp_path / "refit").exists()
     assert len(cut_off.evaluation_)
-    best = torch.load(tmp_path / "first" / "best.ckpt", weights_only=True)["state_dict"]
+    kept = Checkpoints(tmp_path / "first")
+    best = kept.read(kept.files()[0])["callbacks"]["Best"]["weights"]
     for name, weights in cut_off.network_.state_dict().items():
         assert torch.equal(weights, best[f"model.{name}"].double())
     counting = Counting()

@@ -97,7 +97,9 @@ def test_steps_without_a_gradient_keep_nothing(form: str) -> None:
         tracemalloc.stop()
         return highest
 
-    assert peak(1600) <= 1.2 * peak(800)  # the first hundreds fill what Python keeps for later use
+    peak(100)  # fills what Python and torch keep for later use
+    kept = 800 * 500  # a step that is kept is two tensors at least, of which the Python objects alone are larger
+    assert peak(1600) - peak(800) < kept / 4
 
 
 def test_more_steps_than_allowed_are_told_with_what_there_is() -> None:
