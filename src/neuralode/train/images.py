@@ -182,7 +182,7 @@ def build(wanted: Images) -> nn.Module:
         block.gradient = wanted.gradient or block.gradient
         block.method, block.engine, block.step_size = wanted.method, wanted.engine, wanted.step_size
         block.rtol, block.atol = wanted.rtol, wanted.rtol if wanted.atol is None else wanted.atol
-    return nn.Module.to(model, memory_format=torch.channels_last) if wanted.channels_last else model  # type: ignore
+    return cast(Any, model).to(memory_format=torch.channels_last) if wanted.channels_last else model
 
 
 class ImagesData(L.LightningDataModule):
