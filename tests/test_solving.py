@@ -133,7 +133,9 @@ def test_dense_output_reads_any_time(per_sample: bool, span: tuple[float, float]
     torch.testing.assert_close(sol(at), exact(at, span[0]), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(sol(at.flip(0)), sol(at).flip(0), rtol=0, atol=0)
     assert torch.equal(sol(span[0]), Y0)
-    torch.testing.assert_close(sol(span[1]), sol.ys[-1], rtol=1e-13, atol=1e-13)
+    # the polynomials of order 9 reach 1e4 and cancel: over the long steps of this solve that costs digits at their end
+    bound = 5e-12 if METHODS[method].interpolant_order > 8 else 1e-13
+    torch.testing.assert_close(sol(span[1]), sol.ys[-1], rtol=bound, atol=bound)
 
 
 def test_one_time_or_many() -> None:
