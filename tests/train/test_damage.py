@@ -166,6 +166,66 @@ def test_a_checkpoint_with_a_part_replaced_is_refused_in_a_sentence_or_gone_on_f
         fit(Line(), Points(), Effort(2, 3), folder=folder, resume=True)
 
 
+def places(part, above=()):
+    """Where there is something in a checkpoint, from the top down."""
+    inner = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    for name, below in inner:
+        yield (*above, name)
+        yield from places(below, (*above, name))
+
+
+def replaced(whole, path, value):
+    """The same checkpoint with another value at that place; none where it is ``...``."""
+    content = copy.deepcopy(whole)
+    place = content
+    for name in path[:-1]:
+        place = place[name]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return content
+
+
+PROGRESS = ("loops", "fit_loop", "epoch_loop.batch_progress")
+OTHERS = [..., None, {}, [], {"a": {}}, [{}], {"a": 1}, True, -1, 0, 1, 2, 3, 5, 100, 2**40, 1.5, float("nan"), "a",
+          torch.ones(1), torch.ones(6, 1)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("loops", "fit_loop"), {}, "does not say where that was"),
+        (PROGRESS, ..., "does not say where that was"),
+        ((*PROGRESS, "total", "completed"), {"a": 1}, "does not say where that was"),
+        ((*PROGRESS, "total", "ready"), 100, "no val_loss was logged in epoch 2"),
+        (("loops", "fit_loop", "epoch_progress", "current", "completed"), 100, "cannot be gone on from"),
+        (("callbacks", "Best", "weights", "layer.bias"), torch.ones(2), "its best weights are not those of this"),
+        (("callbacks", "Patience{'monitor': 'val_loss', 'mode': 'min'}", "best_score"), torch.ones(1), "best_score is"),
+        (("optimizer_states", 0, "param_groups", 0, "capturable"), True, "cannot be gone on from"),
+    ],
+)
+def test_parts_that_do_not_go_with_the_others_are_named(left, tmp_path, path, value, says):
+    whole = torch.load(Checkpoints(left).files()[1], weights_only=True)
+    put(tmp_path, saved(replaced(whole, path, value)))
+    with pytest.raises(ValueError, match=says):
+        go_on(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1])
+def test_no_part_replaced_by_whatever_ends_in_anything_but_a_sentence(left, tmp_path, which):
+    whole = torch.load(Checkpoints(left).files()[which], weights_only=True)
+    for path in places(whole):
+        for value in OTHERS:
+            folder = tmp_path / "replaced"
+            folder.mkdir()
+            put(folder, saved(replaced(whole, path, value)))
+            with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
+                go_on(folder)
+            shutil.rmtree(folder)
+
+
 @pytest.mark.parametrize("wrapped", [pickle.dumps, saved, lambda canary: saved({"state_dict": canary})])
 @pytest.mark.parametrize("named", [True, False])
 def test_pickled_code_is_never_executed(folder, tmp_path, wrapped, named):

@@ -157,9 +157,8 @@ def has_parts(path: Path, content: Content) -> None:
     for name, kind in PARTS.items():
         if not isinstance(content.get(name), kind):
             raise ValueError(f"{path} is not a checkpoint of a training: it has no {name}")
-
-    if not _counts(content["loops"]) or not all(isinstance(state, dict) for state in content["callbacks"].values()):
-        raise ValueError(f"{path} is not a checkpoint of a training: it does not say where that was")
+    if not all(isinstance(state, dict) for state in content["callbacks"].values()):
+        raise ValueError(f"{path} is not a checkpoint of a training: its callbacks have no state")
 
 
 def expect(value: Any, kind: type, name: str) -> Any:
@@ -169,11 +168,11 @@ def expect(value: Any, kind: type, name: str) -> Any:
     return value
 
 
-def _counts(loops: Any) -> bool:
-    """Whether these are the counts of loops: whole numbers, however deep."""
-    if isinstance(loops, dict):
-        return all(isinstance(name, str) and _counts(part) for name, part in loops.items())
-    return isinstance(loops, int) and 0 <= loops < 2**62
+def counts_alike(found: Any, own: Any) -> bool:
+    """Whether ``found`` has all the counts that ``own`` has: whole numbers under the same names, however deep."""
+    if isinstance(own, dict):
+        return isinstance(found, dict) and all(counts_alike(found.get(name), part) for name, part in own.items())
+    return type(found) is type(own) and 0 <= found < 2**62
 
 
 def _digest(whole: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from neuralode.train.checkpoints import Checkpoints, Kept
@@ -20,6 +22,18 @@ from neuralode.train.interrupt import fit_until_interrupted
 from neuralode.train.measured import Measured
 from neuralode.train.preflight import check_folder, check_room
 from neuralode.train.safekeeping import Best, Patience, Safekeeping, identity_of
+
+# What comes of a checkpoint that holds something else than what was written.
+WRONG = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MisconfigurationException,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -182,7 +196,7 @@ def _run(
     """Train, and return whether Ctrl-C cut it short."""
     origin = None
     if keeping is not None:
-        origin = keeping.checkpoints.newest(keeping.check) if resume else None
+        origin = keeping.checkpoints.newest(partial(keeping.check, trainer)) if resume else None
         if is_global_zero():
             (keeping.checkpoints.tidy if resume else keeping.checkpoints.clear)()
     try:
@@ -191,7 +205,7 @@ def _run(
         # Ctrl-C comes to the main thread alone, and only there can it be listened to
         trainer.fit(task, data, ckpt_path=origin, weights_only=True)
         return False
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except WRONG as error:
         if origin is None or keeping is None or keeping.started:
             raise
         # what a checkpoint holds is found out to be wrong, at the latest, as the first step is taken from it

@@ -23,7 +23,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from neuralode.train.checkpoints import Checkpoints, CheckpointWarning, Content, expect, has_parts
+from neuralode.train.checkpoints import Checkpoints, CheckpointWarning, Content, counts_alike, expect, has_parts
 from neuralode.train.randomness import random_state, set_random_state
 from neuralode.train.resumable import Place, Resumable
 
@@ -91,9 +91,11 @@ class Safekeeping(Checkpoint):
             expect(place["begun"], dict, "place")
         self._found = state_dict
 
-    def check(self, path: Path, content: Content) -> None:
+    def check(self, trainer: L.Trainer, path: Path, content: Content) -> None:
         """Raise `ValueError` where a checkpoint is not one of this training; warn where it cannot go on exactly."""
         has_parts(path, content)
+        if not counts_alike(content["loops"].get("fit_loop"), trainer.fit_loop.state_dict()):
+            raise ValueError(f"{path} is not a checkpoint of a training: it does not say where that was")
         found = content.get(IDENTITY)
         if not isinstance(found, dict):
             raise ValueError(f"{path} is not a checkpoint of a training: it has no {IDENTITY}")
@@ -134,7 +136,18 @@ class Best(Callback):
     def __init__(self) -> None:
         self.score, self.epochs, self.weights = math.nan, 0, {}
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse weights from a checkpoint that are not of this module."""
+        shapes = {name: part.shape for name, part in pl_module.state_dict().items()}
+        if self.weights and {name: getattr(part, "shape", None) for name, part in self.weights.items()} != shapes:
+            raise ValueError("its best weights are not those of this network")
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: D102
+        if "val_loss" not in trainer.callback_metrics:
+            raise ValueError(
+                f"no val_loss was logged in epoch {trainer.current_epoch + 1}; wanted from validation_step, which tells "
+                "the best epoch."
+            )
         score = float(trainer.callback_metrics["val_loss"])
         if not self.weights or score < self.score or (math.isnan(self.score) and not math.isnan(score)):
             self.score, self.epochs = score, trainer.current_epoch + 1
@@ -158,7 +171,7 @@ class Patience(EarlyStopping):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
         expect(state_dict["wait_count"], int, "wait_count")
         expect(state_dict["patience"], int, "patience")
-        expect(state_dict["best_score"], torch.Tensor, "best_score")
+        expect(expect(state_dict["best_score"], torch.Tensor, "best_score").tolist(), float, "best_score")
         super().load_state_dict(state_dict)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
