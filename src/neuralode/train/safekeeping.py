@@ -145,8 +145,8 @@ class Best(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: D102
         if "val_loss" not in trainer.callback_metrics:
             raise ValueError(
-                f"no val_loss was logged in epoch {trainer.current_epoch + 1}; wanted from validation_step, which tells "
-                "the best epoch."
+                f"no val_loss was logged in epoch {trainer.current_epoch + 1}; wanted from validation_step, as what "
+                "tells the best epoch."
             )
         score = float(trainer.callback_metrics["val_loss"])
         if not self.weights or score < self.score or (math.isnan(self.score) and not math.isnan(score)):
