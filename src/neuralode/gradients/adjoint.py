@@ -211,14 +211,13 @@ class Sweep:
         times = self.problem.t.detach()
         t_total = torch.zeros_like(times) if self.problem.t.requires_grad else None
         adjoint = torch.zeros_like(self.outputs[0])
-        with self.apart.on():
-            for i in range(self.problem.outputs - 1, 0, -1):
-                adjoint = adjoint + self.cotangent[i]
-                if t_total is not None:
-                    self.add_time(t_total, i, self.cotangent[i])
-                adjoint = self.back(i, adjoint)
+        for i in range(self.problem.outputs - 1, 0, -1):
+            adjoint = adjoint + self.cotangent[i]
             if t_total is not None:
-                self.add_time(t_total, 0, -adjoint)
+                self.add_time(t_total, i, self.cotangent[i])
+            adjoint = self.back(i, adjoint)
+        if t_total is not None:
+            self.add_time(t_total, 0, -adjoint)
         return [adjoint + self.cotangent[0], t_total, *self.apart.collect(self.totals)]
 
     def add_time(self, total: Tensor, i: int, weight: Tensor) -> None:
@@ -314,7 +313,7 @@ class Sweep:
         again = torch.is_grad_enabled()  # an implicit method asks for the derivatives of this
         with torch.enable_grad():
             y = y.view_as(y) if again and y.requires_grad else y.detach().requires_grad_()
-            slope = replace(self.problem.field, args=args)(t, y)
+            slope = replace(self.apart.field, args=args)(t, y)
         wanted = [y, *(self.apart.inputs if totals else ())]
         if not slope.requires_grad:
             return slope, torch.zeros_like(y), *map(torch.zeros_like, totals)

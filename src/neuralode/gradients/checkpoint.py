@@ -57,7 +57,7 @@ class _Evaluation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         apart: Isolation = ctx.apart
-        with torch.enable_grad(), apart.on():
+        with torch.enable_grad():
             point = tuple(x.detach().requires_grad_(x.requires_grad) for x in ctx.saved_tensors)
             answer = ctx.function()(*point)
         inputs = (*point, *apart.inputs)

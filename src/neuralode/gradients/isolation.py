@@ -8,16 +8,20 @@ replaced by stand-ins, and tensors that f holds by itself are replaced as they e
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from neuralode.problem import Problem
+from neuralode.separable import Separable
+
+
+PLAIN = (int, float, str, type(None), type(...), slice, torch.dtype, torch.device)  # what most that is no tensor is
 
 
 class Substitute(TorchFunctionMode):
@@ -28,11 +32,19 @@ class Substitute(TorchFunctionMode):
         self.stand_ins = stand_ins
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = tree_map(self.swap, (args, kwargs or {}))
-        return func(*args, **kwargs)
+        if kwargs:
+            return func(*map(self.swap, args), **{name: self.swap(x) for name, x in kwargs.items()})
+        return func(*map(self.swap, args))
 
     def swap(self, x: Any) -> Any:
-        """The stand-in for ``x``, or ``x``."""
+        """What to give for ``x``: a stand-in, ``x`` itself, or a container like it."""
+        if isinstance(x, Tensor):
+            return self.stand_ins.get(id(x), x)
+        if isinstance(x, PLAIN):  # every operation of f comes through here
+            return x
+        return type(x)(map(self.swap, x)) if type(x) in (tuple, list) else tree_map(self._leaf, x)
+
+    def _leaf(self, x: Any) -> Any:
         return self.stand_ins.get(id(x), x) if isinstance(x, Tensor) else x
 
 
@@ -57,8 +69,9 @@ class Isolation:
             if id(x) in passed:
                 arguments[id(x)] = _stand_in(x, linked)
                 self.add(owner, arguments[id(x)])
-        self.field = replace(problem.field, args=tree_map(Substitute(arguments).swap, problem.field.args))
         self.mode = Substitute(held) if held else None
+        args = tuple(map(Substitute(arguments).swap, problem.field.args))
+        self.field = replace(problem.field, f=self.around(problem.field.f), args=args)
         self.known = {id(x) for x in self.inputs if x.is_leaf}
         self.edges: set[Node] = {x.grad_fn for x in self.inputs if x.grad_fn is not None}
 
@@ -67,9 +80,19 @@ class Isolation:
         self.inputs.append(x)
         self.owners.append(owner)
 
-    def on(self) -> AbstractContextManager:
-        """Within, f meets the stand-ins."""
-        return nullcontext() if self.mode is None else self.mode
+    def around(self, function: Any) -> Any:
+        """A function of the user, or None, that meets the stand-ins; what is ours need not look for them."""
+        mode = self.mode
+        if function is None or mode is None:
+            return function
+        if isinstance(function, Separable):
+            return Separable(self.around(function.velocity), self.around(function.force))
+
+        def meets(*given: Any) -> Any:
+            with mode:
+                return function(*given)
+
+        return meets
 
     def collect(self, grads: Any) -> list[Tensor | None]:
         """Cotangents of the captured tensors from those of the inputs."""

@@ -104,8 +104,9 @@ def through_rerun(solved: Solved, cotangents: tuple[Tensor | None, ...]) -> list
     apart = Isolation(solved.problem, solved.captured, linked=True)
     ends = [x.view_as(x) for x in (solved.problem.y0, solved.problem.t)]
     problem = replace(solved.problem, field=apart.field, y0=ends[0], t=ends[1])
-    with solved.ambient.restored(), apart.on():
-        leaves = rerun(replace(solved, problem=problem))
+    plan = replace(solved.plan, save=apart.around(solved.plan.save))
+    with solved.ambient.restored():
+        leaves = rerun(replace(solved, problem=problem, plan=plan))
     pairs = [(x, g) for x, g in zip(leaves, cotangents, strict=True) if g is not None and x.requires_grad]
     outputs, weights = [x for x, _ in pairs], [g for _, g in pairs]
     inputs = [*ends, *apart.inputs]
@@ -121,10 +122,11 @@ class Reverse:
     """One walk back through the record, adding up cotangents of the inputs."""
 
     def __init__(self, gradient: Replay, solved: Solved, cotangents: tuple[Tensor | None, ...]) -> None:
-        self.solved, self.cotangents = solved, cotangents
         problem = solved.problem
         self.t = problem.t.detach().requires_grad_() if problem.t.requires_grad else None
         self.apart = Isolation(problem, solved.captured, linked=False)
+        plan = replace(solved.plan, save=self.apart.around(solved.plan.save))
+        self.solved, self.cotangents = replace(solved, plan=plan), cotangents
         self.totals: list[Tensor | None] = [None] * len(self.apart.inputs)
         self.t_total = None if self.t is None else torch.zeros_like(self.t)
         self.deviation: Tensor | None = None
@@ -136,14 +138,13 @@ class Reverse:
     def run(self) -> list[Tensor | None]:
         """Cotangents of y0, t and what f uses."""
         solved, plan = self.solved, self.solved.plan
-        with self.apart.on():
-            adjoint = self.pull_saved(end_marks(solved), solved.record.y, torch.zeros_like(solved.record.y))
-            for chunk in reversed(solved.record.chunks):
-                own = adjoint if chunk.rows is None else adjoint[chunk.rows]
-                own = self.back_over(chunk, own)
-                adjoint = own if chunk.rows is None else adjoint.index_copy(0, chunk.rows, own)
-                self.lingering = [_spread(x, chunk.rows, adjoint) for x in self.lingering]
-            adjoint = self.pull_saved(start_marks(solved), solved.problem.y0.detach(), adjoint)
+        adjoint = self.pull_saved(end_marks(solved), solved.record.y, torch.zeros_like(solved.record.y))
+        for chunk in reversed(solved.record.chunks):
+            own = adjoint if chunk.rows is None else adjoint[chunk.rows]
+            own = self.back_over(chunk, own)
+            adjoint = own if chunk.rows is None else adjoint.index_copy(0, chunk.rows, own)
+            self.lingering = [_spread(x, chunk.rows, adjoint) for x in self.lingering]
+        adjoint = self.pull_saved(start_marks(solved), solved.problem.y0.detach(), adjoint)
         if plan.steps and self.cotangents[0] is not None:
             adjoint = adjoint + self.cotangents[0][0]
         self.check_deviation()
