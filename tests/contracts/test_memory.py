@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from neuralode import Adjoint, Given, Replay, solve
 
-ROWS, WIDTH = 2048, 8
+ROWS, WIDTH = 512, 8
 STATE = ROWS * WIDTH * 8  # bytes of one state, which is also one activation of the field
 
 
