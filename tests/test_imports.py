@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,8 +78,14 @@ def imported(node: ast.Import | ast.ImportFrom, importer: str) -> Iterator[str]:
         yield whole if whole in MODULES else str(node.module)
 
 
+@functools.cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
+
+
+@functools.cache
 def own_imports(module: str, at_top_only: bool = True) -> set[str]:
-    tree = ast.parse(MODULES[module].read_text())
+    tree = tree_of(module)
     found = {
         name
         for node, inside in statements(tree)
@@ -115,7 +122,7 @@ def test_there_are_no_cycles() -> None:
 def test_no_import_of_our_own_stands_inside_a_function(module: str) -> None:
     if module == "neuralode" or room(module) == "cli":
         return  # the public face and the command line load what needs an extra on first use
-    tree = ast.parse(MODULES[module].read_text())
+    tree = tree_of(module)
     hidden = {
         name
         for node, inside in statements(tree)
@@ -128,7 +135,7 @@ def test_no_import_of_our_own_stands_inside_a_function(module: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(name for name in MODULES if room(name) not in EXTRAS_AT_HOME))
 def test_the_core_needs_no_extra_at_import(module: str) -> None:
-    tree = ast.parse(MODULES[module].read_text())
+    tree = tree_of(module)
     at_top = {name.split(".")[0] for node, inside in statements(tree) if not inside for name in imported(node, module)}
     assert at_top <= CORE | set(sys.stdlib_module_names)
 

@@ -539,11 +539,12 @@ def test_time_is_float64_inside_a_float32_solve() -> None:
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_tolerances_broadcast_against_the_state(method: str) -> None:
     y0 = torch.tensor([[1.0, 100.0], [2.0, 300.0]], dtype=torch.float64)
-    atol = torch.tensor([1e-7, 1e-3], dtype=torch.float64)
+    scale = 1.0 if METHODS[method].order > 2 else 1e3  # thousands of steps say no more
+    atol = scale * torch.tensor([1e-7, 1e-3], dtype=torch.float64)
 
     def f(t: Tensor, y: Tensor) -> Tensor:
         return torch.sin(3 * t)[..., None] * y
 
-    loose = solve(f, y0, (0.0, 3.0), method=method, rtol=1e-9, atol=1e-3, per_sample=True)
-    mixed = solve(f, y0, (0.0, 3.0), method=method, rtol=1e-9, atol=atol, per_sample=True)
+    loose = solve(f, y0, (0.0, 3.0), method=method, rtol=1e-9 * scale, atol=1e-3 * scale, per_sample=True)
+    mixed = solve(f, y0, (0.0, 3.0), method=method, rtol=1e-9 * scale, atol=atol, per_sample=True)
     assert (mixed.stats.accepted > (1.5 if METHODS[method].order < 7 else 1.2) * loose.stats.accepted).all()

@@ -20,7 +20,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 from neuralode.problem import Problem
 from neuralode.separable import Separable
 
-
 PLAIN = (int, float, str, type(None), type(...), slice, torch.dtype, torch.device)  # what most that is no tensor is
 
 
