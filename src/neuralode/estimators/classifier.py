@@ -6,22 +6,22 @@ import copy
 from collections.abc import Iterable
 from dataclasses import asdict
 from numbers import Integral
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
+from torch import Tensor, nn
 
-from neuralode.estimators.keeping import load_estimator, save_estimator
+from neuralode.estimators.keeping import Keepable
 from neuralode.estimators.series import Columns, Scale, first_table, from_array, from_series, is_table, labels_of
-from neuralode.estimators.training import MODELS, Architecture, own_random_state, seed_of, train_to_label
+from neuralode.estimators.training import MODELS, Architecture, seed_of, train_to_label
 from neuralode.nn import Observations, SeriesNet
 from neuralode.train.fitting import Effort
 
@@ -29,7 +29,7 @@ AT_ONCE = 256  # series in a batch of predictions
 GAPS: dict[str, Any] = {"dtype": np.float64, "ensure_all_finite": "allow-nan"}  # scikit-learn's checks: NaN is a gap
 
 
-class SeriesClassifier(ClassifierMixin, BaseEstimator):
+class SeriesClassifier(ClassifierMixin, Keepable):
     """Learn to name series: irregular ones, with gaps, and of unequal length if need be.
 
     A recurrent network reads a series observation by observation, and a small network answers from the hidden state
@@ -214,40 +214,29 @@ class SeriesClassifier(ClassifierMixin, BaseEstimator):
             y = labels_of(X, self.columns_.series, self.columns_.label)
         return float(accuracy_score(y, named, sample_weight=sample_weight))
 
-    def save(self, folder: str | Path) -> None:
-        """Keep it in a folder: JSON and safetensors. A random state is kept if it is a number."""
-        check_is_fitted(self)
+    def _learned(self) -> tuple[dict[str, Any], nn.Module]:
         config = {
             "classes": self.classes_,
             "classes_dtype": str(self.classes_.dtype),
             "rows": self.rows_,
             "features": self.n_features_in_,
-            "feature_names": getattr(self, "feature_names_in_", None),
             "columns": None if self.columns_ is None else self.columns_.to_json(),
             "scale": self.scale_.to_json(),
             "architecture": asdict(self.architecture_),
             "epochs": self.n_iter_,
             "best_loss": self.best_loss_,
         }
-        save_estimator(folder, self, config, self.network_)
+        return config, self.network_
 
-    @classmethod
-    def load(cls, folder: str | Path) -> SeriesClassifier:
-        """Read what `save` kept: it predicts the same bits."""
-        config, tensors = load_estimator(folder, cls)
-        loaded = cls(**config["params"])
-        loaded.classes_ = np.array(config["classes"], dtype=config["classes_dtype"])
-        loaded.rows_, loaded.n_features_in_ = config["rows"], config["features"]
-        if config["feature_names"] is not None:
-            vars(loaded)["feature_names_in_"] = np.array(config["feature_names"], dtype=object)
-        loaded.columns_ = None if config["columns"] is None else Columns.from_json(config["columns"])
-        loaded.scale_ = Scale.from_json(config["scale"])
-        loaded.n_iter_, loaded.best_loss_ = config["epochs"], config["best_loss"]
-        loaded.architecture_ = Architecture(**config["architecture"])
-        with own_random_state(0):  # the first weights are replaced: nobody's random numbers should go into them
-            loaded.network_ = loaded._network().eval()
-        loaded.network_.load_state_dict(tensors)
-        return loaded
+    def _take(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.classes_ = np.array(config["classes"], dtype=config["classes_dtype"])
+        self.rows_, self.n_features_in_ = config["rows"], config["features"]
+        self.columns_ = None if config["columns"] is None else Columns.from_json(config["columns"])
+        self.scale_ = Scale.from_json(config["scale"])
+        self.n_iter_, self.best_loss_ = config["epochs"], config["best_loss"]
+        self.architecture_ = Architecture(**config["architecture"])
+        self.network_ = self._network().eval()
+        self.network_.load_state_dict(tensors)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

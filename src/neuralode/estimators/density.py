@@ -6,24 +6,24 @@ import warnings
 from dataclasses import asdict
 from numbers import Integral
 from os import PathLike
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
 
 from neuralode.data.rows import Rows, Standard, check_enough, read_rows
 from neuralode.data.tables import read_table
-from neuralode.estimators.keeping import load_estimator, save_estimator
+from neuralode.estimators.keeping import Keepable
 from neuralode.estimators.training import held_out, own_random_state, seed_of
 from neuralode.train.density_model import Architecture, RowDensity, learn
 from neuralode.train.fitting import Effort
 
 
-class CNFDensity(DensityMixin, BaseEstimator):
+class CNFDensity(DensityMixin, Keepable):
     """Learn the density of rows of numbers: score them, tell odd ones out, draw new ones.
 
     A continuous normalizing flow carries a normal distribution to the rows along a differential equation. Columns enter
@@ -207,12 +207,9 @@ class CNFDensity(DensityMixin, BaseEstimator):
         drawn = self.density_.sample(int(n_samples), seed_of(random_state))
         return pd.DataFrame(drawn, columns=pd.Index(self.density_.standard.names)) if self.framed_ else drawn
 
-    def save(self, folder: str | Path) -> None:
-        """Keep it in a folder: JSON and safetensors. A random state is kept if it is a number."""
-        check_is_fitted(self)
+    def _learned(self) -> tuple[dict[str, Any], nn.Module]:
         config = {
             "features": len(self.density_.standard.names),
-            "feature_names": getattr(self, "feature_names_in_", None),
             "framed": self.framed_,
             "remarks": self.remarks_,
             "standard": self.density_.standard.to_json(),
@@ -220,25 +217,17 @@ class CNFDensity(DensityMixin, BaseEstimator):
             "epochs": self.n_iter_,
             "best_loss": self.best_loss_,
         }
-        save_estimator(folder, self, config, self.density_.flow)
+        return config, self.density_.flow
 
-    @classmethod
-    def load(cls, folder: str | Path) -> CNFDensity:
-        """Read what `save` kept: it gives the same bits."""
-        config, tensors = load_estimator(folder, cls)
-        loaded = cls(**config["params"])
-        vars(loaded)["n_features_in_"] = config["features"]
-        if config["feature_names"] is not None:
-            vars(loaded)["feature_names_in_"] = np.array(config["feature_names"], dtype=object)
-        loaded.framed_, loaded.remarks_ = config["framed"], config["remarks"]
-        loaded.n_iter_, loaded.best_loss_ = config["epochs"], config["best_loss"]
-        loaded.architecture_ = Architecture(**config["architecture"])
+    def _take(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        vars(self)["n_features_in_"] = config["features"]
+        self.framed_, self.remarks_ = config["framed"], config["remarks"]
+        self.n_iter_, self.best_loss_ = config["epochs"], config["best_loss"]
+        self.architecture_ = Architecture(**config["architecture"])
         standard = Standard.from_json(config["standard"])
-        with own_random_state(0):  # the first weights are replaced: nobody's random numbers should go into them
-            flow = loaded.architecture_.build(standard.features).eval()
+        flow = self.architecture_.build(standard.features).eval()
         flow.load_state_dict(tensors)
-        loaded.density_ = RowDensity(standard, flow)
-        return loaded
+        self.density_ = RowDensity(standard, flow)
 
     def _check_parameters(self) -> None:
         for name in ("width", "layers", "batch_size", "max_epochs", "patience"):

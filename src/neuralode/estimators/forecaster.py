@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from lightning.pytorch.callbacks import Callback
-from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from neuralode.data.scaling import Scaling
 from neuralode.data.tables import SeriesTable
 from neuralode.estimators import frames
 from neuralode.estimators.comparison import COLUMNS, compare, r_squared
 from neuralode.estimators.frames import QUANTILES
-from neuralode.estimators.keeping import load_estimator, save_estimator
+from neuralode.estimators.keeping import Keepable
 from neuralode.estimators.reading import answer, draw
 from neuralode.estimators.setup import HIDDEN, HeldOut, Setup, check_parameters, hold_out, set_up
 from neuralode.estimators.training import own_random_state, seed_of
@@ -31,7 +31,7 @@ from neuralode.train.forecasting import Cut, Pair, learn
 Company = Callable[[str], Sequence[Callback]]
 
 
-class LatentODEForecaster(BaseEstimator):
+class LatentODEForecaster(Keepable):
     """Learn how series move on, and say what was in their gaps and what comes next, with the uncertainty of both.
 
     A latent ODE is trained on windows of the series: it reads the first part of a window and has to explain all of it.
@@ -312,9 +312,8 @@ class LatentODEForecaster(BaseEstimator):
         """Read another table as the first one was; that one itself for None."""
         return self._read(X)[0]
 
-    def save(self, folder: str | Path) -> None:
-        """Keep the estimator, with the table it learned from, in a folder of JSON and safetensors."""
-        check_is_fitted(self)
+    def _learned(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        # with the table it learned from: answers are asked for its series
         told, tensors = frames.table_parts(self.table_, self.rows_)
         config = {
             "binary": self.binary_,
@@ -326,31 +325,20 @@ class LatentODEForecaster(BaseEstimator):
             "n_iter": self.n_iter_,
             "interrupted": self.interrupted_,
             "seed": self.seed_,
-            "feature_names": getattr(self, "feature_names_in_", None),
         }
-        tensors |= {f"network.{name}": x for name, x in self.network_.state_dict().items()}
-        save_estimator(folder, self, config, tensors)
+        return config, tensors | {f"network.{name}": x for name, x in self.network_.state_dict().items()}
 
-    @classmethod
-    def load(cls, folder: str | Path) -> LatentODEForecaster:
-        """Read back what `save` kept; nothing in the folder is executed."""
-        config, tensors = load_estimator(folder, cls)
-        self = cls(**config["params"])
+    def _take(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         self._remember(*frames.table_from_parts(config["table"], tensors))
-        if config["feature_names"] is not None:
-            # a property of the base class as type checkers see it
-            vars(self)["feature_names_in_"] = np.array(config["feature_names"], dtype=object)
         sizes = config["setup"]
         self.setup_ = Setup(**{**sizes, "cut": Cut(**sizes["cut"])})
         self.scaling_, self.binary_ = Scaling.from_json(config["scaling"]), tuple(config["binary"])
         self.evaluation_ = pd.DataFrame(config["evaluation"])
         self.n_iter_, self.interrupted_ = config["n_iter"], config["interrupted"]
         self.named_, self.seed_ = config["named"], config["seed"]
-        with own_random_state(0):  # the first weights are replaced: nobody's random numbers should go into them
-            self.network_ = self.setup_.network(len(self.channels_), self.binary_).double().eval()
+        self.network_ = self.setup_.network(len(self.channels_), self.binary_).double().eval()
         weights = {name: x for name, x in tensors.items() if name.startswith("network.")}
         self.network_.load_state_dict({name.removeprefix("network."): x for name, x in weights.items()})
-        return self
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -15,17 +15,55 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from safetensors.torch import load, save
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from neuralode.estimators.training import own_random_state
 from neuralode.train.run import versions, write_json
 
 FORMAT = 1
 FILE = "estimator.json"
+
+
+class Keepable(BaseEstimator):
+    """An estimator that keeps what it learned in a folder, and is read back from there.
+
+    Each says by `_learned` what it keeps, and by `_take` how it takes that back.
+    """
+
+    def save(self, folder: str | Path) -> None:
+        """Keep it in a folder: JSON and safetensors. A random state is kept if it is a number."""
+        check_is_fitted(self)
+        config, learned = self._learned()
+        save_estimator(folder, self, {"feature_names": getattr(self, "feature_names_in_", None), **config}, learned)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` kept: it answers with the same bits. Nothing in the folder is executed."""
+        config, tensors = load_estimator(folder, cls)
+        try:
+            loaded = cls(**config["params"])
+            if config["feature_names"] is not None:
+                # a property of the base class as type checkers see it
+                vars(loaded)["feature_names_in_"] = np.array(config["feature_names"], dtype=object)
+            with own_random_state(0):  # the first weights are replaced: nobody's random numbers should go into them
+                loaded._take(config, tensors)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder} does not hold what {cls.__name__}.save() wrote: {error}.") from error
+        return loaded
+
+    def _learned(self) -> tuple[dict[str, Any], nn.Module | Mapping[str, Tensor]]:
+        """What was learned: as JSON has it, and as tensors."""
+        raise NotImplementedError
+
+    def _take(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Take that back."""
+        raise NotImplementedError
 
 
 def save_estimator(

@@ -5,28 +5,28 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict
 from numbers import Integral
-from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
+from torch import Tensor, nn
 
 from neuralode.data import cells
 from neuralode.data.rows import Rows, Standard
-from neuralode.estimators.keeping import load_estimator, save_estimator
+from neuralode.estimators.keeping import Keepable
 from neuralode.estimators.training import held_out, own_random_state, seed_of
 from neuralode.train.fitting import Effort
 from neuralode.train.tabular import Architecture, Loss, Part, answers, cross_entropies, learn, squared_errors
 
 
-class _OfRows(BaseEstimator):
+class _OfRows(Keepable):
     """What both share: a network on the common scale of the columns."""
 
     def __init__(
@@ -64,42 +64,23 @@ class _OfRows(BaseEstimator):
         self.accelerator = accelerator
         self.verbose = verbose
 
-    def save(self, folder: str | Path) -> None:
-        """Keep it in a folder: JSON and safetensors. A random state is kept if it is a number."""
-        check_is_fitted(self)
+    def _learned(self) -> tuple[dict[str, Any], nn.Module]:
         config = {
-            "feature_names": getattr(self, "feature_names_in_", None),
             "standard": self.standard_.to_json(),
             "architecture": asdict(self.architecture_),
             "epochs": self.n_iter_,
             "best_loss": self.best_loss_,
             **self._told(),
         }
-        save_estimator(folder, self, config, self.network_)
+        return config, self.network_
 
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what `save` kept: it predicts the same bits."""
-        config, tensors = load_estimator(folder, cls)
-        try:
-            return cls._of(config, tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{folder} does not hold what {cls.__name__}.save() wrote: {error}.") from error
-
-    @classmethod
-    def _of(cls, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
-        loaded = cls(**config["params"])
-        loaded.standard_ = Standard.from_json(config["standard"])
-        vars(loaded)["n_features_in_"] = len(loaded.standard_.names)
-        if config["feature_names"] is not None:
-            vars(loaded)["feature_names_in_"] = np.array(config["feature_names"], dtype=object)
-        loaded.n_iter_, loaded.best_loss_ = config["epochs"], config["best_loss"]
-        loaded.architecture_ = Architecture(**config["architecture"])
-        outputs = loaded._tell(config)
-        with own_random_state(0):  # the first weights are replaced: nobody's random numbers should go into them
-            loaded.network_ = loaded.architecture_.build(loaded.standard_.features, outputs).eval()
-        loaded.network_.load_state_dict(tensors)
-        return loaded
+    def _take(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.standard_ = Standard.from_json(config["standard"])
+        vars(self)["n_features_in_"] = len(self.standard_.names)
+        self.n_iter_, self.best_loss_ = config["epochs"], config["best_loss"]
+        self.architecture_ = Architecture(**config["architecture"])
+        self.network_ = self.architecture_.build(self.standard_.features, self._tell(config)).eval()
+        self.network_.load_state_dict(tensors)
 
     def _told(self) -> dict[str, Any]:
         """What one of the two knows besides, as JSON has it."""
