@@ -556,6 +556,50 @@ def test_a_refit_that_is_cut_off_leaves_what_was_learned_before_it(table, tmp_pa
     alike(whole.predict(), never.predict(), 0)
 
 
+@pytest.mark.parametrize("stage", ["first", "refit"])
+def test_a_training_cut_off_at_any_step_comes_to_the_same_bits(table, tmp_path, monkeypatch, stage):
+    class Cut(BaseException):
+        """What nothing in the training expects."""
+
+    class CutOff(Callback):
+        def __init__(self, step):
+            self.step = step
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step == self.step:
+                raise Cut
+
+    monkeypatch.setattr("neuralode.train.safekeeping.SECONDS", 0.0)  # a checkpoint each step
+    through = small(max_epochs=2).fit(table, **LONG)
+    for step in (3, 24):  # in the first epoch and in the second
+        with pytest.raises(Cut):
+            small(max_epochs=2).fit(
+                table, **LONG, checkpoints=tmp_path,
+                company=lambda name, step=step: [CutOff(step)] if name == stage else [],
+            )  # fmt: skip
+        assert Checkpoints(tmp_path / stage).files()
+    gone_on = small(max_epochs=2).fit(table, **LONG, checkpoints=tmp_path)
+    assert all(map(torch.equal, gone_on.network_.state_dict().values(), through.network_.state_dict().values()))
+    alike(gone_on.evaluation_, through.evaluation_, 0)
+
+
+def test_checkpoints_of_another_table_or_of_other_parameters_are_refused(table, tmp_path):
+    other = table.assign(wave=table["wave"] + 1)
+    done, cut_off = tmp_path / "done", tmp_path / "cut off"
+    small().fit(table, **LONG, checkpoints=done)
+    small(max_epochs=2).fit(table, **LONG, checkpoints=cut_off, company=lambda stage: [Stop(1)])
+    for folder, options, rows in (
+        (done, {}, other),
+        (done, {"learning_rate": 0.02}, table),
+        (cut_off, {"max_epochs": 2}, other),
+        (cut_off, {"max_epochs": 2, "random_state": 1}, table),
+        (cut_off, {"max_epochs": 3}, table),
+    ):
+        with pytest.raises(ValueError, match=r"holds another training|is of another training: its task differs"):
+            small(**options).fit(rows, **LONG, checkpoints=folder)
+    small(verbose=True).fit(table, **LONG, checkpoints=done)
+
+
 def test_training_that_diverges_says_so(table, monkeypatch):
     class Spoil(Callback):
         def on_train_end(self, trainer, pl_module):

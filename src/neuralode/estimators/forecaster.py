@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from numbers import Integral
@@ -20,7 +21,7 @@ from neuralode.data.tables import SeriesTable
 from neuralode.estimators import frames
 from neuralode.estimators.comparison import COLUMNS, compare, r_squared
 from neuralode.estimators.frames import QUANTILES
-from neuralode.estimators.keeping import Keepable
+from neuralode.estimators.keeping import Keepable, plain
 from neuralode.estimators.reading import answer, draw
 from neuralode.estimators.setup import HIDDEN, HeldOut, Setup, check_parameters, hold_out, set_up
 from neuralode.estimators.training import own_random_state, seed_of
@@ -168,15 +169,16 @@ class LatentODEForecaster(Keepable):
         values : iterable of str, optional
             Columns of measurements; all others unless given.
         checkpoints : path, optional
-            A folder; a training that was cut off goes on from what it finds there, if table and parameters, the random
-            state among them, are the same as then.
+            A folder; a training that was cut off goes on from what it finds there. Table and parameters must be the
+            same as then, the random state among them (None is another one each time).
         company : callable, optional
             From the name of a stage, "first" or "refit", to callbacks of Lightning.
 
         Raises
         ------
         ValueError
-            For a table that cannot be used, naming column and row; for parameters that cannot be.
+            For a table that cannot be used, naming column and row; for parameters that cannot be; where
+            ``checkpoints`` holds the training of another table or of other parameters.
         """
         check_parameters(self)
         table, source, self.named_ = frames.first_table(self, X, series, time, values)
@@ -224,7 +226,17 @@ class LatentODEForecaster(Keepable):
                 Effort(epochs, int(self.patience) if held else None, accelerator=self.accelerator),
                 seed=self.seed_, batch_size=int(self.batch_size), learning_rate=self.learning_rate,
                 kl_weight=self.kl_weight, folder=folder, callbacks=callbacks, progress_bar=bool(self.verbose),
+                belongs_to=self._digest(),
             )  # fmt: skip
+
+    def _digest(self) -> str:
+        """Tells a training from those of other tables and parameters."""
+        parameters = {name: part for name, part in self.get_params().items() if name not in ("accelerator", "verbose")}
+        told = repr((sorted(plain(parameters).items()), self.seed_, self.table_.channels, self.table_.names))
+        digest = hashlib.sha256(told.encode())
+        for part in (*self.table_.times, *self.table_.values):
+            digest.update(part.tobytes())
+        return digest.hexdigest()[:16]
 
     def predict(self, X: Any = None, times: Any = None, *, quantiles: Sequence[float] = QUANTILES) -> pd.DataFrame:
         """Say what was, or will be, at some times.

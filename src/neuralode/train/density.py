@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -28,10 +27,10 @@ from neuralode.train.config import Density
 from neuralode.train.density_model import Architecture, RowDensity, learn
 from neuralode.train.density_plots import PICTURES, POINTS, plot_flow, plot_rows
 from neuralode.train.fitting import Effort
-from neuralode.train.history import History
 from neuralode.train.plots import plot_history
 from neuralode.train.reading import asked as read_asked
 from neuralode.train.reading import is_done
+from neuralode.train.recorded import course, into
 from neuralode.train.run import Run, versions, write_csv
 
 TASK = "density"
@@ -104,7 +103,6 @@ def train(
             raise ValueError(f"{wanted.data} is not the table that {folder} was begun with; wanted it unchanged.")
     else:
         Run.create(folder, _config(wanted, standard, digest))
-    started = time.perf_counter()
     density, fitted = learn(
         _architecture(wanted),
         standard,
@@ -117,13 +115,8 @@ def train(
         weight_decay=wanted.weight_decay,
         kinetic=wanted.kinetic,
         frobenius=wanted.frobenius,
-        folder=run.checkpoints,
-        resume=resume,
-        callbacks=[History(run, tell), *callbacks],
-        progress_bar=tell is None,
-        belongs_to=run.digest,
+        **into(run, resume, callbacks, tell),
     )
-    seconds = round(time.perf_counter() - started, 2)
 
     scores = density.log_density(rows.values)
     run.write_weights(density.flow)
@@ -141,10 +134,7 @@ def train(
             "columns": list(standard.names),
             "modelled": [name for name in standard.names if name not in standard.constant],
             "remarks": [*standard.remarks(rows, wanted.spread), *_left_out(len(parts.test), len(judged.test))],
-            "parameters": sum(p.numel() for p in density.flow.parameters()),
-            "epochs": len(run.metrics),
-            "seconds": seconds,
-            "interrupted": fitted.interrupted,
+            **course(run, density.flow, fitted),
         }
     )
     return run

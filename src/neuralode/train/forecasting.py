@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from neuralode.nn import LatentODE, Observations
 from neuralode.train.atomic import replace_file
 from neuralode.train.fitting import Effort, Fitted, Watched, fit, settle
 from neuralode.train.resumable import Resumable
-from neuralode.train.run import write_json
+from neuralode.train.run import read_json, write_json
 
 Pair = tuple[np.ndarray, np.ndarray]  # times [n] and values [n, channels] with NaN gaps, on the model's scales
 Batch = tuple[Observations, Observations]  # what is read, and what is to be explained
@@ -46,6 +45,7 @@ def learn(
     folder: Path | None = None,
     callbacks: Sequence[Callback] = (),
     progress_bar: bool = False,
+    belongs_to: str = "",
 ) -> Fitted:
     """Train ``model`` on windows of series, and leave it on the CPU, to be evaluated in double precision.
 
@@ -68,31 +68,42 @@ def learn(
     folder : Path, optional
         Where checkpoints stay; a training that was cut off goes on from what it finds there, one that is done is not
         done again.
-    callbacks, progress_bar
+    callbacks, progress_bar, belongs_to
         Of `neuralode.train.fitting.fit`.
 
     Raises
     ------
     ValueError
-        Where it came to weights that are not finite.
+        Where it came to weights that are not finite; where ``folder`` holds another training.
     """
     if folder is not None and (folder / DONE).is_file():
-        model.double().load_state_dict(load_file(folder / LEARNED))
-        model.eval()
-        return Fitted(**json.loads((folder / DONE).read_text()))
+        return _done(folder, model, belongs_to)
     windows = Windows(series, cut, batches_an_epoch(series, cut, batch_size), batch_size, seed)
     read = [((times[-cut.context :], values[-cut.context :]), end) for (times, values), end in ends]
     held = [together(read[first : first + AT_ONCE]) for first in range(0, len(read), AT_ONCE)]
     task = Forecasting(model, learning_rate=learning_rate, kl_weight=kl_weight)
     data = ForecastData(windows, held)
-    done = fit(task, data, effort, folder=folder, resume=True, callbacks=callbacks, progress_bar=progress_bar)
+    done = fit(
+        task, data, effort, folder=folder, resume=True, callbacks=callbacks, progress_bar=progress_bar,
+        belongs_to=belongs_to,
+    )  # fmt: skip
     settle(model, learning_rate)
     model.double()
     if folder is not None and not done.interrupted:
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / LEARNED, save({name: part.contiguous() for name, part in model.state_dict().items()}))
-        write_json(folder / DONE, asdict(done))
+        write_json(folder / DONE, {"belongs_to": belongs_to, **asdict(done)})
     return done
+
+
+def _done(folder: Path, model: LatentODE, belongs_to: str) -> Fitted:
+    """What a training that came to its end left: its weights, in ``model``, and how it went."""
+    told = read_json(folder / DONE)
+    if told.pop("belongs_to", None) != belongs_to:
+        raise ValueError(f"{folder} holds another training; wanted a folder of this one, or a new one.")
+    model.double().load_state_dict(load_file(folder / LEARNED))
+    model.eval()
+    return Fitted(**told)
 
 
 @dataclass(frozen=True)

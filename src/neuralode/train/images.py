@@ -23,10 +23,10 @@ from neuralode.train.classifier import Batch, Classifier
 from neuralode.train.config import SOLVER, Images
 from neuralode.train.device import SILENT, check_device, quiet
 from neuralode.train.fitting import Effort, fit, is_global_zero
-from neuralode.train.history import History
 from neuralode.train.plots import plot_history, plot_tolerances
 from neuralode.train.reading import asked as read_asked
 from neuralode.train.reading import is_done
+from neuralode.train.recorded import course, into
 from neuralode.train.resumable import Resumable
 from neuralode.train.run import Run, versions, write_csv
 from neuralode.train.sweep import RTOLS, Point, sweep
@@ -113,11 +113,7 @@ def train(
         task,
         data,
         _effort(wanted),
-        folder=run.checkpoints,
-        resume=resume,
-        callbacks=[History(run, tell), *callbacks],
-        progress_bar=tell is None,
-        belongs_to=run.digest,
+        **into(run, resume, callbacks, tell),
     )
     test = _tested(wanted, task, data)
     if is_global_zero():
@@ -126,10 +122,7 @@ def train(
         run.write_summary(  # the last of all: a run that has it is finished
             {
                 **test,
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "epochs": len(run.metrics),
-                "seconds": round(sum(row["seconds"] for row in run.metrics), 2),
-                "interrupted": fitted.interrupted,
+                **course(run, model, fitted),
             }
         )
     return run

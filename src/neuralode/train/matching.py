@@ -7,7 +7,6 @@ loses to the truth can be told; digits are drawn class by class, with guidance.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +26,6 @@ from neuralode.registry import pick
 from neuralode.train.config import Matching
 from neuralode.train.coupling import COUPLINGS
 from neuralode.train.fitting import Effort, fit, settle
-from neuralode.train.history import History
 from neuralode.train.matching_data import Examples, MatchingData, examples
 from neuralode.train.matching_figures import judged, two_samples
 from neuralode.train.matching_plots import PICTURES, plot_images, plot_points
@@ -35,6 +33,7 @@ from neuralode.train.matching_task import Taught
 from neuralode.train.plots import plot_history
 from neuralode.train.reading import asked as read_asked
 from neuralode.train.reading import is_done
+from neuralode.train.recorded import course, into
 from neuralode.train.run import Run, versions
 
 TASK = "matching"
@@ -136,18 +135,12 @@ def train(
     data = MatchingData(
         some.seen(some.train), some.seen(some.validation), wanted.batches, wanted.batch_size, wanted.seed
     )
-    started = time.perf_counter()
     fitted = fit(
         task,
         data,
         Effort(wanted.epochs, wanted.epochs, wanted.accelerator, wanted.devices, wanted.precision),
-        folder=run.checkpoints,
-        resume=resume,
-        callbacks=[History(run, tell), *callbacks],
-        progress_bar=tell is None,
-        belongs_to=run.digest,
+        **into(run, resume, callbacks, tell),
     )
-    seconds = round(time.perf_counter() - started, 2)
 
     settle(task, wanted.learning_rate)
     run.write_weights(task.mean)
@@ -159,10 +152,7 @@ def train(
             **(image_figures if some.classes else point_figures)(sampler),
             "val_loss": round(fitted.best, 6),
             "best_epoch": fitted.best_epoch,
-            "parameters": sum(p.numel() for p in task.mean.parameters()),
-            "epochs": len(run.metrics),
-            "seconds": seconds,
-            "interrupted": fitted.interrupted,
+            **course(run, task.mean, fitted),
         }
     )
     return run

@@ -30,8 +30,9 @@ class Measured(L.LightningModule):
         self.log(name, mean, on_step=False, on_epoch=True, metric_attribute=f"means.{name}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add where the metrics stand."""
-        found = {name: part for name, part in self.named_modules() if isinstance(part, Metric)}
+        """Add where the metrics stand; at the end of an epoch they begin anew."""
+        over = self.trainer.is_last_batch
+        found = {name: part for name, part in self.named_modules() if isinstance(part, Metric) and not over}
         checkpoint[KEPT] = {name: dict(metric.metric_state) for name, metric in found.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

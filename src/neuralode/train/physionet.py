@@ -12,7 +12,6 @@ References
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,13 +31,13 @@ from neuralode.nn import ODERNN, RNN, GRUDecay, LatentODE, Observations, Recurre
 from neuralode.registry import pick
 from neuralode.train.config import PhysioNet
 from neuralode.train.fitting import Effort, Watched, fit
-from neuralode.train.history import History
 from neuralode.train.interpolation import Interpolating, errors, latent_ode, on_unit_scale
 from neuralode.train.labelling import LabelledSeries, Labelling
 from neuralode.train.physionet_plots import INTERPOLATION, MORTALITY, Pictures, plot_roc
 from neuralode.train.plots import plot_history
 from neuralode.train.reading import asked as read_asked
 from neuralode.train.reading import is_done
+from neuralode.train.recorded import course, into
 from neuralode.train.run import Run, versions
 
 SOLVER = ("method", "steps", "carry")  # fields of PhysioNet that only models with an ODE-RNN use
@@ -139,30 +138,21 @@ def train(
     if not resume:
         Run.create(folder, _config(wanted, model))
     parts = [(patients.observed[some], patients.died[some].long()) for some in rows]
-    started = time.perf_counter()
     fitted = fit(
         aim.taught(wanted, model),
         LabelledSeries(parts[0], parts[1], wanted.batch_size),
         Effort(wanted.epochs, wanted.patience, wanted.accelerator, wanted.devices, wanted.precision),
-        folder=run.checkpoints,
-        resume=resume,
-        callbacks=[History(run, tell), *callbacks],
-        progress_bar=tell is None,
-        belongs_to=run.digest,
+        **into(run, resume, callbacks, tell),
     )
-    seconds = round(time.perf_counter() - started, 2)
 
     run.write_weights(model)
     plot_history(run.metrics, run.plots, aim.pictures)
     run.write_summary(  # the last of all: a run that has it is finished
         {
             **aim.measured(model.cpu().eval(), patients[rows.test], run),
-            "parameters": sum(p.numel() for p in model.parameters()),
             "patients": {name: len(some) for name, some in rows._asdict().items()},
-            "epochs": len(run.metrics),
-            "seconds": seconds,
             "seconds_per_epoch": round(float(np.median([row["seconds"] for row in run.metrics] or [0.0])), 3),
-            "interrupted": fitted.interrupted,
+            **course(run, model, fitted),
         }
     )
     return run

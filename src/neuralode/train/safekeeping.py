@@ -101,7 +101,7 @@ class Safekeeping(Checkpoint):
             raise ValueError(f"{path} is not a checkpoint of a training: it has no {IDENTITY}")
         for name, wanted in self.identity.items():
             if found.get(name) != wanted:
-                raise ValueError(f"{path} is of another training: {name} differs")
+                raise ValueError(f"{path} is of another training: its {name} differs")
         differ = [f"{name} {str(found.get(name))[:40]!r}, now {now!r}" for name, now in conditions().items()
                   if found.get(name) != now]  # fmt: skip
         if differ:
@@ -190,7 +190,7 @@ def identity_of(task: L.LightningModule, belongs_to: str) -> dict[str, str]:
         Anything else, such as the digest of a run's ``config.json``.
     """
     shapes = [(name, list(part.shape), str(part.dtype)) for name, part in task.state_dict().items()]
-    return {"network": hashlib.sha256(repr(shapes).encode()).hexdigest()[:16], "config.json": belongs_to}
+    return {"network": hashlib.sha256(repr(shapes).encode()).hexdigest()[:16], "task": belongs_to}
 
 
 def conditions() -> dict[str, str]:

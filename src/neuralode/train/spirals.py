@@ -12,7 +12,6 @@ References
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,10 +30,10 @@ from neuralode.nn import LatentODE, Likelihood, Observations
 from neuralode.registry import pick
 from neuralode.train.config import Spirals
 from neuralode.train.fitting import Effort, fit
-from neuralode.train.history import History
 from neuralode.train.plots import plot_history
 from neuralode.train.reading import asked as read_asked
 from neuralode.train.reading import is_done
+from neuralode.train.recorded import course, into
 from neuralode.train.run import Run, versions
 from neuralode.train.spirals_plots import PICTURES, plot_forecasts
 from neuralode.train.spirals_tasks import Autoregressive, Explaining, Forecaster, SpiralsData, Stepping, Turning
@@ -88,18 +87,12 @@ def train(
     data = SpiralsData(
         observed[~held], observed[held], wanted.batches, wanted.batch_size, _shorter(wanted, task), wanted.seed
     )
-    started = time.perf_counter()
     fitted = fit(
         task,
         data,
         Effort(wanted.epochs, wanted.epochs, wanted.accelerator, wanted.devices, wanted.precision),
-        folder=run.checkpoints,
-        resume=resume,
-        callbacks=[History(run, tell), *callbacks],
-        progress_bar=tell is None,
-        belongs_to=run.digest,
+        **into(run, resume, callbacks, tell),
     )
-    seconds = round(time.perf_counter() - started, 2)
 
     task = task.cpu().eval()
     test = for_test(wanted)
@@ -110,10 +103,7 @@ def train(
         {
             **errors(forecasts(task, test.observed), test),
             "floor_rmse": errors(best_forecasts(test), test)["test_rmse"],
-            "parameters": sum(p.numel() for p in task.parameters()),
-            "epochs": len(run.metrics),
-            "seconds": seconds,
-            "interrupted": fitted.interrupted,
+            **course(run, task, fitted),
         }
     )
     return run
