@@ -254,7 +254,7 @@ def test_a_function_is_given_time_and_args_and_its_tensors_get_gradients() -> No
     assert max(abs(float(a - b)) for a, b in zip(found, known, strict=True)) < 1e-9
 
 
-@pytest.mark.parametrize("order", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("gradient", ["replay", "direct"])
 @pytest.mark.parametrize("per_sample", [False, True])
 def test_gradients_of_the_computed_steps_pass_gradcheck(gradient: str, per_sample: bool, order: int) -> None:

@@ -429,9 +429,7 @@ def differences(kind: Any) -> Tensor:
 
 @KINDS
 @GRADIENTS
-@pytest.mark.parametrize(
-    ("hold", "per_sample"), [("closure", False), ("args", False), pytest.param("closure", True, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("hold", "per_sample"), [("closure", False), ("args", False), ("closure", True)])
 def test_gradients_reach_the_values(gradient: Any, kind: Any, hold: str, per_sample: bool) -> None:
     leaf = DRIVES.clone().requires_grad_()
     (found,) = torch.autograd.grad(driven(leaf, kind, per_sample, hold, gradient=gradient), leaf)

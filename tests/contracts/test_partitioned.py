@@ -516,7 +516,7 @@ def true_gradients(per_sample: bool = False, direction: int = 1) -> dict[str, Te
 @pytest.mark.parametrize(
     ("method", "per_sample", "direction"),
     [("leapfrog", True, 1), ("yoshida4", False, -1),
-     *(pytest.param(name, *case, marks=pytest.mark.slow) for name in PARTITIONED for case in ((False, 1), (True, -1)))],
+     *((name, *case) for name in PARTITIONED for case in ((False, 1), (True, -1)))],
 )  # fmt: skip
 def test_the_adjoint_converges_with_the_step(method: str, direction: int, per_sample: bool) -> None:
     """Backwards by rk4: the equation for (y, λ) is no pair (q, p)."""
