@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import dropin, kepler, precision, series, stiff, w1, w5, w6, w7, w8
+from benchmarks import condition, dropin, kepler, precision, series, stiff, w1, w5, w6, w7, w8
 from benchmarks.timing import machine, save
 
 WORKLOADS = {
@@ -22,6 +22,7 @@ WORKLOADS = {
     "stiff": stiff.run,
     "kepler": kepler.run,
     "precision": precision.run,
+    "condition": condition.run,
 }
 WITH_PICTURES = {"kepler": kepler.run_and_plot, "precision": precision.run_and_plot}
 FEWEST_SAMPLES = 7
