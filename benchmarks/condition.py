@@ -1,4 +1,4 @@
-"""What it costs that f uses a tensor which was computed before the solve: an encoder's answer, as a conditional flow has.
+"""What it costs that f uses a tensor computed before the solve: an encoder's answer, as a conditional flow has.
 
 A training step of an MLP of 2 × 64 units over (y, code), batch 64, tsit5 at 1e-4: "computed" has its code from an
 encoder, "given" the same code as constants, and nothing else to do. ``python -m benchmarks condition``.
