@@ -382,6 +382,12 @@ def test_float32_states_and_vectors_without_rows() -> None:
     assert (sol.y1 - (math.exp(-1) + math.exp(-0.5))).abs().max() < 1e-5
 
 
+def test_lists_of_complex_amounts_keep_their_imaginary_parts() -> None:
+    y0 = torch.zeros(1, dtype=torch.complex128)
+    for amounts in ([1j, 2 + 1j], [torch.tensor(1j), torch.tensor(2 + 1j)], [1j, torch.tensor([2 + 1j])[0]]):
+        assert solve(lambda t, y: 0 * y, y0, (0.0, 2.0), doses=Dose([0.5, 1.0], amounts)).y1.item() == 2 + 2j
+
+
 def test_numbers_are_not_rounded_to_the_default_dtype() -> None:
     torch.set_default_dtype(torch.float32)
     for change in (0.1, [0.1]):
@@ -406,6 +412,9 @@ def test_numbers_are_not_rounded_to_the_default_dtype() -> None:
         (Dose([0.5], torch.ones(4)), {}, ValueError, r"has shape \[4\]; wanted \[1, 2, 3\]"),
         (Dose([0.5], {"a": 1.0}), {}, ValueError, "structure is not that of y0"),
         (Dose([0.5], 1j), {}, TypeError, "complex"),
+        (Dose([0.5], [1j]), {}, TypeError, "complex"),
+        (Dose([0.5], ["a"]), {}, TypeError, "a list that is no tensor"),
+        (Dose([0.5], []), {}, TypeError, "a list that is no tensor"),
         (Dose([0.5], lambda t, y: y[:1]), {}, ValueError, r"Dose 0: the function returned torch.float64 of shape \[1"),
         (Dose([0.5], lambda t, y: None), {}, TypeError, "returned a NoneType"),
         (0.5, {}, TypeError, "doses holds a float"),

@@ -548,3 +548,17 @@ def test_an_observer_may_end_a_solve_by_an_exception() -> None:
     with pytest.raises(InterruptedError, match="enough"):
         solve(jumpy_at_ease, tensor([1.0]), (0.0, 5.0), observer=watcher, rtol=1e-8)
     assert watcher.count("accepted") == 3
+
+
+@pytest.mark.parametrize("method", ["explicit_adams", "implicit_adams"])
+def test_a_method_with_memory_has_derivatives_by_the_end_where_it_stopped_on_the_way(method: str) -> None:
+    rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    found = []
+    for gradient in ("replay", "direct"):
+        t = torch.stack((rate * 0, rate + 1))
+        options = {"method": method, "step_size": 0.02, "step_t": [0.7], "gradient": gradient}
+        y1 = solve(lambda t, y: -rate * y, torch.ones(1, dtype=torch.float64), t, **options).y1
+        (first,) = torch.autograd.grad(y1.sum(), rate, create_graph=True)
+        found.append((first.detach(), *torch.autograd.grad(first, rate)))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=0)
+    torch.testing.assert_close(found[0][0], -(2 * rate + 1) * torch.exp(-rate * (rate + 1)), rtol=1e-4, atol=0)

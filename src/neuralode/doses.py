@@ -165,7 +165,7 @@ def _amounts(n: int, change: Any, count: int, problem: Problem) -> list[Tensor] 
         return None
     layout = problem.layout
     if layout.spec.is_leaf() and isinstance(change, Sequence):
-        change = torch.stack([torch.as_tensor(x, dtype=torch.float64) for x in change])
+        change = _stacked(n, change)
     values = [change] * len(layout.leaves)
     if not isinstance(change, (int, float, complex, Tensor)):
         values, spec = tree_flatten(change)
@@ -175,6 +175,20 @@ def _amounts(n: int, change: Any, count: int, problem: Problem) -> list[Tensor] 
                 "number, a tensor, a pytree like y0, or a function (t, y, *args)."
             )
     return [_amount(n, x, count, leaf, layout) for x, leaf in zip(values, layout.leaves, strict=True)]
+
+
+def _stacked(n: int, change: Sequence[Any]) -> Tensor:
+    """A list of amounts as one tensor."""
+    try:
+        parts = [x if isinstance(x, Tensor) else torch.as_tensor(x) for x in change]
+        whole = any(x.is_complex() for x in parts)
+        dtype = torch.complex128 if whole else torch.float64  # a number is not to be rounded to the default dtype
+        return torch.stack([torch.as_tensor(x, dtype=dtype) for x in change])
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"Dose {n}: the change is a list that is no tensor ({str(error).splitlines()[0]}); wanted as many numbers, "
+            "or tensors of one shape, as there are times."
+        ) from error
 
 
 def _amount(n: int, x: Any, count: int, leaf: Any, layout: Any) -> Tensor:

@@ -616,7 +616,7 @@ def test_a_damped_oscillation_is_forecast_better_than_by_its_last_value():
         pd.DataFrame({"who": k, "t": t, "x": damped * np.sin(1.3 * t + phase)}) for k, phase in enumerate([0, 2])
     )
     seen = whole[whole["t"] < 16]
-    options = {"max_epochs": 30, "learning_rate": 3e-2, "window": 16, "batch_size": 8, "refit": False, "samples": 50}
+    options = {"max_epochs": 15, "learning_rate": 3e-2, "window": 16, "batch_size": 8, "refit": False, "samples": 50}
     model = LatentODEForecaster(**options, random_state=0).fit(seen, series="who", time="t")
     ahead = model.forecast(horizon=8)
     truth = whole[whole["t"] >= 16]

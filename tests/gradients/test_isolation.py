@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from neuralode import Replay, Separable, solve
+from neuralode import GradientError, Replay, Separable, solve
 from neuralode.gradients.isolation import Substitute
 
 OPERATIONS = 3  # of the f below
@@ -76,3 +77,77 @@ def test_containers_and_keywords_are_looked_into() -> None:
     assert swapped["a"] is other
     assert swapped["b"][0] is other
     assert swapped["b"][1:] == [1.5, None]
+
+
+GRADIENTS = pytest.mark.parametrize("gradient", ["replay", Replay(memory="stage"), "adjoint"], ids=str)
+ONES = torch.ones(2, dtype=torch.float64)
+
+
+def computed_or_leaf(computed: bool) -> tuple[Tensor, Tensor]:
+    """A leaf, and what f is to return of it as it is."""
+    leaf = torch.tensor([0.7, 0.4], dtype=torch.float64, requires_grad=True)
+    return leaf, leaf * leaf if computed else leaf
+
+
+@GRADIENTS
+@pytest.mark.parametrize("computed", [True, False])
+@pytest.mark.parametrize("inner", [(), (0.5,)])
+def test_what_save_returns_as_it_is_has_a_gradient(gradient: Any, computed: bool, inner: tuple) -> None:
+    leaf, raw = computed_or_leaf(computed)
+    found = []
+    for choice in (gradient, "direct"):
+        sol = solve(
+            lambda t, y: -y * raw.sum(),
+            ONES,
+            (0.0, *inner, 1.0),
+            save=lambda t, y: {"y": y, "raw": raw},
+            gradient=choice,
+        )
+        loss = 10 * sol.ys["raw"].sum() + sol.ys["y"].sum()
+        found += torch.autograd.grad(loss, leaf, retain_graph=True)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=0)
+    assert found[1].abs().min() > 1
+
+
+@GRADIENTS
+@pytest.mark.parametrize("computed", [True, False])
+def test_what_f_returns_as_it_is_has_a_gradient(gradient: Any, computed: bool) -> None:
+    leaf, raw = computed_or_leaf(computed)
+    fields = [
+        (lambda t, y: raw, ONES, {}),
+        (lambda t, y: (y[1], raw), (ONES, ONES), {}),
+        (lambda t, y: {"a": raw, "b": y["a"] * raw}, {"a": ONES, "b": ONES}, {}),
+        (Separable(lambda t, p: p, lambda t, q: raw), (ONES, ONES), {"method": "leapfrog", "step_size": 0.1}),
+    ]
+    for f, y0, options in fields:
+        found = []
+        for choice in (gradient, "direct"):
+            y1 = solve(f, y0, (0.0, 1.0), gradient=choice, **options).y1
+            found += torch.autograd.grad(sum(x.sum() for x in tree_leaves(y1)), leaf, retain_graph=True)
+        torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("computed", [True, False])
+def test_what_f_returns_as_it_is_has_second_derivatives(computed: bool) -> None:
+    leaf, raw = computed_or_leaf(computed)
+    found = []
+    for choice in ("replay", "direct"):
+        sol = solve(lambda t, y: (y[1] ** 2, raw), (ONES, ONES), (0.0, 1.0), gradient=choice)
+        (first,) = torch.autograd.grad(sol.y1[0].sum(), leaf, create_graph=True)
+        found += torch.autograd.grad(first.square().sum(), leaf, retain_graph=True)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("gradient", ["replay", Replay(memory="stage")], ids=str)
+@pytest.mark.parametrize("inner", [(), (0.7,)])
+def test_what_save_uses_only_later_is_told(gradient: Any, inner: tuple) -> None:
+    rate, late = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (0.3, 2.0))
+    sol = solve(
+        lambda t, y: -rate * y,
+        ONES,
+        (0.0, *inner, 1.0),
+        save=lambda t, y: y * late if t > 0.5 else y,
+        gradient=gradient,
+    )
+    with pytest.raises(GradientError, match="did not use at the first evaluation"):
+        sol.ys.sum().backward()

@@ -53,13 +53,17 @@ class Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for x in tree_iter((args, kwargs)):
-            if isinstance(x, Tensor) and id(x) not in self.inside and _differentiable(x):
-                self.found[id(x)] = x
+            self.note(x)
         result = func(*args, **(kwargs or {}))
         for x in tree_iter(result):
             if isinstance(x, Tensor) and id(x) not in self.found:
                 self.inside[id(x)] = x
         return result
+
+    def note(self, x: Any) -> None:
+        """Keep what is a differentiable tensor from outside."""
+        if isinstance(x, Tensor) and id(x) not in self.inside and _differentiable(x):
+            self.found[id(x)] = x
 
 
 def _differentiable(x: Tensor) -> bool:
@@ -70,6 +74,8 @@ def watch(evaluate: Callable[[], Any]) -> tuple[Any, list[Tensor]]:
     """Evaluate without a graph; also return the differentiable tensors that it used."""
     with torch.no_grad(), Watch() as seen:
         answer = evaluate()
+    for x in tree_iter(answer):
+        seen.note(x)  # what is returned as it is has met no operation
     return answer, list(seen.found.values())
 
 

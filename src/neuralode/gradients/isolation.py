@@ -89,7 +89,7 @@ class Isolation:
 
         def meets(*given: Any) -> Any:
             with mode:
-                return function(*given)
+                return mode.swap(function(*given))  # what f returns as it is has met no operation
 
         return meets
 

@@ -204,7 +204,7 @@ class Reverse:
             if cotangent is not None and x.requires_grad:
                 outputs.append(x)
                 weights.append(cotangent[where].to(x.dtype))
-        if not self.stagewise and solved.strict:
+        if solved.strict:
             check_leaves(outputs, apart.known | {id(y), id(self.t), *map(id, memory)}, apart.edges)
         return self.add(outputs, weights, y, memory)
 
@@ -232,6 +232,8 @@ class Reverse:
         pairs = [
             (x, g[place]) for x, g in zip(kept, self.cotangents, strict=False) if g is not None and x.requires_grad
         ]
+        if solved.strict:
+            check_leaves([x for x, _ in pairs], self.apart.known | {id(y), id(self.t)}, self.apart.edges)
         return adjoint + self.add([x for x, _ in pairs], [g for _, g in pairs], y)
 
     def add(self, outputs: list[Tensor], weights: list[Tensor], y: Tensor, memory: Sequence[Tensor] = ()) -> Tensor:

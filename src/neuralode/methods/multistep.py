@@ -109,7 +109,9 @@ class _Adams:
         past, sizes = carry or Memory()
         slope = f(stage_times(t, h, (0.0,), y.dtype.to_real(), y.device)[0], y)
         slopes = [slope, *past]
-        size = h.detach() if isinstance(h, Tensor) else h
+        size = h
+        if isinstance(h, Tensor):  # of one clock it is a number, as it was in the forward pass
+            size = h.detach() if h.dim() else h.item()
         following = Memory(tuple(slopes[: self.past]), (size, *sizes)[: self.past])
         if self._starts(carry or Memory()):
             y1, stages = STARTER.stages_from(f, t, y, h, slope)
