@@ -12,6 +12,7 @@ import os
 import pickle
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -378,6 +379,41 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(tmp_path):
     assert result.exit_code == 0
     assert "is finished: there is nothing to go on with." in result.output
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
+
+
+SPOILED = {
+    "digits": (images, replace(SMALL, model="resnet1", epochs=1)),
+    "spirals": (spirals, Spirals(observed=30, series=20, epochs=1, batches=2, batch_size=8, hidden=4, width=4)),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_training_that_comes_to_weights_that_are_no_numbers_is_no_success(tmp_path, monkeypatch, name):
+    task, wanted = SPOILED[name]
+
+    class Spoil(L.Callback):
+        def on_train_batch_end(self, trainer, module, *rest):
+            torch.nn.init.constant_(next(module.parameters()), torch.nan)
+
+    with pytest.raises(ValueError, match=rf"learning_rate={wanted.learning_rate} led to weights that are not finite"):
+        task.train(wanted, tmp_path / "run", callbacks=[Spoil()], tell=lambda row: None)
+    assert not Run(tmp_path / "run").finished
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+@pytest.mark.parametrize("rate", ["-1", "0", "nan", "inf"])
+@pytest.mark.parametrize("task", ["digits", "spirals", "physionet", "density", "matching"])
+def test_a_rate_by_which_nothing_is_learned_is_told_before_a_folder_is_made(tmp_path, task, rate):
+    data = ["--data", "moons"] if task == "density" else []
+    result = CliRunner().invoke(app, ["train", task, *data, "--learning-rate", rate, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert f"learning_rate={float(rate)}; wanted a number above 0." in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_number_that_is_none_is_null_in_a_summary(tmp_path):
+    Run(tmp_path).write_summary({"loss": float("nan"), "epochs": 2})
+    assert json.loads((tmp_path / "summary.json").read_text(), parse_constant=None) == {"loss": None, "epochs": 2}
 
 
 def test_a_file_in_place_of_the_folder_is_told_before_work_starts(tmp_path):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from neuralode.estimators.keeping import Keepable
 from neuralode.estimators.series import Columns, Scale, first_table, from_array, from_series, is_table, labels_of
-from neuralode.estimators.training import MODELS, Architecture, seed_of, train_to_label
+from neuralode.estimators.training import MODELS, Architecture, seed_of, train_to_label, undisturbed
 from neuralode.nn import Observations, SeriesNet
 from neuralode.train.fitting import Effort
 
@@ -128,6 +128,7 @@ class SeriesClassifier(ClassifierMixin, Keepable):
         self.accelerator = accelerator
         self.verbose = verbose
 
+    @undisturbed
     def fit(
         self,
         X: Any,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from neuralode.data.rows import Rows, Standard, check_enough, read_rows
 from neuralode.data.tables import read_table
 from neuralode.estimators.keeping import Keepable
-from neuralode.estimators.training import held_out, own_random_state, seed_of
+from neuralode.estimators.training import held_out, own_random_state, seed_of, undisturbed
 from neuralode.train.density_model import Architecture, RowDensity, learn
 from neuralode.train.fitting import Effort
 
@@ -137,6 +137,7 @@ class CNFDensity(DensityMixin, Keepable):
         self.accelerator = accelerator
         self.verbose = verbose
 
+    @undisturbed
     def fit(self, X: Any, y: Any = None) -> CNFDensity:
         """Learn from rows; y is there for scikit-learn's sake.
 

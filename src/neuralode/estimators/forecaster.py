@@ -24,7 +24,7 @@ from neuralode.estimators.frames import QUANTILES
 from neuralode.estimators.keeping import Keepable, plain
 from neuralode.estimators.reading import answer, draw
 from neuralode.estimators.setup import HIDDEN, HeldOut, Setup, check_parameters, hold_out, set_up
-from neuralode.estimators.training import own_random_state, seed_of
+from neuralode.estimators.training import own_random_state, seed_of, undisturbed
 from neuralode.train.fitting import Effort, Fitted
 from neuralode.train.forecasting import Cut, Pair, learn
 
@@ -146,6 +146,7 @@ class LatentODEForecaster(Keepable):
         self.accelerator = accelerator
         self.verbose = verbose
 
+    @undisturbed
     def fit(
         self,
         X: Any,

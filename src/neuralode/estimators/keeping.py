@@ -23,7 +23,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from neuralode.estimators.training import own_random_state
+from neuralode.estimators.training import own_random_state, single_precision
 from neuralode.train.run import versions, write_json
 
 FORMAT = 1
@@ -51,7 +51,10 @@ class Keepable(BaseEstimator):
             if config["feature_names"] is not None:
                 # a property of the base class as type checkers see it
                 vars(loaded)["feature_names_in_"] = np.array(config["feature_names"], dtype=object)
-            with own_random_state(0):  # the first weights are replaced: nobody's random numbers should go into them
+            with (
+                single_precision(),
+                own_random_state(0),
+            ):  # the first weights are replaced: nobody's random numbers should go into them
                 loaded._take(config, tensors)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{folder} does not hold what {cls.__name__}.save() wrote: {error}.") from error

@@ -32,6 +32,7 @@ from neuralode.estimators.frames import free_name
 from neuralode.estimators.keeping import plain
 from neuralode.estimators.plots import SERIES, plot_answers
 from neuralode.estimators.setup import check_parameters
+from neuralode.estimators.training import seed_of
 from neuralode.train.config import Series
 from neuralode.train.history import History
 from neuralode.train.reading import asked as read_asked
@@ -150,6 +151,7 @@ def _series_run(run: Run) -> Run:
 def _check(model: LatentODEForecaster, table: SeriesTable) -> None:
     """Refuse, before anything is trained, what would be found out only later."""
     check_parameters(model)
+    seed_of(model.random_state)
     try:
         if model.accelerator != "cpu":
             L.Trainer(accelerator=model.accelerator, devices=1, logger=False, enable_checkpointing=False)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from neuralode.data import cells
 from neuralode.data.rows import Rows, Standard
 from neuralode.estimators.keeping import Keepable
-from neuralode.estimators.training import held_out, own_random_state, seed_of
+from neuralode.estimators.training import held_out, own_random_state, seed_of, undisturbed
 from neuralode.train.fitting import Effort
 from neuralode.train.tabular import Architecture, Loss, Part, answers, cross_entropies, learn, squared_errors
 
@@ -208,6 +208,7 @@ class ODENetClassifier(ClassifierMixin, _OfRows):
 
     classes_: np.ndarray
 
+    @undisturbed
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ODENetClassifier:
         """Learn from rows and their labels.
 
@@ -294,6 +295,7 @@ class ODENetRegressor(RegressorMixin, _OfRows):
     (200, 2)
     """
 
+    @undisturbed
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ODENetRegressor:
         """Learn from rows and their numbers.
 
@@ -360,7 +362,8 @@ def _counted(
 ) -> tuple[NDArray[np.float64], np.ndarray, NDArray[np.float64]]:
     """Rows, what belongs to them, and their weights; without those of weight 0."""
     weights = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
-    counted = weights > 0
+    counted = weights > weights.max() * np.finfo(np.float32).tiny  # less is nothing beside the heaviest
     if counted.sum() < 2:
         raise ValueError(f"sample_weight is above 0 in {counted.sum()} row of {len(rows)}; wanted two or more.")
-    return rows[counted], y[counted], weights[counted]
+    # relative to the heaviest: of any size they are numbers in single precision
+    return rows[counted], y[counted], weights[counted] / weights.max()

@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from neuralode.train.fitting import Effort, Fitted, fit, settle
 from neuralode.train.labelling import LabelledSeries, Labelling
 
 MODELS = ("odernn", "gru-decay", "rnn")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,37 @@ def train_to_label(
         warnings.warn(f"training was interrupted after {done.epochs} epochs; the best is kept.", stacklevel=3)
     settle(model, learning_rate)
     return model, done
+
+
+def undisturbed(fit: F) -> F:
+    """Decorate a ``fit``: settings of others do not reach it, and where it fails the estimator stays as it was.
+
+    These are the default dtype, which is float32 within, and whether gradients are recorded.
+    """
+
+    @wraps(fit)
+    def fitting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = dict(vars(self))
+        try:
+            with torch.inference_mode(False), torch.enable_grad(), single_precision():
+                return fit(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return cast(F, fitting)
+
+
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Networks that are made within are of float32, whatever is the default outside."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from neuralode.train.fitting import Effort
 from neuralode.train.plots import plot_history
 from neuralode.train.reading import asked as read_asked
 from neuralode.train.reading import is_done
-from neuralode.train.recorded import course, into
+from neuralode.train.recorded import check_rate, course, into
 from neuralode.train.run import Run, versions, write_csv
 
 TASK = "density"
@@ -250,8 +250,7 @@ def _table(run: Run) -> dict[str, Any]:
 
 
 def _check(wanted: Density) -> None:
-    if not 0 < wanted.learning_rate < math.inf:
-        raise ValueError(f"learning_rate={wanted.learning_rate!r}; wanted a number above 0.")
+    check_rate(wanted.learning_rate)
     for name in ("kinetic", "frobenius", "weight_decay"):
         value = getattr(wanted, name)
         if value is not None and not 0 <= value < math.inf:

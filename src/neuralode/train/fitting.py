@@ -35,6 +35,8 @@ WRONG = (
     ValueError,
 )
 
+DIVERGED = "learning_rate={} led to weights that are not finite; wanted a lower one."
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -141,7 +143,8 @@ def fit(
     OSError
         Where ``folder`` cannot be written or has no room, before the first step; where the disk fills up later on.
     ValueError
-        Where there are checkpoints to go on from, but all are damaged or of another training.
+        Where there are checkpoints to go on from, but all are damaged or of another training; where training came to
+        weights that are not finite.
     """
     best, deciding = Best(), []
     if effort.patience is not None:
@@ -171,6 +174,8 @@ def fit(
     if best.weights:
         task.load_state_dict(best.weights)
         chosen = best.epochs
+    if not _is_finite(task):
+        raise _diverged(task)
     return Fitted(epochs, best.score, chosen, interrupted)
 
 
@@ -207,7 +212,9 @@ def _run(
         return False
     except WRONG as error:
         if origin is None or keeping is None or keeping.started:
-            raise
+            if _is_finite(task):
+                raise
+            raise _diverged(task) from error  # whoever met them first, this is why
         # what a checkpoint holds is found out to be wrong, at the latest, as the first step is taken from it
         raise ValueError(
             f"{origin} cannot be gone on from ({error!r}); delete it to go on from the one before."
@@ -222,7 +229,15 @@ def settle(model: nn.Module, learning_rate: float) -> None:
     ValueError
         Where it came to weights that are not finite.
     """
-    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-        raise ValueError(f"learning_rate={learning_rate} led to weights that are not finite; wanted a lower one.")
+    if not _is_finite(model):
+        raise ValueError(DIVERGED.format(learning_rate))
     model.zero_grad(set_to_none=True)
     model.cpu().eval()
+
+
+def _is_finite(model: nn.Module) -> bool:
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+
+
+def _diverged(task: L.LightningModule) -> ValueError:
+    return ValueError(DIVERGED.format(getattr(task, "learning_rate", "that of this task")))

@@ -26,7 +26,7 @@ from neuralode.train.fitting import Effort, fit, is_global_zero
 from neuralode.train.plots import plot_history, plot_tolerances
 from neuralode.train.reading import asked as read_asked
 from neuralode.train.reading import is_done
-from neuralode.train.recorded import course, into
+from neuralode.train.recorded import check_rate, course, into
 from neuralode.train.resumable import Resumable
 from neuralode.train.run import Run, versions, write_csv
 from neuralode.train.sweep import RTOLS, Point, sweep
@@ -97,6 +97,7 @@ def train(
     run = Run(folder)
     if resume and is_done(run, wanted, asked):
         return run
+    check_rate(wanted.learning_rate)
     L.seed_everything(wanted.seed, workers=True, verbose=False)
     images = pick("data", wanted.data, SETS, ImageSet)
     model = build(wanted)

@@ -33,7 +33,7 @@ from neuralode.train.matching_task import Taught
 from neuralode.train.plots import plot_history
 from neuralode.train.reading import asked as read_asked
 from neuralode.train.reading import is_done
-from neuralode.train.recorded import course, into
+from neuralode.train.recorded import check_rate, course, into
 from neuralode.train.run import Run, versions
 
 TASK = "matching"
@@ -252,8 +252,7 @@ def draw_picture(sampler: Sampler, folder: Path) -> Path:
 
 
 def _check(wanted: Matching) -> None:
-    if not 0 < wanted.learning_rate < math.inf:
-        raise ValueError(f"learning_rate={wanted.learning_rate!r}; wanted a number above 0.")
+    check_rate(wanted.learning_rate)
     if not math.isfinite(wanted.guidance):
         raise ValueError(f"guidance={wanted.guidance!r}; wanted a finite number.")
 

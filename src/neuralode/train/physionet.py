@@ -37,7 +37,7 @@ from neuralode.train.physionet_plots import INTERPOLATION, MORTALITY, Pictures, 
 from neuralode.train.plots import plot_history
 from neuralode.train.reading import asked as read_asked
 from neuralode.train.reading import is_done
-from neuralode.train.recorded import course, into
+from neuralode.train.recorded import check_rate, course, into
 from neuralode.train.run import Run, versions
 
 SOLVER = ("method", "steps", "carry")  # fields of PhysioNet that only models with an ODE-RNN use
@@ -125,6 +125,7 @@ def train(
     run = Run(folder)
     if resume and is_done(run, wanted, asked):
         return run
+    check_rate(wanted.learning_rate)
     aim = pick("task", wanted.task, AIMS, Aim)
     make = pick("model", wanted.model, aim.models, type)
     patients = physionet(wanted.sets, wanted.every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,12 @@ from torch import nn
 from neuralode.train.fitting import Fitted
 from neuralode.train.history import History
 from neuralode.train.run import Run
+
+
+def check_rate(learning_rate: float) -> None:
+    """Refuse, before anything is written, a rate by which nothing can be learned."""
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate={learning_rate!r}; wanted a number above 0.")
 
 
 def into(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -114,8 +115,9 @@ class Run:
         return read_json(self.folder / "summary.json")
 
     def write_summary(self, summary: Row) -> None:
-        """Replace ``summary.json``."""
-        write_json(self.folder / "summary.json", summary)
+        """Replace ``summary.json``; a number that is none is null there."""
+        told = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in summary.items()}
+        write_json(self.folder / "summary.json", told)
 
     def write_weights(self, model: nn.Module) -> None:
         """Keep what ``model`` has learned."""

@@ -33,7 +33,7 @@ from neuralode.train.fitting import Effort, fit
 from neuralode.train.plots import plot_history
 from neuralode.train.reading import asked as read_asked
 from neuralode.train.reading import is_done
-from neuralode.train.recorded import course, into
+from neuralode.train.recorded import check_rate, course, into
 from neuralode.train.run import Run, versions
 from neuralode.train.spirals_plots import PICTURES, plot_forecasts
 from neuralode.train.spirals_tasks import Autoregressive, Explaining, Forecaster, SpiralsData, Stepping, Turning
@@ -78,6 +78,7 @@ def train(
     run = Run(folder)
     if resume and is_done(run, wanted, asked):
         return run
+    check_rate(wanted.learning_rate)
     L.seed_everything(wanted.seed, workers=True, verbose=False)
     task = build(wanted)
     observed = on_scale(spirals(wanted.series, wanted.observed, last=wanted.last, seed=wanted.seed).observed)

@@ -78,7 +78,9 @@ def physionet(
         float | None, typer.Option(help="The highest.", show_default="3e-3, or 1e-2 to interpolate")
     ] = None,
     hidden: Annotated[int, typer.Option(min=1, help="Size of the hidden state.")] = PhysioNet.hidden,
-    batches: Annotated[int | None, typer.Option(help="At most so many batches an epoch: to try things out.")] = None,
+    batches: Annotated[
+        int | None, typer.Option(min=1, help="At most so many batches an epoch: to try things out.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/physionet-MODEL")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run; other options are its own.")] = None,
 ) -> None:
@@ -89,8 +91,8 @@ def physionet(
     usual = pick("task", task, {"mortality": MORTALITY, "interpolation": INTERPOLATION}, PhysioNet)
     wanted = replace(
         usual, model=model or usual.model, sets=sets, every=every, method=method, steps=steps, seed=seed,
-        epochs=epochs or usual.epochs, batch_size=batch_size, learning_rate=learning_rate or usual.learning_rate,
-        hidden=hidden, batches=batches,
+        epochs=epochs or usual.epochs, batch_size=batch_size, hidden=hidden, batches=batches,
+        learning_rate=usual.learning_rate if learning_rate is None else learning_rate,
     )  # fmt: skip
     if resume:
         wanted = experiment.asked(Run.open(resume))

@@ -1,0 +1,109 @@
+"""What surrounds a fit does not reach it, and one that fails leaves the estimator as it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from neuralode.estimators import (
+    CNFDensity,
+    LatentODEForecaster,
+    ODENetClassifier,
+    ODENetRegressor,
+    SeriesClassifier,
+)
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(40, 3))
+LABELS, NUMBERS = X[:, 0] > 0, X[:, 0] + X[:, 1]
+SERIES = rng.normal(size=(12, 6, 2))
+TABLE = pd.DataFrame({"x": np.sin(np.arange(30.0))})
+SMALL = {"max_epochs": 1, "random_state": 0}
+
+# an estimator, what it learns from, what it is asked, and what it cannot learn from
+CASES = {
+    "ODENetClassifier": (
+        ODENetClassifier(hidden=4, width=4, **SMALL), (X, LABELS),
+        lambda model: model.predict_proba(X), (np.ones_like(X), np.where(LABELS, "x", "z")),
+    ),
+    "ODENetRegressor": (
+        ODENetRegressor(hidden=4, width=4, **SMALL), (X, NUMBERS),
+        lambda model: model.predict(X), (np.ones_like(X), np.c_[NUMBERS, NUMBERS]),
+    ),
+    "CNFDensity": (
+        CNFDensity(width=4, layers=1, **SMALL), (X,), lambda model: model.score_samples(X), (np.ones_like(X),)
+    ),
+    "SeriesClassifier": (
+        SeriesClassifier(hidden=4, width=4, **SMALL), (SERIES, LABELS[:12]),
+        lambda model: model.predict_proba(SERIES), (SERIES[:, :, :1], np.zeros(12)),
+    ),
+    "LatentODEForecaster": (
+        LatentODEForecaster(latent=2, hidden=4, width=4, samples=5, **SMALL), (TABLE,),
+        lambda model: model.forecast(horizon=2)["mean"].to_numpy(), (TABLE.assign(x="text"),),
+    ),
+}  # fmt: skip
+every = pytest.mark.parametrize(("model", "data", "ask", "bad"), CASES.values(), ids=CASES)
+
+
+def fresh(model):
+    return type(model)(**model.get_params())
+
+
+@every
+def test_the_default_dtype_is_not_that_of_the_network(model, data, ask, bad, tmp_path):
+    wanted = ask(fresh(model).fit(*data))
+    torch.set_default_dtype(torch.float64)
+    try:
+        fitted = fresh(model).fit(*data)
+        found = ask(fitted)
+        fitted.save(tmp_path)
+        loaded = ask(type(model).load(tmp_path))
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(loaded, wanted)
+
+
+@every
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_is_learned_where_no_gradients_are_recorded(model, data, ask, bad, mode):
+    wanted = ask(fresh(model).fit(*data))
+    with mode():
+        np.testing.assert_array_equal(ask(fresh(model).fit(*data)), wanted)
+    assert torch.is_grad_enabled()
+
+
+@every
+def test_a_fit_that_is_refused_leaves_what_was_learned(model, data, ask, bad):
+    model = fresh(model).fit(*data)
+    wanted = ask(model)
+    with pytest.raises(ValueError, match="."):
+        model.fit(*bad)
+    np.testing.assert_array_equal(ask(model), wanted)
+
+
+@every
+def test_a_fit_that_diverges_says_so_and_leaves_what_was_learned(model, data, ask, bad, monkeypatch):
+    model = fresh(model).fit(*data)
+    wanted = ask(model)
+
+    def diverge(self):
+        for part in self.parameters():
+            torch.nn.init.constant_(part, torch.nan)
+
+    monkeypatch.setattr("neuralode.train.fitting.Watched.on_train_start", diverge, raising=False)
+    with pytest.raises(ValueError, match=r"learning_rate=0.0\d+ led to weights that are not finite"):
+        model.fit(*data)
+    np.testing.assert_array_equal(ask(model), wanted)
+
+
+@pytest.mark.parametrize("kind", [ODENetClassifier, ODENetRegressor])
+@pytest.mark.parametrize("scale", [1e39, 1e-46, 1e300, 1e-300])
+def test_weights_are_relative_to_each_other_at_any_scale(kind, scale):
+    model = kind(hidden=4, width=4, **SMALL)
+    weights = np.where(LABELS, 1.0, 2.0)
+    plain, scaled = (fresh(model).fit(X, LABELS, sample_weight=w) for w in (weights, scale * weights))
+    np.testing.assert_allclose(plain.predict(X), scaled.predict(X), rtol=1e-5)
