@@ -120,6 +120,14 @@ def test_a_saved_function_replaces_the_state(per_sample: bool) -> None:
     assert sol.ys["norm"].shape == (9, 3)
 
 
+@CLOCKS
+@pytest.mark.parametrize("method", ["tsit5", "rk4", "explicit_adams"])
+def test_an_f_that_fills_the_same_tensor_again_is_refused(per_sample: bool, method: str) -> None:
+    buffer = torch.empty_like(Y0)
+    with pytest.raises(ValueError, match="f writes into what it returned before; wanted a new tensor each time"):
+        solve(lambda t, y: torch.neg(y, out=buffer), Y0, (0.0, 1.0), per_sample=per_sample, **stepping(method))
+
+
 # ---------------------------------------------------------------------------------------------------- dense readings
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from neuralode.control import NOWHERE, Stops
 from neuralode.door import check_alone, check_rows, check_separable, halt_at, look
 from neuralode.events import Event
-from neuralode.gradients import check_gradient
-from neuralode.gradients.ambient import surroundings
+from neuralode.gradients import Direct, check_gradient
+from neuralode.gradients.ambient import surroundings, transforming
 from neuralode.gradients.event_times import attach, repose
 from neuralode.gradients.solved import Solved
 from neuralode.march import march
@@ -20,8 +20,9 @@ from neuralode.norms import Norm
 from neuralode.problem import Problem
 from neuralode.progress import bar
 from neuralode.reading import events_of, occurrences, read, wrap
-from neuralode.record import Plan, Record, number_places
+from neuralode.record import Plan, Record, constant_clocks, number_places
 from neuralode.solution import Solution
+from neuralode.status import GradientError
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,20 @@ def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
     f0, breaks, captured = look(problem, function, how.events)
     stops = halt_at(how.stops, breaks, problem, how.method)
     captured = captured if how.captured is None else how.captured
-    differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (problem.y0, problem.t, *captured))
-    gradient = how.gradient
+    # transforms go through plain operations alone, and through all of them: nothing of ours may stand in between
+    through = transforming()
+    if through and (how.events or how.method.implicit):
+        raise GradientError(
+            "torch.func transforms and forward-mode differentiation go through neither events nor methods that solve "
+            f"for their stages (here {how.method.name!r}); wanted an explicit method without events, or torch.autograd."
+        )
+    gradient = Direct() if through else how.gradient
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (problem.y0, problem.t, *captured))
+    differentiable = through or wanted
     if differentiable:
         check_gradient(gradient, how.engine, how.method)
     plan = replace(gradient.plan(plan), slopes=bool(how.events)) if differentiable else plan
+    written = f0._version if problem.field.guarded else None
     ambient = surroundings(problem.field.f, problem.layout.device) if differentiable else None
     with torch.no_grad(), bar(how.progress) as tell:
         checks = alone + (check_rows(problem) if problem.per_sample else 0)
@@ -72,10 +82,14 @@ def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
             problem, f0, plan, how.method, how.controller, how.norm, how.engine, how.max_steps, tell,
             stops=stops, events=how.events, observer=how.observer,
         )  # fmt: skip
+        if written is not None and f0._version != written:
+            raise ValueError("f writes into what it returned before; wanted a new tensor each time, not out=buffer.")
         record.calls += checks
         record.started += alone
         if plan.dense or plan.steps:
             record.chunks = number_places(record.chunks, problem.layout.rows, problem.layout.device)
+        if through:
+            record.chunks = constant_clocks(record.chunks)
         posed, met = problem, None
         leaves = read(problem, plan, record, outputs)
         if record.occurrences:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float64, Shaped
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor
+from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
 from torch.autograd.forward_ad import unpack_dual
 from torch.utils._pytree import GetAttrKey, register_pytree_node
 
@@ -176,9 +176,8 @@ class Interpolation:
 
     def _numbers(self, dtype: torch.dtype) -> list[float] | None:
         """The times as numbers in this precision; none where rows have their own, or a transform hides them."""
-        times = self.times
-        different = times.dim() == 2 and times.stride(0) and len(times) > 1
-        if different or torch.compiler.is_compiling() or hidden(times):
+        times = None if torch.compiler.is_compiling() else bare(self.times)
+        if times is None or (times.dim() == 2 and times.stride(0) and len(times) > 1):
             return None
         if dtype not in self._read:
             self._read[dtype] = (times if times.dim() == 1 else times[0]).to(dtype).tolist()
@@ -260,8 +259,17 @@ def _is_number(t: Tensor) -> bool:
 
 
 def hidden(x: Tensor) -> bool:
-    """Whether torch.func is at work on a tensor, so that it has no numbers to read."""
+    """Whether torch.func is at work on a tensor, so that not everything can be done with it."""
     return not torch.compiler.is_compiling() and is_functorch_wrapped_tensor(x)
+
+
+def bare(x: Tensor) -> Tensor | None:
+    """What torch.func is at work on, to read numbers from; none where there are many of it, as under `torch.vmap`."""
+    while hidden(x):
+        if is_batchedtensor(x):
+            return None
+        x = get_unwrapped(x)
+    return x
 
 
 def _polynomial(pieces: Sequence[Tensor], *ratios: Any) -> Tensor:

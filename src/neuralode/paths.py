@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from neuralode.interpolation import Break, Interpolation, hidden
+from neuralode.interpolation import Break, Interpolation, bare
 from neuralode.listening import Heard
 
 
@@ -20,7 +20,7 @@ def breaks_of(heard: Heard, held: list[Interpolation]) -> list[Break]:
     paths = {id(u.key): u for u in held}
     for u, use in heard:
         uses.setdefault(id(u.key), set()).add(use)
-        if not hidden(u.times):  # else it stands for one that is held
+        if bare(u.times) is not None:  # else it stands for one that is held
             paths.setdefault(id(u.key), u)
     return [u.breaks(uses.get(key, {"value", "slope"})) for key, u in paths.items() if u.stops]
 

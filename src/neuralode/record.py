@@ -147,3 +147,15 @@ def number_places(chunks: list[Chunk], rows: int, device: torch.device) -> list[
                 piece += len(local)
         numbered.append(chunk._replace(steps=steps))
     return numbered
+
+
+def constant_clocks(chunks: list[Chunk]) -> list[Chunk]:
+    """The same steps at times and of lengths that are constants: transforms follow also how steps were chosen."""
+
+    def constant(x: Number) -> Number:
+        return x.detach() if isinstance(x, Tensor) else x
+
+    return [
+        chunk._replace(steps=[step._replace(t=constant(step.t), h=constant(step.h)) for step in chunk.steps])
+        for chunk in chunks
+    ]

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
+from torch._C._functorch import is_functorch_wrapped_tensor, peek_interpreter_stack
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter
 
@@ -68,6 +69,21 @@ class Watch(TorchFunctionMode):
 
 def _differentiable(x: Tensor) -> bool:
     return x.requires_grad and not is_functorch_wrapped_tensor(x)
+
+
+def transforming() -> bool:
+    """Whether a transform of `torch.func`, or forward-mode differentiation, is going on around this call.
+
+    These follow every operation by themselves, and tensors that they follow need not say so by ``requires_grad``.
+    """
+    return peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+def followed(x: Tensor) -> bool:
+    """Whether derivatives by ``x`` are wanted, in whatever way."""
+    return x.requires_grad or (
+        transforming() and (is_functorch_wrapped_tensor(x) or forward_ad.unpack_dual(x).tangent is not None)
+    )
 
 
 def watch(evaluate: Callable[[], Any]) -> tuple[Any, list[Tensor]]:

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 from neuralode.clock import some
 from neuralode.control import NOWHERE
 from neuralode.dense import read_step
+from neuralode.gradients.ambient import followed
 from neuralode.outputs import global_place, save_state
 from neuralode.problem import Problem
 from neuralode.record import Chunk, Plan, Record, Taken
@@ -147,7 +148,7 @@ def start_marks(solved: Solved) -> Tensor:
 def rerun(solved: Solved) -> list[Tensor]:
     """Take exactly the recorded steps again, all with one graph; returns the leaves."""
     problem, plan = solved.problem, solved.plan
-    t = problem.t if problem.t.requires_grad else None
+    t = problem.t if followed(problem.t) else None
     y = problem.y0
     parts: list[list[tuple[tuple, Tensor]]] = [[] for _ in solved.leaves]
 

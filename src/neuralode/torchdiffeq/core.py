@@ -15,6 +15,7 @@ from neuralode.engines import find_engine
 from neuralode.events import Event
 from neuralode.failures import complain
 from neuralode.gradients import Direct, Replay
+from neuralode.gradients.ambient import transforming
 from neuralode.integrating import Setting, integrate
 from neuralode.layout import Layout
 from neuralode.norms import Norm
@@ -85,7 +86,7 @@ class Gradient:
 
 def run(task: Task, options: Options, gradient: Gradient | None = None, dense: bool = False) -> Solution:
     """Solve a task; adaptive methods raise where they cannot go on, fixed ones answer NaN."""
-    if transformed.going_on():
+    if transforming():
         raise transformed.refuse(task)  # derivatives would be zero without a word
     gradient = gradient or Gradient()
     t, events = task.t, ()

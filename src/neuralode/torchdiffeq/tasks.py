@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from neuralode.gradients import Adjoint
+from neuralode.gradients.ambient import transforming
 from neuralode.torchdiffeq import foreign, transformed
 from neuralode.torchdiffeq.core import Gradient, run
 from neuralode.torchdiffeq.inputs import Task
@@ -24,7 +25,7 @@ def solve_task(task: Task, gradient: Gradient | None = None) -> Any:
     if task.event_fn is not None:
         return until_event(task, gradient)
     options = read_options(task)
-    if transformed.going_on() and gradient is None:
+    if transforming() and gradient is None:
         return transformed.solve(task, options)
     if options.method.whole and gradient is None:
         gradient = Gradient(lambda layout: Adjoint(norm="full"))  # of steps that SciPy took nothing is known

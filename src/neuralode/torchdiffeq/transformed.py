@@ -11,18 +11,12 @@ from typing import Any
 
 import torch
 from torch._C._functorch import peek_interpreter_stack
-from torch.autograd import forward_ad
 
 from neuralode.layout import lay_out
 from neuralode.problem import Field
 from neuralode.torchdiffeq.adapt import Adapted
 from neuralode.torchdiffeq.inputs import Task
 from neuralode.torchdiffeq.options import Options
-
-
-def going_on() -> bool:
-    """Whether a transform of `torch.func`, or forward-mode differentiation, is going on."""
-    return peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def refuse(task: Task) -> RuntimeError:
