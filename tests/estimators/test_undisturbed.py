@@ -107,3 +107,18 @@ def test_weights_are_relative_to_each_other_at_any_scale(kind, scale):
     weights = np.where(LABELS, 1.0, 2.0)
     plain, scaled = (fresh(model).fit(X, LABELS, sample_weight=w) for w in (weights, scale * weights))
     np.testing.assert_allclose(plain.predict(X), scaled.predict(X), rtol=1e-5)
+
+
+NUMBERS_OF = [
+    (model, data, name)
+    for model, data, _, _ in CASES.values()
+    for name in ("learning_rate", "rtol", "weight_decay", "validation_fraction", "kl_weight", "dropout")
+    if name in model.get_params()
+]
+
+
+@pytest.mark.parametrize(("model", "data", "name"), NUMBERS_OF, ids=str)
+@pytest.mark.parametrize("value", ["0.1", None, True])
+def test_a_parameter_that_is_no_number_is_named(model, data, name, value):
+    with pytest.raises(ValueError, match=rf"^{name}={value!r}; wanted "):
+        fresh(model).set_params(**{name: value}).fit(*data)

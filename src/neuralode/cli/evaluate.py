@@ -27,6 +27,8 @@ def evaluate(
     if named == "series":
         from neuralode.estimators import runs
 
+        if rtol:
+            raise ValueError("--rtol is of images; wanted nothing, or --data, for a run on series.")
         show_comparison(runs.evaluate_run(opened, data))
         return
     from neuralode.train import images as task
@@ -34,5 +36,7 @@ def evaluate(
 
     if named not in task.SETS:
         raise ValueError(f"{run} is a run of {named!r}; its figures are in its summary.json.")
+    if data is not None:
+        raise ValueError("--data is of series; wanted nothing, or --rtol, for a run on images.")
     show_points(task.evaluate(opened, rtol or RTOLS))
     say(f"Table and picture: {opened.folder / 'tolerances.csv'}, {opened.plots / 'tolerance.png'}.")

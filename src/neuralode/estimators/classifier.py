@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import asdict
-from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +19,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d,
 from torch import Tensor, nn
 
 from neuralode.estimators.keeping import Keepable
+from neuralode.estimators.parameters import check_above_zero, check_not_below_zero, check_share, check_whole
 from neuralode.estimators.series import Columns, Scale, first_table, from_array, from_series, is_table, labels_of
 from neuralode.estimators.training import MODELS, Architecture, seed_of, train_to_label, undisturbed
 from neuralode.nn import Observations, SeriesNet
@@ -248,15 +248,11 @@ class SeriesClassifier(ClassifierMixin, Keepable):
     def _check_parameters(self) -> None:
         if self.model not in MODELS:
             raise ValueError(f"model={self.model!r}; wanted one of {', '.join(map(repr, MODELS))}.")
-        for name in ("hidden", "width", "batch_size", "max_epochs", "patience"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name}={value!r}; wanted a whole number of at least 1.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate={self.learning_rate!r}; wanted a number above 0.")
-        for name in ("dropout", "validation_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}; wanted at least 0 and less than 1.")
+        asked = self.get_params(deep=False)
+        check_whole(asked, "hidden", "width", "batch_size", "max_epochs", "patience")
+        check_above_zero(asked, "learning_rate")
+        check_not_below_zero(asked, "weight_decay")
+        check_share(asked, "dropout", "validation_fraction")
 
     def _first(self, X: Any, named: dict[str, Any]) -> tuple[Observations, np.ndarray | None]:
         """Series to learn from, and the labels if they came along; what form X has is remembered."""

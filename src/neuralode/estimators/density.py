@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict
-from numbers import Integral
 from os import PathLike
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from neuralode.data.rows import Rows, Standard, check_enough, read_rows
 from neuralode.data.tables import read_table
 from neuralode.estimators.keeping import Keepable
+from neuralode.estimators.parameters import check_above_zero, check_not_below_zero, check_share, check_whole, given
 from neuralode.estimators.training import held_out, own_random_state, seed_of, undisturbed
 from neuralode.train.density_model import Architecture, RowDensity, learn
 from neuralode.train.fitting import Effort
@@ -203,8 +203,7 @@ class CNFDensity(DensityMixin, Keepable):
             Same number, same rows: of them the first, if more are drawn.
         """
         check_is_fitted(self)
-        if isinstance(n_samples, bool) or not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples={n_samples!r}; wanted a whole number of at least 1.")
+        check_whole({"n_samples": n_samples}, "n_samples")
         drawn = self.density_.sample(int(n_samples), seed_of(random_state))
         return pd.DataFrame(drawn, columns=pd.Index(self.density_.standard.names)) if self.framed_ else drawn
 
@@ -231,19 +230,11 @@ class CNFDensity(DensityMixin, Keepable):
         self.density_ = RowDensity(standard, flow)
 
     def _check_parameters(self) -> None:
-        for name in ("width", "layers", "batch_size", "max_epochs", "patience"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name}={value!r}; wanted a whole number of at least 1.")
-        for name in ("learning_rate", "rtol"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r}; wanted a number above 0.")
-        for name in ("kinetic", "frobenius", "weight_decay"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < np.inf:
-                raise ValueError(f"{name}={getattr(self, name)!r}; wanted a number not below 0.")
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction={self.validation_fraction!r}; wanted at least 0 and less than 1.")
+        asked = self.get_params(deep=False)
+        check_whole(asked, "width", "layers", "batch_size", "max_epochs", "patience")
+        check_above_zero(asked, "learning_rate", "rtol")
+        check_not_below_zero(asked, "weight_decay", *given(asked, "kinetic", "frobenius"))
+        check_share(asked, "validation_fraction")
 
     def _values(self, X: Any, reset: bool) -> np.ndarray:
         """Rows as float64, under the names that they were learned by."""

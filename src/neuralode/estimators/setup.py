@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from neuralode.estimators.parameters import check_above_zero, check_not_below_zero, check_share, check_whole, given
 from neuralode.nn import LatentODE, Likelihood
 from neuralode.nn.latent import RECOGNITION
 from neuralode.train.forecasting import FEWEST, Cut, Pair
@@ -128,19 +129,11 @@ def check_parameters(estimator: Any) -> None:
     ValueError: window=1; wanted a whole number of at least 2.
     """
     asked = estimator.get_params(deep=False)
-    least = {"window": 2, "latent": 1, "hidden": 1, "width": 1}  # None will do for these
-    for name in (*least, "batch_size", "max_epochs", "patience", "samples"):
-        value, fewest = asked[name], least.get(name, 1)
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= fewest
-        if not whole and not (value is None and name in least):
-            raise ValueError(f"{name}={value!r}; wanted a whole number of at least {fewest}.")
-    for name in ("learning_rate", "rtol", "atol"):
-        if not 0 < asked[name] < np.inf:
-            raise ValueError(f"{name}={asked[name]!r}; wanted a number above 0.")
-    if not 0 <= asked["kl_weight"] < np.inf:
-        raise ValueError(f"kl_weight={asked['kl_weight']!r}; wanted a number not below 0.")
-    if not 0 <= asked["holdout"] < 1:
-        raise ValueError(f"holdout={asked['holdout']!r}; wanted at least 0 and less than 1.")
+    check_whole(asked, *given(asked, "window"), least=2)
+    check_whole(asked, *given(asked, "latent", "hidden", "width"), "batch_size", "max_epochs", "patience", "samples")
+    check_above_zero(asked, "learning_rate", "rtol", "atol")
+    check_not_below_zero(asked, "kl_weight")
+    check_share(asked, "holdout")
     if asked["recognition"] not in RECOGNITION:
         raise ValueError(f"recognition={asked['recognition']!r}; wanted one of {', '.join(map(repr, RECOGNITION))}.")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict
-from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from neuralode.data import cells
 from neuralode.data.rows import Rows, Standard
 from neuralode.estimators.keeping import Keepable
+from neuralode.estimators.parameters import check_above_zero, check_not_below_zero, check_share, check_whole
 from neuralode.estimators.training import held_out, own_random_state, seed_of, undisturbed
 from neuralode.train.fitting import Effort
 from neuralode.train.tabular import Architecture, Loss, Part, answers, cross_entropies, learn, squared_errors
@@ -136,17 +136,11 @@ class _OfRows(Keepable):
         return answers(self.network_, self.standard_.apply(rows))
 
     def _check_parameters(self) -> None:
-        for name in ("hidden", "width", "layers", "batch_size", "max_epochs", "patience"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name}={value!r}; wanted a whole number of at least 1.")
-        for name in ("learning_rate", "rtol"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name}={getattr(self, name)!r}; wanted a number above 0.")
-        if not 0 <= self.weight_decay < np.inf:
-            raise ValueError(f"weight_decay={self.weight_decay!r}; wanted a number not below 0.")
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction={self.validation_fraction!r}; wanted at least 0 and less than 1.")
+        asked = self.get_params(deep=False)
+        check_whole(asked, "hidden", "width", "layers", "batch_size", "max_epochs", "patience")
+        check_above_zero(asked, "learning_rate", "rtol")
+        check_not_below_zero(asked, "weight_decay")
+        check_share(asked, "validation_fraction")
 
 
 class ODENetClassifier(ClassifierMixin, _OfRows):
