@@ -74,3 +74,23 @@ def test_a_field_that_differentiates_inside_is_differentiated(
     assert sum(bool(x.any()) for x in wanted) >= 4
     for a, b in zip(found, wanted, strict=True):
         assert (a - b).abs().max() <= accuracy * b.abs().max()
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_second_derivatives_by_replay_where_the_start_has_no_gradient(in_place: bool) -> None:
+    rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+
+    def f(t: Tensor, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            if in_place:
+                y = y.requires_grad_()
+            y = y if y.requires_grad else y.detach().requires_grad_()
+            return -torch.autograd.grad((rate * y.square() + 0.1 * y**3).sum(), y, create_graph=True)[0]
+
+    found = []
+    for gradient in ("replay", "direct"):
+        end = solve(f, torch.ones(2, dtype=torch.float64), (0.0, 1.0), gradient=gradient).y1.sum()
+        (first,) = torch.autograd.grad(end, rate, create_graph=True)
+        found.append((first.detach(), *torch.autograd.grad(first, rate)))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=0)
+    assert abs(found[1][1]) > 1

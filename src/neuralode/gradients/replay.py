@@ -102,7 +102,9 @@ def check_unchanged(ctx: Any) -> None:
 def through_rerun(solved: Solved, cotangents: tuple[Tensor | None, ...]) -> list[Tensor | None]:
     """Cotangents of the inputs that can be differentiated again: the recorded steps are re-run with a graph."""
     apart = Isolation(solved.problem, solved.captured, linked=True)
-    ends = [x.view_as(x) for x in (solved.problem.y0, solved.problem.t)]
+    y0, t = solved.problem.y0, solved.problem.t
+    # an f that differentiates inside finds a state that has a gradient, as in a forward pass
+    ends = [y0.view_as(y0) if y0.requires_grad else y0.detach().requires_grad_(), t.view_as(t)]
     problem = replace(solved.problem, field=apart.field, y0=ends[0], t=ends[1])
     plan = replace(solved.plan, save=apart.around(solved.plan.save))
     with solved.ambient.restored():
@@ -112,7 +114,7 @@ def through_rerun(solved: Solved, cotangents: tuple[Tensor | None, ...]) -> list
     inputs = [*ends, *apart.inputs]
     wanted = [x for x in inputs if x.requires_grad]
     if solved.strict:
-        check_leaves(outputs, apart.known, {*apart.edges, *(x.grad_fn for x in ends if x.grad_fn is not None)})
+        check_leaves(outputs, apart.known | {id(ends[0])}, {*apart.edges, *(x.grad_fn for x in ends if x.grad_fn is not None)})
     found = iter(torch.autograd.grad(outputs, wanted, weights, create_graph=True, allow_unused=True) if pairs else [])
     grads = [next(found, None) if x.requires_grad else None for x in inputs]
     return [*grads[:2], *apart.collect(grads[2:])]
