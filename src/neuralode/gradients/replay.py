@@ -114,7 +114,8 @@ def through_rerun(solved: Solved, cotangents: tuple[Tensor | None, ...]) -> list
     inputs = [*ends, *apart.inputs]
     wanted = [x for x in inputs if x.requires_grad]
     if solved.strict:
-        check_leaves(outputs, apart.known | {id(ends[0])}, {*apart.edges, *(x.grad_fn for x in ends if x.grad_fn is not None)})
+        edges = {*apart.edges, *(x.grad_fn for x in ends if x.grad_fn is not None)}
+        check_leaves(outputs, apart.known | {id(ends[0])}, edges)
     found = iter(torch.autograd.grad(outputs, wanted, weights, create_graph=True, allow_unused=True) if pairs else [])
     grads = [next(found, None) if x.requires_grad else None for x in inputs]
     return [*grads[:2], *apart.collect(grads[2:])]
