@@ -151,3 +151,32 @@ def test_what_save_uses_only_later_is_told(gradient: Any, inner: tuple) -> None:
     )
     with pytest.raises(GradientError, match="did not use at the first evaluation"):
         sol.ys.sum().backward()
+
+
+class Times(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        return x * y
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        x, y = ctx.saved_tensors
+        return cotangents[0] * y, cotangents[0] * x
+
+
+@GRADIENTS
+def test_a_function_that_cannot_be_looked_into_is_told_of_and_takes_args(gradient: Any) -> None:
+    leaf, computed = computed_or_leaf(True)
+
+    def f(t: Tensor, y: Tensor, by: Tensor) -> Tensor:
+        return -Times.apply(y, by) * leaf
+
+    known = torch.autograd.grad(solve(f, ONES, (0.0, 1.0), args=(computed,), gradient="direct").y1.sum(), leaf)
+    computed = leaf * leaf
+    sol = solve(f, ONES, (0.0, 1.0), args=(computed,), gradient=gradient)
+    torch.testing.assert_close(torch.autograd.grad(sol.y1.sum(), leaf), known, rtol=1e-4, atol=0)
+    computed = leaf * leaf
+    sol = solve(lambda t, y: f(t, y, computed), ONES, (0.0, 1.0), gradient=gradient)
+    with pytest.raises(GradientError, match=r"such as the apply of a torch.autograd.Function.*Pass it in args"):
+        sol.y1.sum().backward()

@@ -19,7 +19,7 @@ from neuralode.clock import column_times
 from neuralode.control import CONTROLLERS, PID, Fixed, find_controller
 from neuralode.gradients.isolation import Isolation
 from neuralode.gradients.replay import check_unchanged
-from neuralode.gradients.solved import Solved, check_leaves
+from neuralode.gradients.solved import Solved
 from neuralode.layout import lay_out
 from neuralode.march import march
 from neuralode.methods import Method, find_method
@@ -318,7 +318,7 @@ class Sweep:
         if not slope.requires_grad:
             return slope, torch.zeros_like(y), *map(torch.zeros_like, totals)
         if self.solved.strict and not again:
-            check_leaves([slope], self.apart.known | {id(y)}, self.apart.edges)
+            self.apart.check([slope], y)
         # parameters that were named may lie behind a graph made before the solve, which is met at every evaluation
         keep = again or not self.solved.strict
         grads = torch.autograd.grad(slope, wanted, -adjoint, allow_unused=True, create_graph=again, retain_graph=keep)
@@ -357,7 +357,7 @@ class Sweep:
         if not slope.requires_grad:
             return
         if self.solved.strict:
-            check_leaves([slope], apart.known | {id(y)}, apart.edges)
+            apart.check([slope], y)
         keep = not self.solved.strict
         grads = torch.autograd.grad(slope, apart.inputs, weighted, allow_unused=True, retain_graph=keep)
         for total, g in zip(self.totals, grads, strict=True):

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from neuralode.gradients.isolation import Isolation
-from neuralode.gradients.solved import check_leaves
 from neuralode.problem import Field
 from neuralode.record import Chunk
 
@@ -63,7 +62,7 @@ class _Evaluation(torch.autograd.Function):
         inputs = (*point, *apart.inputs)
         if not answer.requires_grad:
             return None, None, None, *(None for _ in inputs)
-        check_leaves([answer], apart.known | set(map(id, point)), apart.edges)
+        apart.check([answer], *point)
         wanted = [x for x in inputs if x.requires_grad]
         grads = iter(torch.autograd.grad(answer, wanted, cotangents, allow_unused=True))
         return None, None, None, *(next(grads) if x.requires_grad else None for x in inputs)

@@ -7,7 +7,7 @@ replaced by stand-ins, and tensors that f holds by itself are replaced as they e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from neuralode.gradients.solved import check_leaves
 from neuralode.problem import Problem
 from neuralode.separable import Separable
 
@@ -73,6 +74,7 @@ class Isolation:
         self.field = replace(problem.field, f=self.around(problem.field.f), args=args)
         self.known = {id(x) for x in self.inputs if x.is_leaf}
         self.edges: set[Node] = {x.grad_fn for x in self.inputs if x.grad_fn is not None}
+        self.originals: set[Node] = {x.grad_fn for x in captured if x.grad_fn is not None}
 
     def add(self, owner: int, x: Tensor) -> None:
         """Differentiate by ``x`` on behalf of a captured tensor."""
@@ -92,6 +94,12 @@ class Isolation:
                 return mode.swap(function(*given))  # what f returns as it is has met no operation
 
         return meets
+
+    def check(self, outputs: Iterable[Tensor], *others: Tensor | None) -> None:
+        """Refuse a graph that reaches what is neither among the inputs nor among ``others``."""
+        known = self.known | {id(x) for x in others}
+        edges = self.edges | {x.grad_fn for x in others if x is not None and x.grad_fn is not None}
+        check_leaves(outputs, known, edges, self.originals)
 
     def collect(self, grads: Any) -> list[Tensor | None]:
         """Cotangents of the captured tensors from those of the inputs."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neuralode.gradients.checkpoint import Checkpointed
 from neuralode.gradients.isolation import Isolation
-from neuralode.gradients.solved import Solved, check_leaves, end_marks, places, rerun, retake, start_marks
+from neuralode.gradients.solved import Solved, end_marks, places, rerun, retake, start_marks
 from neuralode.outputs import save_state
 from neuralode.problem import Field, Problem
 from neuralode.record import Chunk, Plan, Taken
@@ -114,8 +114,7 @@ def through_rerun(solved: Solved, cotangents: tuple[Tensor | None, ...]) -> list
     inputs = [*ends, *apart.inputs]
     wanted = [x for x in inputs if x.requires_grad]
     if solved.strict:
-        edges = {*apart.edges, *(x.grad_fn for x in ends if x.grad_fn is not None)}
-        check_leaves(outputs, apart.known | {id(ends[0])}, edges)
+        apart.check(outputs, *ends)
     found = iter(torch.autograd.grad(outputs, wanted, weights, create_graph=True, allow_unused=True) if pairs else [])
     grads = [next(found, None) if x.requires_grad else None for x in inputs]
     return [*grads[:2], *apart.collect(grads[2:])]
@@ -208,7 +207,7 @@ class Reverse:
                 outputs.append(x)
                 weights.append(cotangent[where].to(x.dtype))
         if solved.strict:
-            check_leaves(outputs, apart.known | {id(y), id(self.t), *map(id, memory)}, apart.edges)
+            apart.check(outputs, y, self.t, *memory)
         return self.add(outputs, weights, y, memory)
 
     def count(self, times: int, inside: bool, carry: Any) -> None:
@@ -236,7 +235,7 @@ class Reverse:
             (x, g[place]) for x, g in zip(kept, self.cotangents, strict=False) if g is not None and x.requires_grad
         ]
         if solved.strict:
-            check_leaves([x for x, _ in pairs], self.apart.known | {id(y), id(self.t)}, self.apart.edges)
+            self.apart.check([x for x, _ in pairs], y, self.t)
         return adjoint + self.add([x for x, _ in pairs], [g for _, g in pairs], y)
 
     def add(self, outputs: list[Tensor], weights: list[Tensor], y: Tensor, memory: Sequence[Tensor] = ()) -> Tensor:

@@ -208,12 +208,21 @@ def _indices(where: Any, length: int, device: torch.device) -> Tensor:
     return torch.as_tensor(where, device=device).reshape(-1)
 
 
-def check_leaves(outputs: Iterable[Tensor], known: set[int], edges: set[Node]) -> None:
-    """Refuse a graph that reaches a differentiable leaf which was not found when f was watched."""
+def check_leaves(outputs: Iterable[Tensor], known: set[int], edges: set[Node], originals: set[Node]) -> None:
+    """Refuse a graph that reaches a differentiable leaf which was not found when f was watched.
+
+    Or that reaches how a tensor was computed for which f should have met a stand-in: what is behind it would be counted
+    twice.
+    """
     todo = [x.grad_fn for x in outputs if x.grad_fn is not None]
     seen = set(todo)
     while todo:
         node = todo.pop()
+        if node in originals and node not in edges:
+            raise GradientError(
+                "f gives a tensor that was computed before the solve to what is no function of torch, such as the apply "
+                "of a torch.autograd.Function, where it cannot be followed. Pass it in args=(...)."
+            )
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in known:
             raise GradientError(
