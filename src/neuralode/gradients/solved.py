@@ -220,8 +220,8 @@ def check_leaves(outputs: Iterable[Tensor], known: set[int], edges: set[Node], o
         node = todo.pop()
         if node in originals and node not in edges:
             raise GradientError(
-                "f gives a tensor that was computed before the solve to what is no function of torch, such as the apply "
-                "of a torch.autograd.Function, where it cannot be followed. Pass it in args=(...)."
+                "f gives a tensor that was computed before the solve to what is no function of torch, such as the "
+                "apply of a torch.autograd.Function, where it cannot be followed. Pass it in args=(...)."
             )
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in known:
