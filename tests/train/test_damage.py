@@ -241,6 +241,19 @@ def test_pickled_code_is_never_executed(folder, tmp_path, wrapped, named):
     assert not nest.exists()
 
 
+def test_one_that_is_dropped_while_they_are_looked_for_is_not_there(folder, monkeypatch):
+    first, second = Checkpoints(folder).files()
+    plain = Path.stat
+
+    def gone(self, **options):
+        if self == second:
+            self.unlink()
+        return plain(self, **options)
+
+    monkeypatch.setattr(Path, "stat", gone)
+    assert Checkpoints(folder).files() == [first]
+
+
 def test_files_that_have_no_name_of_a_checkpoint_are_passed_over(folder):
     (folder / "best.ckpt").write_bytes(b"")
     (folder / "step-00000001.ckpt").write_bytes(b"")

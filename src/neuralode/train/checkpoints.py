@@ -16,6 +16,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,12 @@ class Checkpoints:
         """Those that are there, the newest first."""
         if not self.folder.is_dir():
             return []
-        found = [(path, NAME.fullmatch(path.name)) for path in self.folder.iterdir()]
-        steps = {path: int(match[1]) for path, match in found if match}
-        return sorted(steps, key=lambda path: (steps[path], path.stat().st_mtime_ns), reverse=True)
+        found = {}
+        for path in self.folder.iterdir():
+            match = NAME.fullmatch(path.name)
+            with suppress(FileNotFoundError):  # a training that goes on meanwhile drops old ones
+                found |= {path: (int(match[1]), path.stat().st_mtime_ns)} if match else {}
+        return sorted(found, key=lambda path: found[path], reverse=True)
 
     def write(self, content: Content, step: int) -> Path:
         """Add one, and drop those that are older than the last two; `OSError` where there is no room for it."""
