@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cuts import Cut, CutOff
 from lightning.pytorch.callbacks import Callback
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -558,17 +559,6 @@ def test_a_refit_that_is_cut_off_leaves_what_was_learned_before_it(table, tmp_pa
 
 @pytest.mark.parametrize("stage", ["first", "refit"])
 def test_a_training_cut_off_at_any_step_comes_to_the_same_bits(table, tmp_path, monkeypatch, stage):
-    class Cut(BaseException):
-        """What nothing in the training expects."""
-
-    class CutOff(Callback):
-        def __init__(self, step):
-            self.step = step
-
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            if trainer.global_step == self.step:
-                raise Cut
-
     monkeypatch.setattr("neuralode.train.safekeeping.SECONDS", 0.0)  # a checkpoint each step
     through = small(max_epochs=2).fit(table, **LONG)
     for step in (3, 24):  # in the first epoch and in the second

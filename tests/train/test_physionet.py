@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from cuts import assert_cuts_leave_no_trace
 
 from neuralode.nn import ODERNN, Likelihood, Observations
 from neuralode.train import Run
@@ -63,33 +63,10 @@ def files(run: Run) -> set[str]:
 ALWAYS = {"config.json", "metrics.csv", "weights.safetensors", "summary.json"}
 
 
-class Cut(BaseException):
-    """What nothing in the training expects."""
-
-
-class CutOff(Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_train_batch_end(self, trainer, *rest):
-        if trainer.global_step == self.step:
-            raise Cut
-
-
 @pytest.mark.parametrize("wanted", [SMALL, FILL], ids=["mortality", "interpolation"])
 def test_a_training_cut_off_at_any_step_comes_to_the_same_bits(wanted, tmp_path, monkeypatch):
     monkeypatch.setattr("neuralode.train.safekeeping.SECONDS", 0.0)  # a checkpoint each step
-    wanted = replace(wanted, epochs=2)
-    through = task.train(wanted, tmp_path / "through", tell=lambda row: None)
-    folder = tmp_path / "cut"
-    for step in (2, 4):  # of three an epoch
-        with pytest.raises(Cut):
-            task.train(wanted, folder, resume=folder.exists(), callbacks=[CutOff(step)], tell=lambda row: None)
-    done = task.train(wanted, folder, resume=True, tell=lambda row: None)
-    weights, uninterrupted = (run.folder / "weights.safetensors" for run in (done, through))
-    assert weights.read_bytes() == uninterrupted.read_bytes()
-    figures = [[{**row, "seconds": 0} for row in run.metrics] for run in (done, through)]
-    assert figures[0] == figures[1]
+    assert_cuts_leave_no_trace(task, replace(wanted, epochs=2), tmp_path, (2, 4))  # of three an epoch
 
 
 def test_the_folder_of_a_mortality_run_has_everything(trained):

@@ -8,6 +8,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from cuts import Cut, CutOff, assert_cuts_leave_no_trace
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -18,29 +19,6 @@ from neuralode.train.fitting import Effort, Watched, fit
 from neuralode.train.resumable import Resumable
 
 EPOCHS, BATCHES = 3, 5
-
-
-class Cut(BaseException):
-    """What nothing in the training expects."""
-
-
-class CutOff(L.Callback):
-    """Cut the training off once so many steps are done: before a checkpoint of the last of them is written."""
-
-    def __init__(self, step, at="batch"):
-        self.step, self.at = step, at
-
-    def on_train_batch_end(self, trainer, *rest):
-        if self.at == "batch" and trainer.global_step == self.step:
-            raise Cut
-
-    def on_validation_end(self, trainer, module):
-        if self.at == "validation" and trainer.global_step == self.step:
-            raise Cut
-
-    def on_train_epoch_end(self, trainer, module):
-        if self.at == "epoch" and trainer.global_step == self.step:
-            raise Cut
 
 
 class Noisy(Watched):
@@ -220,16 +198,7 @@ def _no_pictures(monkeypatch):
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_comes_to_the_same_weights_and_figures_after_it_was_cut_off(name, tmp_path):
     task, wanted = TASKS[name]
-    through = task.train(wanted, tmp_path / "through", tell=lambda row: None)
-    folder = tmp_path / "cut"
-    for step in (3, 5, 6):  # the second begins at the end of an epoch
-        with pytest.raises(Cut):
-            task.train(wanted, folder, resume=folder.exists(), callbacks=[CutOff(step)], tell=lambda row: None)
-    done = task.train(wanted, folder, resume=True, tell=lambda row: None)
-    weights, uninterrupted = (run.folder / "weights.safetensors" for run in (done, through))
-    assert weights.read_bytes() == uninterrupted.read_bytes()
-    figures = [[{**row, "seconds": 0} for row in run.metrics] for run in (done, through)]
-    assert figures[0] == figures[1]
+    assert_cuts_leave_no_trace(task, wanted, tmp_path, (3, 5, 6))  # the second begins at the end of an epoch
 
 
 def test_a_cut_costs_the_steps_since_the_last_checkpoint_alone(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuralode.cli.screen import INTERRUPTED, in_one_sentence, say, show_comparison, show_frame
-from neuralode.train.config import Series
+from neuralode.train.config import SEEDS, Series
 from neuralode.train.run import Run, free_folder
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def fit(
         float, typer.Option(min=0, max=0.9, help="Part of each series held out at its end.")
     ] = Series.holdout,
     refit: Annotated[bool, typer.Option(help="Train anew on everything in the end.")] = Series.refit,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all that is random.")] = Series.seed,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Of all that is random.")] = Series.seed,
     accelerator: Annotated[str, typer.Option(help="Lightning's: cpu, gpu …")] = Series.accelerator,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run; other options are its own.")] = None,
 ) -> None:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from neuralode.train.config import SEEDS
 from neuralode.train.run import Run
 
 T = TypeVar("T")
 
 LEAST, MOST = 1, 2**31 - 1  # of a whole number, unless it is one of these
-BOUNDS = {"seed": (0, 2**32 - 1), "last": (0, MOST)}
+BOUNDS = {"seed": (0, SEEDS), "last": (0, MOST)}
 BOUNDS |= dict.fromkeys(("width", "hidden", "latent", "layers"), (LEAST, 2**14))
 
 

@@ -10,10 +10,8 @@ import typer
 
 from neuralode.cli.screen import in_one_sentence, say
 from neuralode.cli.train.finish import finish
-from neuralode.train.config import MATCHING_IMAGES, MATCHING_POINTS, Density, Matching
+from neuralode.train.config import MATCHING_IMAGES, MATCHING_POINTS, SEEDS, Density, Matching
 from neuralode.train.run import Run, free_folder
-
-SEEDS = 2**32 - 1  # the highest that numpy's old generators take
 
 
 @in_one_sentence
