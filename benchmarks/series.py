@@ -20,8 +20,8 @@ from torch.nn.functional import cross_entropy
 from benchmarks.timing import Table, Timing, interleaved
 from neuralode.data.physionet import Patients, physionet
 from neuralode.nn import ODERNN, LatentODE, Observations, SeriesNet
-from neuralode.train.interpolation import bound, half, latent_ode, on_unit_scale
-from neuralode.train.labelling import Batch, Batches
+from neuralode.tasks.physionet.interpolation import bound, half, latent_ode, on_unit_scale
+from neuralode.training.modules.series_classification import Batch, Batches
 
 BATCH = 64
 BATCHES = 3  # timed together: they differ in how long they are

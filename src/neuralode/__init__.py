@@ -11,12 +11,16 @@ torch.Size([2, 3])
 from typing import TYPE_CHECKING, Any
 
 from neuralode import nn
-from neuralode.control import PI, PID, Fixed, Given, I
-from neuralode.doses import Dose
-from neuralode.ensembles import solve_ensemble
-from neuralode.events import Event
+from neuralode.controllers import PI, PID, Fixed, Given, I
+from neuralode.core.field import Field
+from neuralode.core.separable import Separable
+from neuralode.core.solution import Occurrences, Solution, Stats
+from neuralode.core.status import GradientError, SolveError, Status, StiffnessWarning
 from neuralode.gradients import Adjoint, Direct, Replay
-from neuralode.interpolation import Interpolation, interpolate
+from neuralode.inputs.doses import Dose
+from neuralode.inputs.events import Event
+from neuralode.inputs.interpolation import Interpolation, interpolate
+from neuralode.inputs.until_steady import until_steady
 from neuralode.methods import (
     ExplicitAdams,
     ExplicitRungeKutta,
@@ -27,14 +31,10 @@ from neuralode.methods import (
     Tableau,
     methods,
 )
-from neuralode.problem import Field
-from neuralode.resting import until_steady
-from neuralode.separable import Separable
-from neuralode.solution import Occurrences, Solution, Stats
-from neuralode.solving import solve
-from neuralode.status import GradientError, SolveError, Status, StiffnessWarning
-from neuralode.steady import SteadyState, steady_state
-from neuralode.stepping import Stepper
+from neuralode.solver.ensemble import solve_ensemble
+from neuralode.solver.solve import solve
+from neuralode.solver.stepper import Stepper
+from neuralode.steady.steady_state import SteadyState, steady_state
 
 if TYPE_CHECKING:
     from neuralode.estimators import (

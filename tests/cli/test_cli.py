@@ -20,7 +20,7 @@ def run(*words: object):
 @pytest.fixture(autouse=True, scope="module")
 def _a_light_reference():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("neuralode.train.sweep.ERROR_IMAGES", 4)
+        patch.setattr("neuralode.tasks.images.tolerance_sweep.ERROR_IMAGES", 4)
         yield
 
 

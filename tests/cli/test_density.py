@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from neuralode.cli import app
 from neuralode.cli.sample import SAMPLED
 from neuralode.cli.screen import show_frame, show_rows
-from neuralode.train.run import Run
+from neuralode.training.run import Run
 
 SMALL = ["--epochs", "1", "--width", "4", "--layers", "1"]
 
@@ -22,9 +22,9 @@ def run(*words: object):
 @pytest.fixture(autouse=True, scope="module")
 def _few_steps():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("neuralode.train.density_task.STEPS", 2)
-        patch.setattr("neuralode.train.density_plots.GRID", 4)
-        patch.setattr("neuralode.train.density_plots.FRAMES", 2)
+        patch.setattr("neuralode.training.modules.density_module.STEPS", 2)
+        patch.setattr("neuralode.tasks.density.plots.GRID", 4)
+        patch.setattr("neuralode.tasks.density.plots.FRAMES", 2)
         yield
 
 

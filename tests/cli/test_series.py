@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from typer.testing import CliRunner
 
 from neuralode.cli import app
-from neuralode.train.run import Run
+from neuralode.training.run import Run
 
 SMALL = ["--epochs", "1", "--batch-size", "4", "--latent", "2", "--window", "8"]
 LONG = ["--series", "who", "--time", "day"]
@@ -22,7 +22,7 @@ def run(*words: object):
 @pytest.fixture(autouse=True, scope="module")
 def _few_points():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("neuralode.estimators.runs.FINE", 5)
+        patch.setattr("neuralode.tasks.fit.run.FINE", 5)
         yield
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from neuralode.data.home import find_file
+from neuralode.data.download import find_file
 from neuralode.data.mnist import FASHION_MNIST, MNIST, Source, fashion_mnist, mnist
 
 HOME = os.environ.get("NEURALODE_DATA")

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from neuralode.data.vowels import japanese_vowels
 from neuralode.estimators import SeriesClassifier
-from neuralode.estimators.series import from_series
+from neuralode.estimators.series_classifier.inputs import from_series
 from neuralode.nn import Observations
 
 KINDS = ["odernn", "gru-decay", "rnn"]

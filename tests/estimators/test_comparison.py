@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from neuralode.estimators.baselines import last_value, linear, season, seasonal
-from neuralode.estimators.comparison import COLUMNS, compare, r_squared, rmse
-from neuralode.estimators.setup import HeldOut, hold_out, set_up
-from neuralode.train.forecasting import Cut
+from neuralode.estimators.forecaster.baselines import last_value, linear, season, seasonal
+from neuralode.estimators.forecaster.comparison import COLUMNS, compare, r_squared, rmse
+from neuralode.estimators.forecaster.sizes import HeldOut, hold_out, set_up
+from neuralode.training.modules.forecasting import Cut
 
 NAN = float("nan")
 CUT = Cut(12, 8)

@@ -18,14 +18,14 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import neuralode
 from neuralode.estimators import CNFDensity
-from neuralode.train.fitting import settle
+from neuralode.training.fit import settle
 
 MEAN, FACTOR = np.array([3.0, -1.0]), np.array([[1.0, 0.0], [0.8, 0.6]])
 
 
 @pytest.fixture(autouse=True)
 def _few_steps(monkeypatch):
-    monkeypatch.setattr("neuralode.train.density_task.STEPS", 2)
+    monkeypatch.setattr("neuralode.training.modules.density_module.STEPS", 2)
 
 
 def small(**options) -> CNFDensity:
@@ -222,7 +222,7 @@ def test_training_that_diverges_says_so(monkeypatch):
         torch.nn.init.constant_(next(flow.parameters()), torch.nan)
         return settle(flow, learning_rate)
 
-    monkeypatch.setattr("neuralode.train.density_model.settle", spoiled)
+    monkeypatch.setattr("neuralode.training.modules.density.settle", spoiled)
     with pytest.raises(ValueError, match="learning_rate=0.01 led to weights that are not finite; wanted a lower one"):
         small().fit(normal_rows())
 

@@ -17,9 +17,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from neuralode.estimators import LatentODEForecaster
-from neuralode.estimators.baselines import last_value
-from neuralode.estimators.comparison import rmse
-from neuralode.train.checkpoints import Checkpoints
+from neuralode.estimators.forecaster.baselines import last_value
+from neuralode.estimators.forecaster.comparison import rmse
+from neuralode.training.checkpoints import Checkpoints
 
 NAN = float("nan")
 SMALL = {"latent": 2, "hidden": 4, "width": 4, "batch_size": 4, "max_epochs": 1, "samples": 20, "random_state": 0}
@@ -559,7 +559,7 @@ def test_a_refit_that_is_cut_off_leaves_what_was_learned_before_it(table, tmp_pa
 
 @pytest.mark.parametrize("stage", ["first", "refit"])
 def test_a_training_cut_off_at_any_step_comes_to_the_same_bits(table, tmp_path, monkeypatch, stage):
-    monkeypatch.setattr("neuralode.train.safekeeping.SECONDS", 0.0)  # a checkpoint each step
+    monkeypatch.setattr("neuralode.training.resume.SECONDS", 0.0)  # a checkpoint each step
     through = small(max_epochs=2).fit(table, **LONG)
     for step in (3, 24):  # in the first epoch and in the second
         with pytest.raises(Cut):

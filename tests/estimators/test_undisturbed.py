@@ -7,13 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from neuralode.estimators import (
-    CNFDensity,
-    LatentODEForecaster,
-    ODENetClassifier,
-    ODENetRegressor,
-    SeriesClassifier,
-)
+from neuralode.estimators import CNFDensity, LatentODEForecaster, ODENetClassifier, ODENetRegressor, SeriesClassifier
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(40, 3))
@@ -94,7 +88,7 @@ def test_a_fit_that_diverges_says_so_and_leaves_what_was_learned(model, data, as
         for part in self.parameters():
             torch.nn.init.constant_(part, torch.nan)
 
-    monkeypatch.setattr("neuralode.train.fitting.Watched.on_train_start", diverge, raising=False)
+    monkeypatch.setattr("neuralode.training.fit.Watched.on_train_start", diverge, raising=False)
     with pytest.raises(ValueError, match=r"learning_rate=0.0\d+ led to weights that are not finite"):
         model.fit(*data)
     np.testing.assert_array_equal(ask(model), wanted)

@@ -17,14 +17,14 @@ from torch import Tensor
 
 import neuralode
 from neuralode import ExplicitRungeKutta, Given, Tableau, solve
-from neuralode.layout import lay_out
-from neuralode.methods.low_storage import LowStorageRungeKutta
-from neuralode.methods.tableaus.bosh3 import BOSH3
-from neuralode.methods.tableaus.carpenter_kennedy54 import CARPENTER_KENNEDY54
-from neuralode.methods.tableaus.dop853 import DOP853 as TABLE
-from neuralode.methods.tableaus.gl4 import GL4
-from neuralode.methods.tableaus.rk4 import RK4
-from neuralode.norms import Norm
+from neuralode.core.layout import lay_out
+from neuralode.core.norms import Norm
+from neuralode.methods.runge_kutta.low_storage import LowStorageRungeKutta
+from neuralode.methods.runge_kutta.tableaus.bosh3 import BOSH3
+from neuralode.methods.runge_kutta.tableaus.carpenter_kennedy54 import CARPENTER_KENNEDY54
+from neuralode.methods.runge_kutta.tableaus.dop853 import DOP853 as TABLE
+from neuralode.methods.runge_kutta.tableaus.gl4 import GL4
+from neuralode.methods.runge_kutta.tableaus.rk4 import RK4
 
 METHODS: dict[str, Any] = dict(neuralode.methods())
 

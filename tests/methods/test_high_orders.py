@@ -11,8 +11,8 @@ from fields import METHODS, Counting
 from problems import PROBLEMS
 
 from neuralode import Given, solve
-from neuralode.methods.order_conditions import residual
-from neuralode.methods.tableaus.vern6 import VERN6
+from neuralode.methods.runge_kutta.order_conditions import residual
+from neuralode.methods.runge_kutta.tableaus.vern6 import VERN6
 
 VERNER = ["vern6", "vern7", "vern8", "vern9"]
 DOUBLE_DIGITS = [name for name in ("vern7", "vern8", "vern9", "dop853") if name in METHODS]

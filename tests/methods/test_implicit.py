@@ -14,12 +14,12 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import neuralode
 from neuralode import solve
-from neuralode.dense import horner
-from neuralode.jacobians import Linearised, jacobian, jvp, vjp
-from neuralode.methods.implicit import ImplicitRungeKutta
-from neuralode.methods.order_conditions import residual
-from neuralode.methods.tableau import Tableau
-from neuralode.status import GradientError
+from neuralode.core.dense_output import horner
+from neuralode.core.jacobians import Linearised, jacobian, jvp, vjp
+from neuralode.core.status import GradientError
+from neuralode.methods.implicit.runge_kutta import ImplicitRungeKutta
+from neuralode.methods.runge_kutta.order_conditions import residual
+from neuralode.methods.runge_kutta.tableau import Tableau
 
 METHODS = {name: method for name, method in neuralode.methods().items() if isinstance(method, ImplicitRungeKutta)}
 ADAPTIVE = [name for name, method in METHODS.items() if method.adaptive]

@@ -12,8 +12,8 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from neuralode import solve
-from neuralode.methods.implicit import ImplicitRungeKutta
-from neuralode.methods.tableaus.kvaerno5 import KVAERNO5
+from neuralode.methods.implicit.runge_kutta import ImplicitRungeKutta
+from neuralode.methods.runge_kutta.tableaus.kvaerno5 import KVAERNO5
 
 KVAERNOS = ["kvaerno3", "kvaerno4", "kvaerno5"]
 

@@ -20,8 +20,8 @@ from neuralode.reproduce.figure4 import ENERGIES, _ring, divergence, figure4, lo
 from neuralode.reproduce.flows import build, compare_flows, judge, load
 from neuralode.reproduce.flows_plots import pixel_centres
 from neuralode.reproduce.pool import cores, side_by_side
-from neuralode.train.flows import Descent, descend
-from neuralode.train.run import Run
+from neuralode.training.plain_loop import Descent, descend
+from neuralode.training.run import Run
 
 TINY = (
     comparison.Fit("", "cnf", width=4, steps=3, batch=16),

@@ -2,7 +2,7 @@
 
 import sys
 
-from neuralode.extras import require
+from neuralode.core.extras import require
 
 __all__ = ["app"]
 

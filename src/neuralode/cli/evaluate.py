@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from neuralode.cli.screen import in_one_sentence, say, show_comparison, show_points
-from neuralode.train.run import Run
+from neuralode.training.run import Run
 
 
 @in_one_sentence
@@ -25,14 +25,14 @@ def evaluate(
     named = opened.config.get("task")
     # Here, not above: Lightning takes seconds to load, which --help and a mistyped folder should not.
     if named == "series":
-        from neuralode.estimators import runs
+        from neuralode.tasks.fit import run as runs
 
         if rtol:
             raise ValueError("--rtol is of images; wanted nothing, or --data, for a run on series.")
         show_comparison(runs.evaluate_run(opened, data))
         return
-    from neuralode.train import images as task
-    from neuralode.train.sweep import RTOLS
+    from neuralode.tasks.images import run as task
+    from neuralode.tasks.images.tolerance_sweep import RTOLS
 
     if named not in task.SETS:
         raise ValueError(f"{run} is a run of {named!r}; its figures are in its summary.json.")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuralode.cli.screen import INTERRUPTED, in_one_sentence, say, show_comparison, show_frame
-from neuralode.train.config import SEEDS, Series
-from neuralode.train.run import Run, free_folder
+from neuralode.tasks.config import SEEDS, Series
+from neuralode.training.run import Run, free_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ def fit(
     """Learn from a table of irregular measurements, gaps and all, how its series move on."""
     # Here, not above: Lightning takes seconds to load, which --help should not.
     from neuralode.cli.progress import one_thread, progress
-    from neuralode.estimators import runs
+    from neuralode.tasks.fit import run as runs
 
     if (data is None) == (resume is None):
         raise ValueError("wanted a table to learn from, or a run to go on with by --resume: one of them.")
@@ -100,7 +100,7 @@ def forecast(
 ) -> None:
     """Forecast what comes after the end of each series, with bands that hold 90 % of what may come."""
     opened = Run.open(run)
-    from neuralode.estimators import runs
+    from neuralode.tasks.fit import run as runs
 
     show_frame(runs.forecast_run(opened, horizon, data), "forecast")
     say(f"Table and picture: {opened.folder / 'forecast.csv'}, {opened.plots / 'forecast.png'}.")
@@ -113,7 +113,7 @@ def impute(
 ) -> None:
     """Fill the gaps of a table with the mean of what may have been there."""
     opened = Run.open(run)
-    from neuralode.estimators import runs
+    from neuralode.tasks.fit import run as runs
 
     found = runs.impute_run(opened, data)
     show_frame(found, "with its gaps filled")

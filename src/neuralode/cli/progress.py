@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from neuralode.cli.screen import console
-from neuralode.train.fitting import is_global_zero
+from neuralode.training.fit import is_global_zero
 
 __all__ = ["Tell", "is_global_zero", "one_thread", "progress", "telling"]
 

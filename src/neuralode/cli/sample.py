@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuralode.cli.screen import in_one_sentence, say, show_frame
-from neuralode.train.run import Run
+from neuralode.training.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # Where the tasks are whose runs can be sampled from: each has ``sample(run, count, seed) -> DataFrame``.
-SAMPLED = {"density": "neuralode.train.density", "matching": "neuralode.train.matching"}
+SAMPLED = {"density": "neuralode.tasks.density.run", "matching": "neuralode.tasks.flow_matching.run"}
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".csv": lambda drawn, path: drawn.to_csv(path, index=False),
     ".tsv": lambda drawn, path: drawn.to_csv(path, index=False, sep="\t"),

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from neuralode.status import SolveError
-from neuralode.train.run import Run
+from neuralode.core.status import SolveError
+from neuralode.training.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from neuralode.train.sweep import Point
+    from neuralode.tasks.images.tolerance_sweep import Point
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -1,6 +1,6 @@
 """Data sets, split once and for all by a seed."""
 
-from neuralode.extras import require
+from neuralode.core.extras import require
 
 require("train", "sklearn")
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
-from neuralode.registry import pick
+from neuralode.core.registry import pick
 
 Draw = Callable[[int, torch.Generator | None], Float64[Tensor, "points 2"]]
 LogDensity = Callable[[Float64[Tensor, "points 2"]], Float64[Tensor, " points"]]

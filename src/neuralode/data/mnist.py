@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from neuralode.data.digits import Split
-from neuralode.data.home import find_file
+from neuralode.data.download import find_file
 from neuralode.data.idx import read_idx
 
 CLASSES, SIZE, PIXEL_MAX = 10, 28, 255

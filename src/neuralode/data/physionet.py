@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from neuralode.data.home import data_home
-from neuralode.data.scaling import Scaling
-from neuralode.extras import require
+from neuralode.core.extras import require
+from neuralode.data.download import data_home
+from neuralode.data.tables.scaling import Scaling
 from neuralode.nn import Observations
 
 require("series", "pandas", "pyarrow")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from neuralode.core.registry import pick
 from neuralode.engines.eager import Eager
-from neuralode.engines.whole import Whole
-from neuralode.registry import pick
+from neuralode.engines.one_call import Whole
 
 ENGINES = {"eager": Eager()}
 WHOLE = Whole()

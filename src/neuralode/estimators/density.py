@@ -14,13 +14,13 @@ from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
-from neuralode.data.rows import Rows, Standard, check_enough, read_rows
-from neuralode.data.tables import read_table
-from neuralode.estimators.keeping import Keepable
+from neuralode.data.tables.rows import Rows, Standard, check_enough, read_rows
+from neuralode.data.tables.series import read_table
 from neuralode.estimators.parameters import check_above_zero, check_not_below_zero, check_share, check_whole, given
-from neuralode.estimators.training import held_out, own_random_state, seed_of, undisturbed
-from neuralode.train.density_model import Architecture, RowDensity, learn
-from neuralode.train.fitting import Effort
+from neuralode.estimators.persistence import Keepable
+from neuralode.estimators.series_classifier.training import held_out, own_random_state, seed_of, undisturbed
+from neuralode.training.fit import Effort
+from neuralode.training.modules.density import Architecture, RowDensity, learn
 
 
 class CNFDensity(DensityMixin, Keepable):

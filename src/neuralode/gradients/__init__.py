@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from neuralode.core.registry import pick
 from neuralode.gradients.adjoint import Adjoint
 from neuralode.gradients.direct import Direct
 from neuralode.gradients.replay import Replay
-from neuralode.registry import pick
 
 GRADIENTS = {"replay": Replay(), "adjoint": Adjoint(), "direct": Direct()}
 

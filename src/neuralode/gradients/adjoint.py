@@ -15,18 +15,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from neuralode.clock import column_times
-from neuralode.control import CONTROLLERS, PID, Fixed, find_controller
-from neuralode.gradients.isolation import Isolation
+from neuralode.controllers import CONTROLLERS, PID, Fixed, find_controller
+from neuralode.core.clock import column_times
+from neuralode.core.field import Field
+from neuralode.core.layout import lay_out
+from neuralode.core.norms import Norm
+from neuralode.core.problem import Problem
+from neuralode.core.record import Chunk, Plan, Record
+from neuralode.core.status import GradientError, Status
+from neuralode.engines.loop import march
+from neuralode.gradients.base import Solved
 from neuralode.gradients.replay import check_unchanged
-from neuralode.gradients.solved import Solved
-from neuralode.layout import lay_out
-from neuralode.march import march
+from neuralode.gradients.substitution import Isolation
 from neuralode.methods import Method, find_method
-from neuralode.norms import Norm
-from neuralode.problem import Field, Problem
-from neuralode.record import Chunk, Plan, Record
-from neuralode.status import GradientError, Status
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralode.gradients.solved import Solved, rerun
-from neuralode.record import Plan
+from neuralode.core.record import Plan
+from neuralode.gradients.base import Solved
+from neuralode.gradients.retake import rerun
 
 
 @dataclass(frozen=True)

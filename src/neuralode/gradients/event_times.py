@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralode.dense import find_reads, marks_within
-from neuralode.gradients.solved import Solved
-from neuralode.problem import Problem
-from neuralode.record import Chunk, Occurrence, Record, Taken
-from neuralode.status import GradientError
+from neuralode.core.dense_output import find_reads, marks_within
+from neuralode.core.problem import Problem
+from neuralode.core.record import Chunk, Occurrence, Record, Taken
+from neuralode.core.status import GradientError
+from neuralode.gradients.base import Solved
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from neuralode.gradients.checkpoint import Checkpointed
-from neuralode.gradients.isolation import Isolation
-from neuralode.gradients.solved import Solved, end_marks, places, rerun, retake, start_marks
-from neuralode.outputs import save_state
-from neuralode.problem import Field, Problem
-from neuralode.record import Chunk, Plan, Taken
-from neuralode.status import GradientError
+from neuralode.core.field import Field
+from neuralode.core.outputs import save_state
+from neuralode.core.problem import Problem
+from neuralode.core.record import Chunk, Plan, Taken
+from neuralode.core.status import GradientError
+from neuralode.gradients.base import Solved
+from neuralode.gradients.checkpointing import Checkpointed
+from neuralode.gradients.retake import end_marks, places, rerun, retake, start_marks
+from neuralode.gradients.substitution import Isolation
 
 
 @dataclass(frozen=True)

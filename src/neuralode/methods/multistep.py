@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralode.clock import Flag, Number, column_times, negate, scaled, some, stage_times, where
-from neuralode.dense import horner
-from neuralode.methods.explicit import ExplicitRungeKutta
-from neuralode.methods.step import Evaluate, Memory, State, Step, Tolerated
-from neuralode.methods.tableaus.rk4_38 import RK4_38
+from neuralode.core.clock import Flag, Number, column_times, negate, scaled, some, stage_times, where
+from neuralode.core.dense_output import horner
+from neuralode.methods.base import Evaluate, Memory, State, Step, Tolerated
+from neuralode.methods.runge_kutta.explicit import ExplicitRungeKutta
+from neuralode.methods.runge_kutta.tableaus.rk4_38 import RK4_38
 
 HIGHEST_ORDER = 12
 STARTER = ExplicitRungeKutta(RK4_38)

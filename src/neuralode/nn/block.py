@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from neuralode.solving import solve
+from neuralode.solver.solve import solve
 
 if TYPE_CHECKING:
-    from neuralode.solution import Stats
+    from neuralode.core.solution import Stats
 
 
 class NeuralODE(nn.Module):

@@ -1,6 +1,6 @@
 """Published tables, computed again: one file a table."""
 
-from neuralode.extras import require
+from neuralode.core.extras import require
 
 require("train", "lightning", "torchmetrics", "safetensors", "sklearn", "matplotlib")
 

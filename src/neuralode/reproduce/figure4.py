@@ -25,14 +25,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralode.core.registry import pick
 from neuralode.nn import CNF
 from neuralode.nn.flows import HyperPlanarField, PlanarFlow, StandardNormal
-from neuralode.registry import pick
 from neuralode.reproduce.flows import SPAN, done, keep
 from neuralode.reproduce.flows_plots import PIXELS, pixel_centres, plot_widths
 from neuralode.reproduce.pool import side_by_side
-from neuralode.train.flows import Descent, descend
-from neuralode.train.run import Run, write_csv
+from neuralode.training.plain_loop import Descent, descend
+from neuralode.training.run import Run, write_csv
 
 SIZES = (2, 8, 32)
 KINDS = ("planar", "cnf")

@@ -22,14 +22,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from neuralode.core.registry import pick
 from neuralode.data.densities import find_density
 from neuralode.nn import CNF
 from neuralode.nn.flows import HyperPlanarField, PlanarFlow
-from neuralode.registry import pick
 from neuralode.reproduce.flows_plots import Shown, plot_models
 from neuralode.reproduce.pool import side_by_side
-from neuralode.train.flows import Descent, descend
-from neuralode.train.run import Run, versions, write_csv, write_json
+from neuralode.training.plain_loop import Descent, descend
+from neuralode.training.run import Run, versions, write_csv, write_json
 
 HELD_OUT, TEST_SEED = 10_000, 10_000  # points that no model was shown, the same ones for all
 # tolerances of the solves in training, of a model that is loaded, and where it is judged, in double precision

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from neuralode.data.densities import Density
-from neuralode.train.plots import save
+from neuralode.training.plots import save
 
 PIXELS = 160  # along an axis
 DRAWN = 3000  # points

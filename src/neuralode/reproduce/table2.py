@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from neuralode.reproduce.pool import side_by_side
-from neuralode.train.config import Spirals
-from neuralode.train.plots import blank, save
-from neuralode.train.run import Run, write_csv
-from neuralode.train.spirals import describe, train
+from neuralode.tasks.config import Spirals
+from neuralode.tasks.spirals.run import describe, train
+from neuralode.training.plots import blank, save
+from neuralode.training.run import Run, write_csv
 
 # Root mean squared errors by model and observations; the recurrent network is told the time between observations.
 PUBLISHED: Mapping[str, Mapping[int, float]] = {

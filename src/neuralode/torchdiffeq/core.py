@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralode.control import find_stops
+from neuralode.controllers import find_stops
+from neuralode.core.layout import Layout
+from neuralode.core.norms import Norm
+from neuralode.core.problem import pose
+from neuralode.core.solution import Solution
+from neuralode.core.status import Status
 from neuralode.engines import find_engine
-from neuralode.events import Event
-from neuralode.failures import complain
 from neuralode.gradients import Direct, Replay
-from neuralode.gradients.ambient import transforming
-from neuralode.integrating import Setting, integrate
-from neuralode.layout import Layout
-from neuralode.norms import Norm
-from neuralode.problem import pose
-from neuralode.solution import Solution
-from neuralode.status import Status
-from neuralode.stiffness import FEW, looks_stiff
+from neuralode.gradients.transforms import transforming
+from neuralode.inputs.events import Event
+from neuralode.solver.errors import complain
+from neuralode.solver.integrate import Setting, integrate
+from neuralode.solver.stiffness import FEW, looks_stiff
 from neuralode.torchdiffeq import transformed
 from neuralode.torchdiffeq.adapt import Adapted
 from neuralode.torchdiffeq.callbacks import observe

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralode.control import Fixed, Given, I
+from neuralode.controllers import Fixed, Given, I
 from neuralode.torchdiffeq.callbacks import find_callbacks
 from neuralode.torchdiffeq.inputs import Task
 from neuralode.torchdiffeq.reading import Reading

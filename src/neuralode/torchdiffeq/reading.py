@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from neuralode.clock import Number, column, scaled, stage_times
-from neuralode.methods.step import Evaluate, State, Step, Tolerated
+from neuralode.core.clock import Number, column, scaled, stage_times
+from neuralode.methods.base import Evaluate, State, Step, Tolerated
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuralode.core.layout import Layout, lay_out
+from neuralode.core.status import GradientError
 from neuralode.gradients import Adjoint
 from neuralode.gradients.adjoint import _Adjoint as AdjointFunction
-from neuralode.layout import Layout, lay_out
-from neuralode.status import GradientError
 from neuralode.torchdiffeq.callbacks import observe
 from neuralode.torchdiffeq.foreign import flatten, mixed, rms
 from neuralode.torchdiffeq.inputs import Task

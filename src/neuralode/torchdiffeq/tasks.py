@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from neuralode.gradients import Adjoint
-from neuralode.gradients.ambient import transforming
+from neuralode.gradients.transforms import transforming
 from neuralode.torchdiffeq import foreign, transformed
 from neuralode.torchdiffeq.core import Gradient, run
 from neuralode.torchdiffeq.inputs import Task

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch._C._functorch import peek_interpreter_stack
 
-from neuralode.layout import lay_out
-from neuralode.problem import Field
+from neuralode.core.field import Field
+from neuralode.core.layout import lay_out
 from neuralode.torchdiffeq.adapt import Adapted
 from neuralode.torchdiffeq.inputs import Task
 from neuralode.torchdiffeq.options import Options

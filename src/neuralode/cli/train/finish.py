@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from neuralode.cli.screen import INTERRUPTED, say, show_figures
-from neuralode.train.run import Run
+from neuralode.training.run import Run
 
 
 def finish(run: Run, task: str, figures: dict[str, str]) -> None:

@@ -10,8 +10,8 @@ import typer
 
 from neuralode.cli.screen import in_one_sentence, say
 from neuralode.cli.train.finish import finish
-from neuralode.train.config import MATCHING_IMAGES, MATCHING_POINTS, SEEDS, Density, Matching
-from neuralode.train.run import Run, free_folder
+from neuralode.tasks.config import MATCHING_IMAGES, MATCHING_POINTS, SEEDS, Density, Matching
+from neuralode.training.run import Run, free_folder
 
 
 @in_one_sentence
@@ -55,7 +55,7 @@ def density(
 ) -> None:
     """How likely each row of a table is: for odd ones out, and for new rows by `neuralode sample`."""
     from neuralode.cli.progress import one_thread, telling
-    from neuralode.train import density as task
+    from neuralode.tasks.density import run as task
 
     if (data is None) == (resume is None):
         raise ValueError("wanted rows to learn from by --data, or a run to go on with by --resume: one of them.")
@@ -121,7 +121,7 @@ def matching(
 ) -> None:
     """Teach a flow by flow matching, with no solve in training; draw points, or digits class by class."""
     from neuralode.cli.progress import one_thread, telling
-    from neuralode.train import matching as task
+    from neuralode.tasks.flow_matching import run as task
 
     usual = MATCHING_IMAGES if data == MATCHING_IMAGES.data else MATCHING_POINTS
     wanted = replace(

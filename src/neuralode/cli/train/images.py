@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from neuralode.cli.screen import INTERRUPTED, in_one_sentence, say, show_points, show_summary
-from neuralode.train.config import DIGITS, FASHION_MNIST, MNIST, Images
-from neuralode.train.run import Run, free_folder
+from neuralode.tasks.config import DIGITS, FASHION_MNIST, MNIST, Images
+from neuralode.training.run import Run, free_folder
 
 Model = Annotated[str, typer.Option(help="odenet, rknet, resnet, resnet1 or noblock.")]
 Gradient = Annotated[
@@ -94,7 +94,7 @@ def command(usual: Images, sentence: str) -> Callable[..., None]:
 def _train(wanted: Images, out: Path | None, resume: Path | None) -> None:
     # Here, not above: Lightning takes seconds to load, which --help should not.
     from neuralode.cli.progress import is_global_zero, telling
-    from neuralode.train import images as task
+    from neuralode.tasks.images import run as task
 
     if resume:
         wanted = asked_of(task.asked(Run.open(resume)), wanted.data, resume)

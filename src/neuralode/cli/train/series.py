@@ -10,9 +10,9 @@ import typer
 
 from neuralode.cli.screen import in_one_sentence
 from neuralode.cli.train.finish import finish
-from neuralode.registry import pick
-from neuralode.train.config import INTERPOLATION, MORTALITY, PhysioNet, Spirals
-from neuralode.train.run import Run, free_folder
+from neuralode.core.registry import pick
+from neuralode.tasks.config import INTERPOLATION, MORTALITY, PhysioNet, Spirals
+from neuralode.training.run import Run, free_folder
 
 
 @in_one_sentence
@@ -33,7 +33,7 @@ def spirals(
 ) -> None:
     """Forecast the paper's noisy spirals, by default with a latent ODE; see also: neuralode reproduce table2."""
     from neuralode.cli.progress import one_thread, telling
-    from neuralode.train import spirals as task
+    from neuralode.tasks.spirals import run as task
 
     wanted = Spirals(
         observed=observed, model=model, gradient=gradient, method=method, rtol=rtol, atol=rtol, seed=seed,
@@ -86,7 +86,7 @@ def physionet(
 ) -> None:
     """Who dies in hospital, or what was not measured: intensive care, as PhysioNet 2012 has it."""
     from neuralode.cli.progress import one_thread, telling
-    from neuralode.train import physionet as experiment
+    from neuralode.tasks.physionet import run as experiment
 
     usual = pick("task", task, {"mortality": MORTALITY, "interpolation": INTERPOLATION}, PhysioNet)
     wanted = replace(

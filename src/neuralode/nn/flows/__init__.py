@@ -1,13 +1,13 @@
 """What flows are made of: divergences, fields, base distributions."""
 
 from neuralode.nn.flows.augmented import Augmented
-from neuralode.nn.flows.base import StandardNormal
+from neuralode.nn.flows.base_distribution import StandardNormal
 from neuralode.nn.flows.divergence import Exact, Hutchinson, HutchPlusPlus, Rates, products
 from neuralode.nn.flows.fields import ConcatSquashField, ConvFlowField, HyperPlanarField
 from neuralode.nn.flows.guidance import Guided, drop_condition
 from neuralode.nn.flows.matching import flow_matching_loss
-from neuralode.nn.flows.paths import PATHS, Cosine, Linear, Path, VariancePreserving, find_path
 from neuralode.nn.flows.planar import PlanarFlow
+from neuralode.nn.flows.probability_paths import PATHS, Cosine, Linear, Path, VariancePreserving, find_path
 from neuralode.nn.flows.residual import ResidualField
 from neuralode.nn.flows.sampling import Sampled, grid_times, sample
 

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuralode.nn.flows.base import StandardNormal
+from neuralode.nn.flows.base_distribution import StandardNormal
 
 if TYPE_CHECKING:
-    from neuralode.nn.cnf import CNF
+    from neuralode.nn.flows.cnf import CNF
 
 
 class Augmented(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Transform, constraints
 
-from neuralode.nn.flows.base import Moved
+from neuralode.nn.flows.base_distribution import Moved
 
 
 class Flow(Protocol):

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralode.nn.flows.base import drawn as random_numbers
-from neuralode.registry import pick
+from neuralode.core.registry import pick
+from neuralode.nn.flows.base_distribution import drawn as random_numbers
 
 State: TypeAlias = Float[Tensor, "batch *event"]
 Vectors: TypeAlias = Float[Tensor, "vectors #batch *event"]

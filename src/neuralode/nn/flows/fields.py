@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuralode.registry import pick
+from neuralode.core.registry import pick
 
 
 @dataclass(frozen=True)

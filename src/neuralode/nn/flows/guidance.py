@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from neuralode.nn.flows.base import drawn
+from neuralode.nn.flows.base_distribution import drawn
 
 
 class Guided(nn.Module):

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from neuralode.nn.flows.base import drawn
-from neuralode.nn.flows.paths import Path, find_path
+from neuralode.nn.flows.base_distribution import drawn
+from neuralode.nn.flows.probability_paths import Path, find_path
 
 State: TypeAlias = Float[Tensor, "batch *event"]
 Coupling: TypeAlias = Callable[[State, State], Int64[Tensor, " batch"]]  # (x0, x1) -> which row of x0 each of x1 gets
@@ -51,7 +51,7 @@ def flow_matching_loss(
         From x0 to x1.
     coupling : callable, optional
         ``coupling(x0, x1)`` is a permutation [batch]: row i of x1 is paired with row ``permutation[i]`` of x0. As they
-        come unless given; `neuralode.train.coupling.optimal_transport` makes paths that hardly cross.
+        come unless given; `neuralode.nn.flows.coupling.optimal_transport` makes paths that hardly cross.
     generator : torch.Generator, optional
         Draws what is drawn.
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuralode.nn.flows.base import Base, Moved, StandardNormal, draw, find_base
+from neuralode.nn.flows.base_distribution import Base, Moved, StandardNormal, draw, find_base
 
 DIRECTIONS = ("sampling", "density")
 

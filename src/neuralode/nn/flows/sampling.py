@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralode.clock import Number
+from neuralode.core.clock import Number
+from neuralode.core.registry import pick
 from neuralode.methods import find_method
-from neuralode.methods.explicit import advanced
-from neuralode.methods.tableau import Tableau
-from neuralode.registry import pick
-from neuralode.solving import solve
+from neuralode.methods.runge_kutta.explicit import advanced
+from neuralode.methods.runge_kutta.tableau import Tableau
+from neuralode.solver.solve import solve
 
 Field: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Times: TypeAlias = tuple[float, ...] | Tensor

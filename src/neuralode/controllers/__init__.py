@@ -1,0 +1,56 @@
+"""How long a step is: pure functions of the error ratio and a short history, by name.
+
+A controller has two questions to answer. `aim`: where does the next step end? `judge`: is this step kept, and what is
+the next size? Both are written on clock numbers (see `neuralode.core.clock`), so that one text serves a shared clock and
+many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from neuralode.controllers.fixed import Fixed, Given
+from neuralode.controllers.pid import PI, PID, I
+from neuralode.controllers.stop_times import NOWHERE, Stops, find_stops, unite
+from neuralode.core.registry import pick
+
+__all__ = [
+    "CONTROLLERS",
+    "NOWHERE",
+    "PI",
+    "PID",
+    "Fixed",
+    "Given",
+    "I",
+    "Stops",
+    "find_controller",
+    "find_stops",
+    "unite",
+]
+
+CONTROLLERS: Mapping[str, PID] = {"i": I(), "pi": PI(), "pid": PID()}
+
+
+def find_controller(controller: Any, method: Any, step_size: float | None) -> Any:
+    """The controller that the arguments of `solve` ask for, or why there is none."""
+    if step_size is not None and controller is not None:
+        raise ValueError("step_size and controller were both given; wanted one of them.")
+    if controller is None:
+        if method.adaptive:
+            if step_size is not None:
+                raise ValueError(
+                    f"step_size={step_size!r} with the adaptive method {method.name!r}; wanted tolerances (rtol, "
+                    "atol), or controller=I(first_step=...), or a fixed method such as 'rk4'."
+                )
+            return CONTROLLERS["i"]
+        if step_size is None:
+            raise ValueError(f"method {method.name!r} takes fixed steps; wanted step_size=... or an adaptive method.")
+        return Fixed(step_size)
+    controller = pick("controller", controller, CONTROLLERS, (PID, Fixed, Given))
+    if controller.adaptive and not method.adaptive:
+        raise ValueError(
+            f"method {method.name!r} has no error estimate; wanted step_size=..., controller=Given(times), or an "
+            "adaptive method."
+        )
+    return controller

@@ -1,0 +1,1 @@
+"""Tables of series and of rows: reading, checking and scaling."""

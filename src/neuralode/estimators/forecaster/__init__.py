@@ -1,0 +1,1 @@
+"""Forecast and impute irregular series of a table by a latent ODE."""

@@ -1,0 +1,114 @@
+"""Evaluating f with stand-ins for what it uses, so that partial derivatives come out and nothing is counted twice.
+
+A tensor that f uses may be computed from another that f uses, or from y0 (an encoder's output and its weights, say).
+Differentiating by both would count the path between them twice: once here, once by autograd outside. So arguments are
+replaced by stand-ins, and tensors that f holds by itself are replaced as they enter a torch function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from neuralode.core.problem import Problem
+from neuralode.core.separable import Separable
+from neuralode.gradients.base import check_leaves
+
+PLAIN = (int, float, str, type(None), type(...), slice, torch.dtype, torch.device)  # what most that is no tensor is
+
+
+class Substitute(TorchFunctionMode):
+    """While it is on, torch functions are given stand-ins for some tensors."""
+
+    def __init__(self, stand_ins: dict[int, Tensor]) -> None:
+        super().__init__()
+        self.stand_ins = stand_ins
+
+    def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if kwargs:
+            return func(*map(self.swap, args), **{name: self.swap(x) for name, x in kwargs.items()})
+        return func(*map(self.swap, args))
+
+    def swap(self, x: Any) -> Any:
+        """What to give for ``x``: a stand-in, ``x`` itself, or a container like it."""
+        if isinstance(x, Tensor):
+            return self.stand_ins.get(id(x), x)
+        if isinstance(x, PLAIN):  # every operation of f comes through here
+            return x
+        return type(x)(map(self.swap, x)) if type(x) in (tuple, list) else tree_map(self._leaf, x)
+
+    def _leaf(self, x: Any) -> Any:
+        return self.stand_ins.get(id(x), x) if isinstance(x, Tensor) else x
+
+
+class Isolation:
+    """The stand-ins for the tensors that f uses.
+
+    With ``linked`` every tensor gets an alias that autograd follows back to it (for derivatives that are differentiated
+    again). Without, arguments and computed tensors get leaves of their own, and leaves stand for themselves.
+    """
+
+    def __init__(self, problem: Problem, captured: tuple[Tensor, ...], linked: bool) -> None:
+        self.captured = captured
+        self.inputs: list[Tensor] = []
+        self.owners: list[int] = []
+        passed = {id(x) for x in tree_leaves(problem.field.args) if isinstance(x, Tensor)}
+        held: dict[int, Tensor] = {}
+        arguments: dict[int, Tensor] = {}
+        for owner, x in enumerate(captured):
+            if linked or not x.is_leaf:
+                held[id(x)] = _stand_in(x, linked)
+            self.add(owner, held.get(id(x), x))
+            if id(x) in passed:
+                arguments[id(x)] = _stand_in(x, linked)
+                self.add(owner, arguments[id(x)])
+        self.mode = Substitute(held) if held else None
+        args = tuple(map(Substitute(arguments).swap, problem.field.args))
+        self.field = replace(problem.field, f=self.around(problem.field.f), args=args)
+        self.known = {id(x) for x in self.inputs if x.is_leaf}
+        self.edges: set[Node] = {x.grad_fn for x in self.inputs if x.grad_fn is not None}
+        self.originals: set[Node] = {x.grad_fn for x in captured if x.grad_fn is not None}
+
+    def add(self, owner: int, x: Tensor) -> None:
+        """Differentiate by ``x`` on behalf of a captured tensor."""
+        self.inputs.append(x)
+        self.owners.append(owner)
+
+    def around(self, function: Any) -> Any:
+        """A function of the user, or None, that meets the stand-ins; what is ours need not look for them."""
+        mode = self.mode
+        if function is None or mode is None:
+            return function
+        if isinstance(function, Separable):
+            return Separable(self.around(function.velocity), self.around(function.force))
+
+        def meets(*given: Any) -> Any:
+            with mode:
+                return mode.swap(function(*given))  # what f returns as it is has met no operation
+
+        return meets
+
+    def check(self, outputs: Iterable[Tensor], *others: Tensor | None) -> None:
+        """Refuse a graph that reaches what is neither among the inputs nor among ``others``."""
+        known = self.known | {id(x) for x in others}
+        edges = self.edges | {x.grad_fn for x in others if x is not None and x.grad_fn is not None}
+        check_leaves(outputs, known, edges, self.originals)
+
+    def collect(self, grads: Any) -> list[Tensor | None]:
+        """Cotangents of the captured tensors from those of the inputs."""
+        found: list[Tensor | None] = [None] * len(self.captured)
+        for owner, g in zip(self.owners, grads, strict=True):
+            if g is not None:
+                found[owner] = g if found[owner] is None else found[owner] + g
+        return found
+
+
+def _stand_in(x: Tensor, linked: bool) -> Tensor:
+    return x.view_as(x) if linked else x.detach().requires_grad_()

@@ -1,0 +1,160 @@
+"""Implicit Runge–Kutta methods, for any tableau.
+
+Stages are found by Newton's iteration to within the step's own tolerance; gradients do not go through the iteration
+but follow from the implicit function theorem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralode.core.clock import Number, negate, some, where
+from neuralode.methods.base import State, Step, Tolerated
+from neuralode.methods.implicit.linear import Stages
+from neuralode.methods.implicit.newton import TOLERATED
+from neuralode.methods.implicit.step import Carry, ImplicitStep, Parts, divided, plus, weighted
+from neuralode.methods.runge_kutta.base import OfTableau
+from neuralode.methods.runge_kutta.tableau import Tableau
+
+
+@dataclass(frozen=True)
+class ImplicitRungeKutta(OfTableau):
+    """A method that takes the steps of a `Tableau` whose stages depend on themselves.
+
+    Stages are solved block by block, as the tableau has them: one after another where ``a`` is lower triangular, all
+    together where it is full. The Jacobian of f is evaluated when the iteration contracts badly, not at every step.
+
+    Parameters
+    ----------
+    tableau : Tableau
+        The coefficients.
+    dense_limit : int
+        Size of a system (the numbers in a row, or in all rows where f mixes them) up to which Jacobians are formed and
+        factorised. Larger ones are solved by GMRES, which asks for products with the Jacobian only.
+    iterations : int
+        Newton iterations at most with one Jacobian.
+
+    Examples
+    --------
+    >>> import neuralode as node
+    >>> method = node.methods()["kvaerno5"]
+    >>> method.order, method.implicit, method.adaptive
+    (5, True, True)
+    """
+
+    tableau: Tableau
+    dense_limit: int = 128
+    iterations: int = 10
+
+    implicit = True
+    whole = False  # crosses a whole stretch in one call
+    dense_evaluations = 0  # the inside of a step needs no more of f
+    # the error that Newton may leave of a step, in units of the step's tolerance: stages amplify what is left
+    # of them (measured up to 0.17)
+    inexact = 100 * TOLERATED
+    memoryless = True  # what is handed on saves work and changes nothing beyond the tolerance
+
+    def __post_init__(self) -> None:
+        for name in ("dense_limit", "iterations"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < (name == "iterations"):
+                least = "at least 1" if name == "iterations" else "not negative"
+                raise ValueError(f"ImplicitRungeKutta({name}={value!r}); wanted a whole number, {least}.")
+        if self.tableau.dense_c:
+            raise ValueError(
+                f"Tableau {self.name!r} is implicit and has dense stages, evaluations of f that stiffness would spoil; "
+                "wanted an interpolant of the stages alone."
+            )
+
+    @cached_property
+    def evaluations_per_step(self) -> int:
+        """Evaluations of f in a usual step: two for every stage that is solved for."""
+        explicit = sum(part.matrix is None for part in self._parts.parts)
+        return 2 * (self.stages - explicit) + explicit - self.tableau.first_same_as_last
+
+    def evaluations_again(self, inside: bool, carry: Any = None) -> int:
+        """Evaluations of f in a usual `retake`."""
+        return self.stages if inside else self.evaluations_per_step
+
+    def begin(self, f0: State) -> Carry:
+        """What the first step begins with: the slope there, if a stage is there."""
+        return Carry(slope=f0) if self._parts.explicit_first else Carry()
+
+    def step(self, f: Any, t: Number, y: State, h: Number, carry: Any, tolerated: Tolerated | None = None) -> Step:
+        """Attempt one step of size h."""
+        carry = Carry() if carry is None else carry
+        with torch.no_grad():
+            work = self._begun(f, t, y, h, tolerated, carry)
+            work.run()
+            solver, increments = work.solver, work.increments
+            y1, error = work.end(), None
+            if self.tableau.b_error is not None:
+                error = weighted(self.tableau.b_error, increments)
+            if some(negate(solver.ok)):
+                if error is not None:
+                    error = where(solver.ok, error, torch.full_like(error, torch.inf))
+                if tolerated is None:
+                    # to reject a stated step would not make it smaller: it has no result, and nothing passes for one
+                    y1 = where(solver.ok, y1, torch.full_like(y1, torch.nan))
+            handed, kept = Carry(), Carry()
+            linear = solver.learned()
+            if linear is not None:
+                rate = solver.rate
+                kept = Carry(linear=linear, rate=rate)
+                handed = Carry(linear=linear._replace(fresh=solver.running & False), rate=rate)
+            if self._parts.explicit_first:
+                kept = kept._replace(slope=work.first)
+            if self.tableau.first_same_as_last:
+                handed = handed._replace(slope=divided(increments[-1], h))
+            else:
+                kept = kept._replace(slope=())
+        ok = solver.ok | (tolerated is None)
+        return Step(y1, error, handed, kept, increments, ok, work.f.cost, work.f.calls)
+
+    def retake(
+        self, f: Any, t: Number, y: State, h: Number, inside: bool, carry: Any = None, derivatives: int = 1
+    ) -> tuple[State, Stages, None]:
+        """An accepted step again, its stages solved to rounding.
+
+        With gradients enabled, each block is then given ``derivatives`` Newton iterations with a graph, whose matrix is
+        the exact one and constant: a fixed point of an iteration that contracts at rate 0 has the derivatives of the
+        solution, one more with each iteration.
+        """
+        work = self._begun(f, t, y, h)
+        work.run(derivatives if torch.is_grad_enabled() else 0)
+        return work.end(), work.increments, None
+
+    def interpolate(self, f: Any, t: Number, y: State, h: Number, stages: Stages, thetas: Sequence[float]) -> Tensor:
+        """The states at some θ of one step, each by its own weights b_i(θ): shape [θ, rows, features]."""
+        return torch.stack([plus(y, self.weights_at(theta), stages) for theta in thetas])
+
+    def interpolant(self, f: Any, t: Number, y: State, h: Number, stages: Stages) -> Tensor:
+        """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j on the step, θ from 0 to 1: shape [q + 1, rows, features]."""
+        powers = zip(*self.tableau.interpolant, strict=True)
+        zero = torch.zeros_like(y)
+        return torch.stack([y, *(plus(zero, weights, stages) for weights in powers)])
+
+    def quadrature(
+        self, f: Any, t: Number, y: State, h: Number, carry: Any = None
+    ) -> list[tuple[float, Tensor, State]]:
+        """Weights, times and states of the stages."""
+        with torch.no_grad():
+            work = self._begun(f, t, y, h)
+            work.run()
+        nodes = zip(self.tableau.b, work.times, work.states, strict=True)
+        return [node for node in nodes if node[0]]
+
+    def _begun(
+        self, f: Any, t: Number, y: State, h: Number, tolerated: Tolerated | None = None, carry: Carry | None = None
+    ) -> ImplicitStep:
+        return ImplicitStep(self._parts, f, t, y, h, tolerated, carry or Carry(), self.iterations, self.dense_limit)
+
+    @cached_property
+    def _parts(self) -> Parts:
+        return Parts.of(self.tableau)

@@ -1,0 +1,1 @@
+"""Explicit Runge–Kutta methods and the tableaus of all Runge–Kutta methods."""

@@ -1,0 +1,196 @@
+"""Explicit Runge–Kutta steps, for any tableau."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import torch
+from torch import Tensor
+
+from neuralode.core.clock import Number, column_times, scaled, stage_times
+from neuralode.methods.base import Evaluate, State, Step, Tolerated
+from neuralode.methods.runge_kutta.base import OfTableau
+from neuralode.methods.runge_kutta.tableau import Tableau
+
+
+@dataclass(frozen=True)
+class ExplicitRungeKutta(OfTableau):
+    """A method that takes the steps of an explicit `Tableau`.
+
+    Parameters
+    ----------
+    tableau : Tableau
+        The coefficients.
+
+    Examples
+    --------
+    >>> import neuralode as node
+    >>> method = node.methods()["dopri5"]
+    >>> method.order, method.stages, method.adaptive, method.evaluations_per_step
+    (5, 7, True, 6)
+    """
+
+    tableau: Tableau
+
+    implicit = False
+    whole = False  # crosses a whole stretch in one call
+    inexact = 0.0  # a step is a formula
+    memoryless = True  # a step is a function of (t, y, h) alone: it can be re-taken from those
+
+    @cached_property
+    def evaluations_per_step(self) -> int:
+        """Evaluations of f in every step but the first, whose first stage is f(t0, y0)."""
+        return self.stages - 1 if self.tableau.first_same_as_last else self.stages
+
+    def evaluations_again(self, inside: bool, carry: None = None) -> int:
+        """Evaluations of f in `retake`, and in dense output if the inside of the step is asked for."""
+        return self.stages + self.dense_evaluations if inside else self.evaluations_per_step
+
+    @cached_property
+    def weights(self) -> tuple[float, ...]:
+        """The weight with which each evaluation of `retake` enters the new state, in the order of evaluation."""
+        b = self.tableau.b
+        return b[:-1] if self.tableau.first_same_as_last else b
+
+    def begin(self, f0: State) -> State:
+        """What the first step begins with: its first stage."""
+        return f0
+
+    def step(
+        self, f: Evaluate, t: Number, y: State, h: Number, carry: State | None, tolerated: Tolerated | None = None
+    ) -> Step:
+        """Attempt one step of size h; ``carry`` is f(t, y) if it is known."""
+        table = self.tableau
+        y1, stages = self._stages(f, t, y, h, carry, table.stages)
+        made = table.stages - (carry is not None)
+        following = stages[-1] if table.first_same_as_last else None
+        return Step(y1, self._error(h, stages), following, stages[0], stages, True, made, made)
+
+    def retake(
+        self, f: Evaluate, t: Number, y: State, h: Number, inside: bool, carry: None = None, derivatives: int = 1
+    ) -> tuple[State, Sequence[Tensor], None]:
+        """An accepted step again: the new state and its stages, those that only the inside needs if it is asked for."""
+        return *self._stages(f, t, y, h, None, self.stages if inside else len(self.weights)), None
+
+    def stages_from(self, f: Evaluate, t: Number, y: State, h: Number, first: State) -> tuple[State, Sequence[Tensor]]:
+        """The new state and the stages of a step whose first stage is known."""
+        return self._stages(f, t, y, h, first, self.stages)
+
+    def quadrature(
+        self, f: Evaluate, t: Number, y: State, h: Number, carry: None = None
+    ) -> list[tuple[float, Tensor, State]]:
+        """Weight, time and state of the nodes at which the step itself integrates: Σ h wᵢ g(tᵢ, yᵢ)."""
+        visited: list[tuple[Tensor, State]] = []
+
+        def noting(time: Tensor, state: State) -> Tensor:
+            visited.append((time, state))
+            return f(time, state)
+
+        self.retake(noting, t, y, h, False)
+        return [(weight, *place) for weight, place in zip(self.weights, visited, strict=True)]
+
+    @cached_property
+    def _polynomials(self) -> tuple[tuple[float, ...], ...]:
+        """Those of the tableau; of its first stage θ, where the others multiply differences from that: Σ b_i(θ) = θ."""
+        first, *others = self.tableau.interpolant
+        return ((1.0,) + (0.0,) * (len(first) - 1), *others) if self.tableau.dense_c else self.tableau.interpolant
+
+    @property
+    def dense_evaluations(self) -> int:
+        """Further evaluations of f where somebody looks inside of a step."""
+        return len(self.tableau.dense_c)
+
+    def interpolate(
+        self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor], thetas: Sequence[float]
+    ) -> Tensor:
+        """The states at some θ of one step, each by its own weights b_i(θ): shape [θ, rows, features]."""
+        stages = self._with_dense(f, t, y, h, stages)
+        return torch.stack([advanced(y, h, self.weights_at(theta), stages) for theta in thetas])
+
+    def interpolant(self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor]) -> Tensor:
+        """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j on the step, θ from 0 to 1: shape [q + 1, rows, features]."""
+        stages = self._with_dense(f, t, y, h, stages)
+        lazy = bool(self.tableau.dense_c)
+        # the coefficients of high degrees are large and cancel
+        work = torch.promote_types(y.dtype, torch.float64) if lazy else y.dtype
+        polynomials = _rows(self._polynomials, work, y.device)
+        first = stages[0].to(work)
+        total = polynomials[0] * first
+        for polynomial, stage, weights in zip(polynomials[1:], stages[1:], self.tableau.interpolant[1:], strict=True):
+            if any(weights):
+                total.addcmul_(polynomial, stage.to(work) - first if lazy else stage)
+        return torch.cat((y[None], column_times(h, total).to(y.dtype)))
+
+    def _error(self, h: Number, stages: Sequence[Tensor]) -> State | tuple[State, State] | None:
+        """The error estimate, or a pair of them."""
+        high, low = self.tableau.b_error, self.tableau.b_error_low
+        if high is None:
+            return None
+        error = increment(h, high, stages)
+        return error if low is None else (error, increment(h, low, stages))
+
+    def _with_dense(self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The stages, and those that only the dense output has."""
+        table = self.tableau
+        if not table.dense_c:
+            return stages
+        stages = list(stages)
+        for time, weights in zip(
+            stage_times(t, h, table.dense_c, y.dtype.to_real(), y.device), table.dense_a, strict=True
+        ):
+            stages.append(f(time, advanced(y, h, weights, stages)))
+        return stages
+
+    def _stages(
+        self, f: Evaluate, t: Number, y: State, h: Number, first: State | None, count: int
+    ) -> tuple[State, list[Tensor]]:
+        """The first ``count`` stages and the new state."""
+        table = self.tableau
+        times = stage_times(t, h, table.c[:count], y.dtype.to_real(), y.device)
+        stages = [f(times[0], y) if first is None else first]
+        at = y
+        for i in range(1, count):
+            at = advanced(y, h, table.a[i], stages)
+            stages.append(f(times[i], at))
+        if table.first_same_as_last and count == table.stages:
+            return at, stages  # the last stage was evaluated at the new state
+        return advanced(y, h, table.b, stages), stages
+
+
+def advanced(y: State, h: Number, weights: tuple[float, ...], stages: Sequence[Tensor]) -> State:
+    """``y + h Σ wᵢ kᵢ``."""
+    pivot, total = combine(weights, stages)
+    return scaled(y, h * pivot, total)
+
+
+def increment(h: Number, weights: tuple[float, ...], stages: Sequence[Tensor]) -> State:
+    """``h Σ wᵢ kᵢ``."""
+    pivot, total = combine(weights, stages)
+    return column_times(h * pivot, total)
+
+
+def combine(weights: tuple[float, ...], stages: Sequence[Tensor]) -> tuple[float, Tensor]:
+    """Σ wᵢ kᵢ as w₁ · (k₁ + Σ (wᵢ / w₁) kᵢ), over the weights that are not zero: one operation a stage.
+
+    A single stage is returned as it is: what comes back is not to be written into.
+    """
+    first, pivot, rest = _pivoted(weights)
+    total = stages[first]
+    for n, (i, weight) in enumerate(rest):
+        total = total.add_(stages[i], alpha=weight) if n else torch.add(total, stages[i], alpha=weight)
+    return pivot, total
+
+
+@lru_cache(maxsize=1024)
+def _pivoted(weights: tuple[float, ...]) -> tuple[int, float, list[tuple[int, float]]]:
+    (first, pivot), *rest = [(i, weight) for i, weight in enumerate(weights) if weight]
+    return first, pivot, [(i, weight / pivot) for i, weight in rest]
+
+
+@lru_cache(maxsize=256)
+def _rows(polynomials: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """One tensor [q, 1, 1] a stage."""
+    with torch.inference_mode(False):  # cached past this call: must not be an inference tensor
+        return list(torch.tensor(polynomials, dtype=dtype, device=device)[:, :, None, None])

@@ -1,0 +1,235 @@
+"""Butcher tableaus: data that checks itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from math import fsum
+
+import numpy as np
+
+from neuralode.methods.runge_kutta.order_conditions import continuous_residual, residual
+
+TOLERANCE = 1e-12  # published decimals carry 15 to 17 digits, and coefficients reach 50 in size
+
+
+@dataclass(frozen=True)
+class Tableau:
+    r"""A Runge–Kutta pair, explicit or implicit, with its continuous extension.
+
+    One step of size h from (t, y) is :math:`k_i = f(t + c_i h,\; y + h \sum_j a_{ij} k_j)`,
+    :math:`y_1 = y + h \sum_i b_i k_i`, with error estimate :math:`h \sum_i e_i k_i`, and in between
+    :math:`y(\theta) = y + h \sum_i b_i(\theta) k_i`, :math:`b_i(\theta) = \sum_j P_{ij} \theta^j`.
+    The latter may read further stages, the dense stages: explicit ones that are evaluated only where somebody looks
+    inside the step.
+
+    Parameters
+    ----------
+    name : str
+        What the method is called.
+    order : int
+        Order p of ``b``; checked against every rooted tree of at most p nodes.
+    c : sequence of s floats
+        Nodes.
+    a : sequence of s sequences
+        A row that stops early goes on with zeros. If all is zero from the diagonal on, the method is explicit and row i
+        is kept with i entries; otherwise every row is kept with s.
+    b : sequence of s floats
+        Weights.
+    b_error : sequence of s floats, optional
+        Weights of the error estimate, ``b`` minus the embedded weights. Without it the method takes fixed steps.
+    error_order : int, optional
+        Order of the embedded weights; ``order - 1`` unless given.
+    interpolant : sequence of s + d sequences of q floats
+        Row i holds the coefficients of θ, θ², …, θ^q in b_i(θ), of the s stages and then the d dense stages.
+    interpolant_order : int, optional
+        Order of the continuous extension; ``order - 1`` (and at least 1) unless given. Checked.
+    source : str
+        Where the coefficients are published.
+    dense_c : sequence of d floats, optional
+        Nodes of the dense stages.
+    dense_a : sequence of d sequences, optional
+        Row i reads the s stages and the dense stages before it; kept with s + i entries.
+    b_error_low : sequence of s floats, optional
+        Weights of a second error estimate, of a lower order, by which `neuralode.core.norms.Norm` corrects the first.
+    error_order_low : int, optional
+        Order of its embedded weights; wanted with ``b_error_low``.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, a row of ``a`` does not sum to ``c`` (nor one of ``dense_a`` to ``dense_c``), the order
+        conditions do not hold, the continuous extension does not end in ``b``, or a second error estimate has no first
+        of higher order, or belongs to an implicit method.
+
+    Examples
+    --------
+    >>> ralston = Tableau(
+    ...     name="ralston", order=2, c=(0, 2 / 3), a=((), (2 / 3,)), b=(1 / 4, 3 / 4),
+    ...     interpolant=((1, -3 / 4), (0, 3 / 4)), source="Ralston 1962")
+    >>> ralston.stages, ralston.adaptive, ralston.explicit
+    (2, False, True)
+    >>> crank_nicolson = Tableau(
+    ...     name="crank_nicolson", order=2, c=(0, 1), a=((), (1 / 2, 1 / 2)), b=(1 / 2, 1 / 2),
+    ...     interpolant=((1, -1 / 2), (0, 1 / 2)), source="Crank & Nicolson 1947")
+    >>> crank_nicolson.explicit, crank_nicolson.a, crank_nicolson.blocks
+    (False, ((0.0, 0.0), (0.5, 0.5)), ((0,), (1,)))
+    """
+
+    name: str
+    order: int
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    interpolant: tuple[tuple[float, ...], ...]
+    source: str
+    b_error: tuple[float, ...] | None = None
+    error_order: int = 0
+    interpolant_order: int = 0
+    dense_c: tuple[float, ...] = ()
+    dense_a: tuple[tuple[float, ...], ...] = ()
+    b_error_low: tuple[float, ...] | None = None
+    error_order_low: int = 0
+
+    def __post_init__(self) -> None:
+        freeze = object.__setattr__
+        for part in ("c", "b", "dense_c"):
+            freeze(self, part, _floats(getattr(self, part)))
+        for part in ("b_error", "b_error_low"):
+            if getattr(self, part) is not None:
+                freeze(self, part, _floats(getattr(self, part)))
+        freeze(self, "a", _stage_rows(self.a, self.stages))
+        freeze(self, "dense_a", tuple(_padded(row, self.stages + i) for i, row in enumerate(self.dense_a)))
+        freeze(self, "interpolant", tuple(map(_floats, self.interpolant)))
+        freeze(self, "error_order", self.error_order or self.order - 1)
+        freeze(self, "interpolant_order", self.interpolant_order or max(1, self.order - 1))
+        self._check_shapes()
+        self._check_estimates()
+        self._check_orders()
+
+    @property
+    def stages(self) -> int:
+        """Number of stages s of the step itself."""
+        return len(self.b)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether there is an error estimate."""
+        return self.b_error is not None
+
+    @cached_property
+    def explicit(self) -> bool:
+        """Whether every stage reads only those before it."""
+        return all(len(row) == i for i, row in enumerate(self.a))
+
+    @cached_property
+    def diagonally_implicit(self) -> bool:
+        """Whether no stage reads a later one, so that they are solved for one by one. True of explicit methods too."""
+        return not any(any(row[i + 1 :]) for i, row in enumerate(self.a))
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[int, ...], ...]:
+        """The stages in order, those that must be solved for together in one block.
+
+        Stages of explicit and diagonally implicit methods are each a block of their own; an explicit stage is one whose
+        diagonal entry is zero. All stages of a fully implicit method are one block.
+
+        Examples
+        --------
+        >>> from neuralode.methods.runge_kutta.tableaus.gl4 import GL4
+        >>> from neuralode.methods.runge_kutta.tableaus.trbdf2 import TRBDF2
+        >>> GL4.blocks, TRBDF2.blocks
+        (((0, 1),), ((0,), (1,), (2,)))
+        """
+        starts, reach = [0], 0
+        for i, row in enumerate(self.a):
+            reach = max([reach, i, *(j for j, entry in enumerate(row) if entry)])
+            if reach == i:  # no stage so far reads one that is still to come
+                starts.append(i + 1)
+        return tuple(tuple(range(*ends)) for ends in pairwise(starts))
+
+    @cached_property
+    def stiffly_accurate(self) -> bool:
+        """Whether the last stage is at the new state: the last row of ``a`` is ``b``."""
+        return _padded(self.a[-1], self.stages) == self.b
+
+    @cached_property
+    def first_same_as_last(self) -> bool:
+        """Whether the last stage is the first of the next step (FSAL)."""
+        return self.stages > 1 and self.stiffly_accurate and self.c[-1] == 1 and not any(self.a[0])
+
+    def _check_shapes(self) -> None:
+        stages, dense = self.stages, len(self.dense_c)
+        wanted = {
+            "c": stages,
+            "a": stages,
+            "b_error": stages,
+            "b_error_low": stages,
+            "dense_a": dense,
+            "interpolant": stages + dense,
+        }
+        for part, rows in wanted.items():
+            found = rows if getattr(self, part) is None else len(getattr(self, part))
+            if found != rows:
+                raise ValueError(f"Tableau {self.name!r}: {part} has {found} rows, wanted {rows}, one a stage.")
+        most = {"a": [stages] * stages, "dense_a": range(stages, stages + dense)}
+        for part, limits in most.items():
+            for i, (row, limit) in enumerate(zip(getattr(self, part), limits, strict=True)):
+                if len(row) > limit:
+                    raise ValueError(
+                        f"Tableau {self.name!r}: row {i} of {part} has {len(row)} entries, wanted at most {limit}."
+                    )
+        if len(set(map(len, self.interpolant))) > 1:
+            raise ValueError(f"Tableau {self.name!r}: rows of interpolant differ in length.")
+
+    def _check_estimates(self) -> None:
+        if self.b_error_low is None:
+            return
+        if self.b_error is None or not 1 <= self.error_order_low < self.error_order:
+            raise ValueError(
+                f"Tableau {self.name!r} has b_error_low with error_order_low={self.error_order_low}; wanted beside it "
+                f"a b_error, and an order of at least 1 below its error_order, which is {self.error_order}."
+            )
+        if not self.explicit:
+            raise ValueError(f"Tableau {self.name!r} is implicit and has b_error_low; wanted b_error alone.")
+
+    def _check_orders(self) -> None:
+        s = self.stages
+        rows = self.a + self.dense_a
+        a = np.array([_padded(row, len(rows)) for row in rows])  # with the dense stages below
+        own, b, polynomials = a[:s, :s], np.array(self.b), np.array(self.interpolant)
+        self._expect("rows of a sum to c", np.abs(own.sum(1) - self.c).max())
+        self._expect("rows of dense_a sum to dense_c", np.abs(a[s:].sum(1) - self.dense_c).max(initial=0))
+        self._expect(f"order {self.order}", residual(self.order, own, b))
+        if self.b_error is not None:
+            embedded = b - np.array(self.b_error)
+            self._expect(f"embedded order {self.error_order}", residual(self.error_order, own, embedded))
+        if self.b_error_low is not None:
+            embedded = b - np.array(self.b_error_low)
+            self._expect(f"second embedded order {self.error_order_low}", residual(self.error_order_low, own, embedded))
+        ends = np.array([fsum(row) for row in self.interpolant]) - _padded(self.b, len(rows))
+        self._expect("the interpolant ends in b", np.abs(ends).max())
+        order = self.interpolant_order
+        self._expect(f"interpolant order {order}", continuous_residual(order, a, polynomials))
+
+    def _expect(self, what: str, violation: float) -> None:
+        if not violation < TOLERANCE:
+            raise ValueError(f"Tableau {self.name!r} fails its check '{what}' by {violation:.1e}.")
+
+
+def _floats(row: Sequence[float]) -> tuple[float, ...]:
+    return tuple(map(float, row))
+
+
+def _padded(row: Sequence[float], length: int) -> tuple[float, ...]:
+    """The row, filled up with zeros."""
+    return _floats(row) + (0.0,) * (length - len(row))
+
+
+def _stage_rows(a: Sequence[Sequence[float]], stages: int) -> tuple[tuple[float, ...], ...]:
+    """Row i with i entries if the method is explicit, else with one a stage."""
+    if any(any(row[i:]) for i, row in enumerate(a)):
+        return tuple(_padded(row, stages) for row in a)
+    return tuple(_padded(row[:i], i) for i, row in enumerate(a))

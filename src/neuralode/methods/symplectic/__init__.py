@@ -1,0 +1,1 @@
+"""Symplectic compositions for pairs (q, p)."""

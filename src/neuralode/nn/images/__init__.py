@@ -1,0 +1,1 @@
+"""ODE-Nets for images."""

@@ -1,0 +1,81 @@
+"""From one observation to the next: every row over an interval of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+
+from neuralode.methods import find_method
+from neuralode.solver.solve import solve
+
+
+class Evolve(nn.Module):
+    """Carry the state of every row from its own t0 to its own t1 along a field.
+
+    Between observations intervals are short and many. So by default each is crossed in a few equal steps that are part
+    of the network like any layer: nothing waits for the host, and plain backpropagation differentiates them. With
+    ``steps=None`` the solver adapts its steps to the tolerances, row by row.
+
+    Parameters
+    ----------
+    f : Module or callable
+        The field ``f(t, y) -> dy/dt`` on states [rows, features], with t of shape [rows].
+    method : str, Tableau or method, optional
+        As in `neuralode.solve`; "midpoint" for equal steps and "tsit5" for those that adapt unless given.
+    steps : int or None
+        Equal steps an interval; None adapts them.
+    rtol, atol, gradient
+        As in `neuralode.solve`; used where steps adapt.
+
+    Examples
+    --------
+    >>> evolve = Evolve(lambda t, y: -y, method="rk4", steps=4)
+    >>> t0, t1 = torch.zeros(2, dtype=torch.float64), torch.tensor([1.0, 2.0], dtype=torch.float64)
+    >>> [round(x, 3) for x in evolve(torch.ones(2, 1), t0, t1).flatten().tolist()]  # exp(-1), exp(-2)
+    [0.368, 0.136]
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., Tensor],
+        *,
+        method: Any = None,
+        steps: int | None = 1,
+        rtol: float = 1e-3,
+        atol: float = 1e-4,
+        gradient: Any = "replay",
+    ) -> None:
+        super().__init__()
+        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+            raise ValueError(f"steps={steps!r}; wanted a whole number of at least 1, or None to adapt them.")
+        if method is None:
+            method = "tsit5" if steps is None else "midpoint"
+        found = find_method(method)
+        if steps is not None and (found.implicit or found.partitioned or not found.memoryless or found.whole):
+            raise ValueError(
+                f"method {found.name!r} cannot be part of a network step by step; wanted an explicit one-step "
+                "method, or steps=None."
+            )
+        if steps is None and not found.adaptive:
+            raise ValueError(f"method {found.name!r} does not adapt its steps; wanted steps=1 or more, or 'tsit5'.")
+        self.f = f
+        self.method, self.steps = method, steps
+        self.rtol, self.atol, self.gradient = rtol, atol, gradient
+
+    def forward(
+        self, y: Float[Tensor, "rows features"], t0: Float64[Tensor, " rows"], t1: Float64[Tensor, " rows"]
+    ) -> Float[Tensor, "rows features"]:
+        """The states at t1, which may lie before t0: in all rows or in none."""
+        if self.steps is None:
+            times = torch.stack((t0, t1), 1)
+            options = {"method": self.method, "rtol": self.rtol, "atol": self.atol, "gradient": self.gradient}
+            return solve(self.f, y, times, per_sample=True, **options).y1
+        method: Any = find_method(self.method)
+        h = (t1 - t0) / self.steps
+        for step in range(self.steps):
+            y, *_ = method.retake(self.f, t0 + step * h, y, h, False)
+        return y

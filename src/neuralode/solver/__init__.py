@@ -1,0 +1,1 @@
+"""The public solvers: `solve`, `Stepper`, `solve_ensemble`, and solves with doses."""

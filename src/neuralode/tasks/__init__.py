@@ -1,0 +1,1 @@
+"""The trainings of `neuralode train` and `neuralode fit`, one folder each."""

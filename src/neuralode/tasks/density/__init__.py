@@ -1,0 +1,1 @@
+"""Estimate the density of a table's rows or of two-dimensional points."""

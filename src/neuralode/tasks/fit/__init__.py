@@ -1,0 +1,1 @@
+"""Fit a latent ODE to the series of a table."""

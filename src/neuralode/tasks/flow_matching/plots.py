@@ -1,0 +1,38 @@
+"""The pictures of a run of flow matching."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn.functional import pad
+
+from neuralode.training.plots import Pictures, save
+
+PICTURES: Pictures = (("loss", "squared error of the velocity", {"train_loss": "training", "val_loss": "validation"}),)
+SIDE = 4.0  # inches of one picture
+
+
+def plot_points(drawn: Float[Tensor, "points 2"], real: Float[Tensor, "points 2"], folder: Path) -> Path:
+    """Draw samples beside real points; return the file written."""
+    figure = Figure(figsize=(2 * SIDE, SIDE), layout="constrained")
+    pair = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, points, title in zip(pair, (drawn, real), ("samples", "data"), strict=True):
+        axes.plot(*points.T, linestyle="", marker=".", markersize=2, alpha=0.4)
+        axes.set(title=title, aspect="equal")
+        axes.spines[["top", "right"]].set_visible(False)
+    return save(figure, folder / "samples.png")
+
+
+def plot_images(images: Float[Tensor, "classes each height width"], folder: Path) -> Path:
+    """Draw samples, a row for each class; return the file written."""
+    classes, each = images.shape[:2]
+    figure = Figure(figsize=(0.4 * each, 0.4 * classes))
+    whole = figure.add_axes((0, 0, 1, 1))
+    framed = pad(images, (0, 1, 0, 1))
+    sheet = framed.transpose(1, 2).flatten(2).flatten(0, 1).numpy()
+    whole.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    whole.set_axis_off()
+    return save(figure, folder / "samples.png")

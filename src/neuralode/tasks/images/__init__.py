@@ -1,0 +1,1 @@
+"""Classify images by ODE-Nets and their rivals."""

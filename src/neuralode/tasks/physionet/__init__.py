@@ -1,0 +1,1 @@
+"""Predict in-hospital mortality, or impute missing measurements (PhysioNet 2012)."""

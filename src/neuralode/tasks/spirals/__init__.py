@@ -1,0 +1,1 @@
+"""Forecast noisy spirals: the latent ODE against recurrent networks."""

@@ -1,0 +1,53 @@
+"""The pictures of a run on spirals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from neuralode.data.spirals import WINDOW, Spirals
+from neuralode.training.plots import Pictures, save
+
+PICTURES: Pictures = (
+    ("bound", "training loss", {"train_loss": "training"}),
+    ("error", "squared error of forecasts", {"val_loss": "validation"}),
+    ("inconsistency", "inconsistency of states", {"train_inconsistency": "training"}),
+)
+SHOWN = 6  # series
+
+
+def plot_forecasts(
+    test: Spirals,
+    forecast: Float[Tensor, "series steps 2"],
+    sampled: Float[Tensor, "samples series steps 2"] | None,
+    folder: Path,
+) -> Path:
+    """Draw what some series were, what was seen of them and what was forecast; return the file written.
+
+    Parameters
+    ----------
+    test : Spirals
+        The series, of which the first are drawn.
+    forecast : Tensor[series, steps, 2]
+        The window and what follows.
+    sampled : Tensor[samples, series, steps, 2], optional
+        What else may have been.
+    folder : Path
+        Where the picture goes.
+    """
+    figure = Figure(figsize=(11, 7.2), layout="constrained")
+    for row, axes in enumerate(figure.subplots(2, SHOWN // 2).flat):
+        for curve in () if sampled is None else sampled[:, row]:
+            axes.plot(*curve.T, color="tab:orange", alpha=0.15, linewidth=1)
+        axes.plot(*test.truth[row].T, color="black", linewidth=1, linestyle="--", label="curve")
+        axes.plot(*forecast[row, :WINDOW].T, color="tab:blue", label="within the window")
+        axes.plot(*forecast[row, WINDOW:].T, color="tab:red", label="forecast")
+        seen = test.observed.values[row][test.observed.seen[row].all(-1)]
+        axes.plot(*seen.T, color="grey", linestyle="", marker=".", markersize=4, label="observed")
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return save(figure, folder / "forecasts.png")

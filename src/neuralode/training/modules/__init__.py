@@ -1,0 +1,1 @@
+"""Lightning modules that several tasks and estimators share."""

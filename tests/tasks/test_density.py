@@ -1,0 +1,408 @@
+"""A density for the rows of a table: what a run leaves, and what its figures mean."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
+from scipy.stats import multivariate_normal
+
+from neuralode.data.densities import find_density
+from neuralode.data.tables.rows import Rows, Standard
+from neuralode.tasks.config import Density
+from neuralode.tasks.density import run as task
+from neuralode.training.fit import Effort, fit
+from neuralode.training.modules.density import Architecture, RowDensity, learn
+from neuralode.training.modules.density_module import Batches, Likely, RowsData, solved_by
+from neuralode.training.run import Run
+
+TINY = {"width": 8, "layers": 1, "epochs": 2, "batch_size": 32, "learning_rate": 1e-2}
+MEAN, FACTOR = np.array([10.0, -5.0]), np.array([[2.0, 0.0], [1.5, 0.5]])
+
+
+FEW = {"density_task.STEPS": 2, "density_plots.GRID": 8, "density_plots.FRAMES": 3, "density_plots.REST": 1}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_steps():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, few in FEW.items():
+            patch.setattr(f"neuralode.training.{name}", few)
+        yield
+
+
+def normal_rows(count: int, seed: int = 0) -> np.ndarray:
+    return MEAN + np.random.default_rng(seed).normal(size=(count, 2)) @ FACTOR.T
+
+
+def written(folder, columns: int = 2, count: int = 60):
+    frame = pd.DataFrame(normal_rows(count), columns=["a", "b"])
+    for extra in range(columns - 2):
+        frame[f"c{extra}"] = np.random.default_rng(extra + 1).normal(size=count)
+    frame.assign(rate=7.0).to_csv(folder / "table.csv", index=False)
+    return folder / "table.csv"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    folder = tmp_path_factory.mktemp("density")
+    return task.train(Density(str(written(folder)), **TINY), folder / "run")
+
+
+def test_a_run_leaves_scores_figures_and_pictures(run):
+    summary, scores = run.summary, scores_of(run)
+    assert scores["row"].tolist() == list(range(1, 61))
+    assert scores["part"].value_counts().to_dict() == summary["rows"] == {"train": 42, "validation": 6, "test": 12}
+    test = -scores["log_density"][scores["part"] == "test"]
+    assert summary["test_nats"] == pytest.approx(test.mean(), abs=1e-6)
+    assert summary["test_nats_error"] == pytest.approx(test.std() / math.sqrt(12), abs=1e-6)
+    assert summary["test_bits_per_dimension"] == pytest.approx(test.mean() / 2 / math.log(2), abs=1e-6)
+    assert summary["columns"] == ["a", "b", "rate"]
+    assert summary["modelled"] == ["a", "b"]
+    assert summary["remarks"] == [
+        "column 'rate' is the same in every row that was learned from: left out, the density is of "
+        "the others, and that of a row with another value is 0."
+    ]
+    assert "entropy" not in summary
+    assert len(run.metrics) == summary["epochs"] == 2
+    assert {"train_nats", "val_loss", "train_evaluations", "seconds"} <= set(run.metrics[0])
+    assert {path.name for path in run.plots.iterdir()} == {"density.png", "evaluations.png", "flow.gif", "nats.png"}
+    assert Image.open(run.plots / "flow.gif").n_frames >= 3
+
+
+def scores_of(run: Run) -> pd.DataFrame:
+    # not by pandas, whose numbers may differ from what is written in their last digit
+    with (run.folder / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return pd.DataFrame([[int(r["row"]), float(r["log_density"]), r["part"]] for r in rows], columns=list(rows[0]))
+
+
+def test_validation_is_in_the_units_of_the_table(run):
+    best = min(row["val_loss"] for row in run.metrics)
+    assert best == pytest.approx(run.summary["validation_nats"], abs=2e-3)  # tolerances of 1e-4 and 1e-7
+
+
+def test_a_run_is_read_back_to_the_bits_it_scored_with(run):
+    density = task.load(run)
+    values = task.read(task.asked(run)).values
+    assert density.log_density(values).tolist() == scores_of(run)["log_density"].tolist()
+
+
+def test_samples_have_the_columns_of_the_table_and_its_constants(run):
+    drawn = task.sample(run, 50, seed=1)
+    assert list(drawn) == ["a", "b", "rate"]
+    assert (drawn["rate"] == 7).all()
+    assert np.allclose(task.sample(run, 7, seed=1), drawn[:7], rtol=0, atol=1e-5)
+    assert not np.allclose(task.sample(run, 7, seed=2), drawn[:7])
+
+
+def test_the_seed_decides_every_figure(run, tmp_path):
+    again = task.train(task.asked(run), tmp_path / "again")
+    assert scores_of(again).equals(scores_of(run))
+    other = task.train(replace(task.asked(run), seed=1), tmp_path / "other")
+    assert other.summary["test_nats"] != run.summary["test_nats"]
+
+
+@pytest.mark.parametrize("columns", [1, 4])
+def test_one_column_and_many_have_their_pictures(columns, tmp_path):
+    table = written(tmp_path, columns=max(2, columns))
+    names = ("a",) if columns == 1 else None
+    run = task.train(Density(str(table), columns=names, **TINY), tmp_path / "run")
+    assert len(run.summary["columns"]) == (1 if columns == 1 else 5)
+    for name in ("density.png", "flow.gif"):
+        assert Image.open(run.plots / name).size[0] > 100
+
+
+@pytest.mark.parametrize("spread", [True, False])
+def test_nats_are_of_spread_rows_and_scores_of_the_values_themselves(spread, tmp_path):
+    frame = pd.DataFrame({"sold": np.random.default_rng(0).integers(0, 2, 100)})
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    wanted = Density(str(tmp_path / "table.csv"), spread=spread, **TINY)
+    run = task.train(wanted, tmp_path / "run")
+    density, values, summary = task.load(run), task.read(wanted).values, run.summary
+    seen = density.standard.spread_out(values) if spread else values
+    parts = task.split(100, seed=0)
+    assert scores_of(run)["log_density"].tolist() == density.log_density(values).tolist()
+    for name, part in parts._asdict().items():
+        assert summary[f"{name}_nats"] == pytest.approx(-density.log_density(seen[part]).mean(), abs=1e-6)
+    assert min(row["val_loss"] for row in run.metrics) == pytest.approx(summary["validation_nats"], abs=2e-3)
+    known = np.concatenate(parts[:2])
+    gaussian = multivariate_normal(seen[known].mean(), seen[known].var(ddof=1))
+    assert summary["gaussian_nats"] == pytest.approx(-gaussian.logpdf(seen[parts.test]).mean(), abs=1e-4)
+    # two values that are spread over 1 each: no model is better than log 2, but by chance
+    assert (summary["gaussian_nats"] > math.log(2) + 0.1) == spread
+    assert ("nats are of the spread rows" in summary["remarks"][0]) == spread
+
+
+def with_constant_but_in(folder, rows) -> Density:
+    frame = pd.read_csv(written(folder))
+    frame.loc[rows, "rate"] = 8.0
+    frame.to_csv(folder / "table.csv", index=False)
+    return Density(str(folder / "table.csv"), **TINY)
+
+
+def test_test_rows_without_the_constant_have_no_density_and_no_part_in_nats(tmp_path):
+    parts = task.split(60, seed=0)
+    run = task.train(with_constant_but_in(tmp_path, parts.test[:2]), tmp_path / "run")
+    scores, summary = scores_of(run)["log_density"].to_numpy(), run.summary
+    assert (scores[parts.test[:2]] == -math.inf).all()
+    assert np.isfinite(scores).sum() == 58
+    assert summary["test_nats"] == pytest.approx(-scores[parts.test[2:]].mean(), abs=1e-6)
+    assert summary["remarks"][1].startswith("2 of the 12 test rows differ in a column that is left out")
+    assert summary["remarks"][1].endswith("test_nats and gaussian_nats are of the other 10.")
+    json.dumps(summary, allow_nan=False)
+
+
+def test_a_test_of_next_to_nothing_is_refused_before_anything_is_written(tmp_path):
+    wanted = with_constant_but_in(tmp_path, task.split(60, seed=0).test[1:])
+    with pytest.raises(ValueError, match=r"\('rate'\), 11 of the 12 test rows have another value; wanted another seed"):
+        task.train(wanted, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_more_samples_are_drawn_than_the_picture_shows(tmp_path, monkeypatch):
+    drawn, sample = [], RowDensity.sample
+    monkeypatch.setattr(
+        RowDensity, "sample", lambda self, count, seed: drawn.append(count) or sample(self, count, seed)
+    )
+    monkeypatch.setattr("neuralode.tasks.density.run.POINTS", 7)
+    task.train(Density("moons", rows=50, **TINY), tmp_path / "run")
+    assert drawn == [7]
+
+
+def test_drawn_rows_come_with_the_entropy_of_the_truth(tmp_path):
+    run = task.train(Density("moons", rows=50, **TINY), tmp_path / "run")
+    moons = find_density("moons")
+    assert run.summary["entropy"] == moons.entropy
+    expected = moons.sample(50, torch.Generator().manual_seed(0)).double().numpy()
+    assert np.array_equal(task.read(task.asked(run)).values, expected)
+
+
+def test_an_unknown_name_is_told_from_a_file_that_is_not_there():
+    with pytest.raises(ValueError, match="density='mons' is unknown; did you mean 'moons'"):
+        task.read(Density("mons"))
+    with pytest.raises(FileNotFoundError, match=r"there is no file 'mons\.csv'"):
+        task.read(Density("mons.csv"))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"method": "tsit"}, "did you mean 'tsit5'"),
+        ({"gradient": "replya"}, "did you mean 'replay'"),
+        ({"divergence": "exat"}, "did you mean 'exact'"),
+        ({"method": "rk4"}, "step_size"),
+        ({"jitter": 1.5}, "jitter=1.5; wanted at least 0 and less than the span"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0; wanted a number above 0"),
+        ({"kinetic": math.nan}, "kinetic=nan; wanted a number not below 0"),
+        ({"columns": ("a", "bb")}, "the table has no column 'bb'"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_written(options, sentence, tmp_path):
+    wanted = Density(str(written(tmp_path)), **{**TINY, **options})
+    with pytest.raises(ValueError, match=sentence):
+        task.train(wanted, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_was_cut_off_goes_on_with_the_same_table_alone(tmp_path):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.current_epoch == 1:
+                raise KeyboardInterrupt
+
+    table = written(tmp_path)
+    run = task.train(Density(str(table), **TINY), tmp_path / "run", callbacks=[Stop()])
+    assert run.summary["interrupted"]
+    assert len(run.metrics) == 1
+    text = table.read_text()
+    table.write_text(text + "1,2,7\n")
+    with pytest.raises(ValueError, match="is not the table that"):
+        task.train(task.asked(run), run.folder, resume=True)
+    table.write_text(text)
+    done = task.train(task.asked(run), run.folder, resume=True)
+    assert not done.summary["interrupted"]
+    assert [row["epoch"] for row in done.metrics] == [0, 1]
+
+
+def test_runs_of_other_tasks_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="is a run of 'digits'; wanted one of `neuralode train density`"):
+        task.load(Run.create(tmp_path / "digits", {"task": "digits"}))
+
+
+def fitted(standard, rows, architecture, effort, **options):
+    settings = {"spread": True, "batch_size": 128, "learning_rate": 1e-2, "weight_decay": 0.0}
+    costs = {"kinetic": 0.01, "frobenius": 0.01}
+    return learn(architecture, standard, rows[:-100], rows[-100:], effort, **{**settings, **costs, **options})
+
+
+def test_a_change_of_units_moves_nats_by_the_logarithm_of_the_units_alone():
+    units, origin = np.array([1e3, 1e-4]), np.array([5.0, -1e3])
+    answers = []
+    for rows in (normal_rows(200), normal_rows(200) * units + origin):
+        torch.manual_seed(0)
+        density, done = fitted(Standard.of(Rows(("a", "b"), rows)), rows, Architecture(width=8), Effort(1, 1))
+        answers.append((density.log_density(rows), done.best))
+    (here, best_here), (there, best_there) = answers
+    assert np.allclose(here - there, np.log(units).sum(), rtol=0, atol=1e-4)
+    assert best_there - best_here == pytest.approx(np.log(units).sum(), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def bent() -> RowDensity:
+    """A flow that bends space, of a column that is stretched and one that is not there."""
+    torch.manual_seed(0)
+    flow = Architecture(width=16).build(2)
+    for parameter in flow.parameters():
+        parameter.data.mul_(2.0)
+    rows = np.column_stack((10 * normal_rows(200)[:, 0], np.ones(200), normal_rows(200)[:, 1]))
+    return RowDensity(Standard.of(Rows(("a", "one", "b"), rows)), flow)
+
+
+def test_the_density_integrates_to_1_in_the_units_of_the_table(bent):
+    a, b = (np.linspace(-7, 7, 141) * bent.standard.deviation[k] + bent.standard.mean[k] for k in (0, 2))
+    grid = np.stack(np.meshgrid(a, b, indexing="ij"), -1).reshape(-1, 2)
+    points = np.column_stack((grid[:, 0], np.ones(len(grid)), grid[:, 1]))
+    inside = np.exp(bent.log_density(points, 1e-4)).sum() * (a[1] - a[0]) * (b[1] - b[0])
+    assert inside == pytest.approx(1, abs=1e-3)
+
+
+def test_samples_have_the_density_that_is_told(bent):
+    drawn = bent.sample(4000, seed=0)
+    assert (drawn[:, 1] == 1).all()
+    a = np.linspace(-7, 7, 71) * bent.standard.deviation[0] + bent.standard.mean[0]
+    b = np.linspace(-7, 7, 71) * bent.standard.deviation[2] + bent.standard.mean[2]
+    grid = np.stack(np.meshgrid(a, b, indexing="ij"), -1).reshape(-1, 2)
+    weights = np.exp(bent.log_density(np.column_stack((grid[:, 0], np.ones(len(grid)), grid[:, 1])), 1e-4))
+    mean = (weights[:, None] * grid).sum(0) / weights.sum()
+    error = drawn[:, [0, 2]].std(0) / math.sqrt(4000)
+    assert (np.abs(drawn[:, [0, 2]].mean(0) - mean) < 4 * error).all()
+
+
+def test_a_row_without_the_constant_has_no_density(bent):
+    rows = bent.sample(4, seed=0)
+    rows[2, 1] = 1.5
+    assert np.isneginf(bent.log_density(rows)).tolist() == [False, False, True, False]
+
+
+def test_the_company_of_a_row_does_not_change_its_score(bent):
+    rows = bent.sample(40, seed=0)
+    rows[7] = [1e4, 1.0, 300.0]  # far out, where steps are small
+    together = bent.log_density(rows)
+    alone = np.concatenate([bent.log_density(row[None]) for row in rows])
+    assert np.allclose(alone, together, rtol=1e-12, atol=1e-9)
+    assert np.allclose(bent.log_density(rows[::-1]), together[::-1], rtol=1e-12, atol=1e-9)
+
+
+def test_scores_are_as_exact_as_they_say(bent):
+    rows = bent.sample(40, seed=0)
+    assert np.allclose(bent.log_density(rows), bent.log_density(rows, 1e-11), rtol=0, atol=1e-5)
+
+
+def test_values_that_rows_repeat_are_spread_in_training_and_no_others():
+    torch.manual_seed(0)
+    rows = torch.tensor([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]]).repeat(100, 1)
+    [batch, _] = Batches(rows, 150, torch.tensor([0.5, 0.0]))
+    assert set(batch[:, 1].tolist()) == {1.0, 2.0, 3.0}
+    assert (batch[:, 0] - batch[:, 1] + 1).abs().max() <= 0.5
+    assert len(set(batch[:, 0].tolist())) > 140
+
+
+@pytest.mark.parametrize(("rows", "size", "wanted"), [(10, 4, 3), (3, 4, 2), (8, 4, 2), (40, 4, 10)])
+def test_an_epoch_passes_over_all_rows_and_has_a_least_number_of_steps(rows, size, wanted):
+    batches = list(made := Batches(torch.arange(rows)[:, None].float(), size, torch.zeros(1)))
+    assert len(batches) == len(made) == wanted
+    counts = torch.cat(batches).flatten().long().bincount().tolist()
+    assert counts == [made.passes] * rows
+
+
+def test_paths_cost_what_they_are_weighted_with():
+    torch.manual_seed(0)
+    flow, rows = Architecture(width=8).build(2), torch.randn(20, 2)
+    plain, weighted = Likely(flow), Likely(flow, kinetic=2.0, frobenius=3.0)
+    for part in (plain, weighted):
+        part.log = lambda *args, **options: None  # nobody trains
+    costs = flow.costs(rows)
+    loss = weighted.training_step(rows, 0) - plain.training_step(rows, 0)
+    assert loss.item() == pytest.approx(2 * costs.kinetic.mean().item() + 3 * costs.frobenius.mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("divergence", ["hutchinson", "hutch++"])
+def test_epochs_are_compared_by_the_same_estimate(divergence):
+    torch.manual_seed(0)
+    part, rows, logged = Likely(Architecture(width=8, divergence=divergence).build(4)), torch.randn(20, 4), []
+    part.log = lambda name, value, **options: logged.append(value.item())
+    with torch.no_grad():
+        for index in (0, 1, 0):
+            part.validation_step(rows, index)
+    assert logged[0] == logged[2] != logged[1]
+
+
+@pytest.mark.parametrize("method", [{"method": "euler", "step_size": 0.5}, {"method": "tsit5"}])
+def test_gradients_reach_every_parameter(method):
+    torch.manual_seed(0)
+    flow = Architecture(width=8, **method).build(2)
+    flow.log_prob(torch.randn(20, 2)).mean().backward()
+    assert [name for name, p in flow.named_parameters() if p.grad is None or not p.grad.abs().sum()] == []
+
+
+def test_the_divergence_is_estimated_in_training_alone_and_of_many_columns():
+    assert Architecture().build(20).divergence.name == "exact"
+    assert Architecture().build(21).divergence.name == "hutchinson"
+    flow = Architecture(width=4, divergence="hutch++").build(3)
+    density = RowDensity(Standard.of(Rows(tuple("abc"), np.random.default_rng(0).normal(size=(20, 3)))), flow)
+    assert density.exact().divergence.name == "exact"
+    assert flow.divergence.name == "hutch++"
+    assert flow.field.state_dict().keys() == density.exact().field.state_dict().keys()
+    assert next(flow.parameters()).dtype == torch.float32
+
+
+def test_a_flow_that_solves_in_another_way_shares_what_is_learned():
+    flow = Architecture(width=4).build(2)
+    other = solved_by(flow, rtol=1e-9)
+    with torch.no_grad():
+        next(flow.parameters()).add_(1)
+    assert torch.equal(next(flow.parameters()), next(other.parameters()))
+
+
+def test_a_wide_table_is_scored_a_part_at_a_time_and_alike(monkeypatch, bent):
+    rows = bent.sample(30, seed=0)
+    whole = bent.log_density(rows)
+    monkeypatch.setattr("neuralode.training.modules.density_module.AT_ONCE", 7 * 2 * 256)
+    assert np.allclose(bent.log_density(rows), whole, rtol=1e-12, atol=1e-9)
+
+
+def test_what_a_normal_distribution_makes_of_rows_is_the_figure_beside():
+    rows = normal_rows(20_000)
+    standard = Standard.of(Rows(("a", "b"), rows))
+    truth = -multivariate_normal(MEAN, FACTOR @ FACTOR.T).logpdf(rows[10_000:]).mean()
+    assert task.gaussian_nats(standard, rows[:10_000], rows[10_000:]) == pytest.approx(truth, abs=1e-3)
+
+
+def test_columns_that_depend_on_each_other_are_told_of_and_do_not_stop_a_run(tmp_path):
+    frame = pd.DataFrame(normal_rows(50), columns=["a", "b"])
+    frame.assign(total=frame["a"] + frame["b"]).to_csv(tmp_path / "table.csv", index=False)
+    run = task.train(Density(str(tmp_path / "table.csv"), **TINY), tmp_path / "run")
+    assert "follows from the others" in run.summary["remarks"][0]
+    assert math.isfinite(run.summary["gaussian_nats"])
+    json.dumps(run.summary, allow_nan=False)
+
+
+def test_held_out_rows_are_judged_together(tmp_path):
+    """Not one by one, which would take as many solves as there are rows."""
+    rows, judged = torch.randn(40, 2), []
+
+    class Noting(Likely):
+        def validation_step(self, batch, index):
+            judged.append(len(batch))
+            super().validation_step(batch, index)
+
+    task = Noting(Architecture(width=4).build(2))
+    fit(task, RowsData(rows, rows[:30], 40, torch.zeros(2)), Effort(1, 1), folder=tmp_path)
+    assert judged == [30]

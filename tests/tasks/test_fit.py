@@ -1,0 +1,229 @@
+"""A forecaster in a folder, and what is asked of it there."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from lightning.pytorch.callbacks import Callback
+from matplotlib.ticker import MaxNLocator
+
+from neuralode.data.tables.series import read_series
+from neuralode.estimators.forecaster import plots
+from neuralode.estimators.forecaster.estimator import LatentODEForecaster
+from neuralode.tasks.config import Series
+from neuralode.tasks.fit import run as runs
+from neuralode.training.run import Run
+
+NAN = float("nan")
+TINY = {"latent": 2, "epochs": 2, "batch_size": 4, "window": 8}
+
+
+@pytest.fixture(autouse=True)
+def _few_points(monkeypatch):
+    monkeypatch.setattr("neuralode.tasks.fit.run.FINE", 5)
+
+
+def written(folder: Path, name: str = "table.csv", count: int = 5) -> Path:
+    """Series of 12 days each, with gaps and a day without anything."""
+    t = np.arange(12.0)
+    frames = [pd.DataFrame({"who": f"s{k}", "day": t, "x": np.sin(t + k), "y": t + k}) for k in range(count)]
+    for frame in frames:
+        frame.loc[3, "x"] = NAN
+        frame.loc[6, ["x", "y"]] = NAN
+    table = pd.concat(frames, ignore_index=True)
+    path = folder / name
+    table.to_csv(path, index=False) if path.suffix == ".csv" else table.to_parquet(path)
+    return path
+
+
+def asked(path: Path, **options) -> Series:
+    return Series(str(path), series="who", time="day", **{**TINY, **options})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("neuralode.tasks.fit.run.FINE", 5)
+        return runs.fit_run(asked(written(folder)), folder / "run")
+
+
+def test_a_run_is_plain_files(run):
+    names = {path.name for path in run.folder.iterdir()}
+    [weights] = [name for name in names if name.startswith("weights-")]
+    assert {"config.json", "metrics.csv", "estimator.json", "evaluation.csv", "summary.json", "plots", weights} <= names
+    assert not run.checkpoints.exists()
+    assert (run.plots / "fit.png").stat().st_size > 0
+    assert [row["epoch"] for row in run.metrics] == [0, 1]
+    summary = run.summary
+    assert (summary["series"], summary["observations"], summary["channels"]) == (5, 105, ["x", "y"])
+    assert summary["interrupted"] is False
+    assert summary["setup"]["cut"] == {"window": 8, "context": 6}
+    assert Path(run.config["asked"]["data"]).is_absolute()
+
+
+def test_what_was_learned_is_loaded_without_unpickling(run, monkeypatch):
+    monkeypatch.setattr("pickle.Unpickler", None)
+    monkeypatch.setattr("torch.load", None)
+    assert len(runs.load(run).forecast()) == 10
+    assert runs.evaluate_run(run).equals(pd.read_csv(run.folder / "evaluation.csv"))
+
+
+def test_forecasts_and_fillings_go_into_the_run(run):
+    found = runs.forecast_run(run, 3)
+    kept = pd.read_csv(run.folder / "forecast.csv")
+    pd.testing.assert_frame_equal(kept, found)
+    assert len(kept) == 5 * 3 * 2
+    filled = runs.impute_run(run)
+    kept = pd.read_csv(run.folder / "imputed.csv")
+    assert list(kept) == ["who", "day", "x", "y"]
+    assert kept.notna().all(axis=None)
+    assert len(kept) == len(filled) == 60  # days without anything, too
+    assert all((run.plots / name).stat().st_size for name in ("forecast.png", "imputed.png"))
+
+
+def test_another_table_is_forecast_filled_and_evaluated(run, tmp_path):
+    other = written(tmp_path, "other.csv", count=1)
+    assert set(runs.forecast_run(run, 2, other)["who"]) == {"s0"}
+    assert len(runs.impute_run(run, other)) == 12
+    told = runs.evaluate_run(run, other)
+    assert told[told["what"] == "forecast"]["values"].sum() == 4
+
+
+def test_times_that_stand_in_no_column_are_written(tmp_path):
+    days = pd.date_range("2026-01-01", periods=10, tz="UTC")
+    x = np.sin(np.arange(10.0))
+    x[4] = NAN
+    pd.DataFrame({"x": x}, index=days).to_parquet(tmp_path / "dated.parquet")
+    pd.DataFrame({"x": x}).to_csv(tmp_path / "plain.csv", index=False)
+    for name, column, times in (("dated.parquet", "time", days.tolist()), ("plain.csv", "row", list(range(10)))):
+        run = runs.fit_run(Series(str(tmp_path / name), **TINY), tmp_path / f"of {name}")
+        runs.impute_run(run)
+        kept = pd.read_csv(run.folder / "imputed.csv", parse_dates=["time"] if column == "time" else None)
+        assert list(kept) == [column, "x"]
+        assert kept[column].tolist() == times
+        assert kept["x"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"values": ("z",)}, "the table has no column 'z' for values"),
+        ({"recognition": "lstm"}, "recognition='lstm'; wanted one of"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0; wanted a number above 0"),
+        ({"accelerator": "abacus"}, "accelerator='abacus' cannot be used here"),
+        ({"data": "gone.csv"}, "there is no file 'gone.csv'"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_a_folder_is_made(tmp_path, options, sentence):
+    wanted = asked(written(tmp_path))
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        runs.fit_run(Series(**{**vars(wanted), **options}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_ids_that_cannot_be_kept_are_refused_before_training(tmp_path):
+    days = [date(2026, 1, 1), date(2026, 1, 2)] * 6
+    pd.DataFrame({"who": days, "day": np.arange(12), "x": np.arange(12.0)}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(TypeError, match="told apart by a date, which cannot be kept; wanted text or numbers"):
+        runs.fit_run(asked(tmp_path / "x.parquet"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_was_cut_off_goes_on(tmp_path):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.current_epoch == 1:
+                raise KeyboardInterrupt
+
+    wanted = asked(written(tmp_path, count=1), epochs=3)
+    first = runs.fit_run(wanted, tmp_path / "run", company=lambda stage: [Stop()])
+    assert first.summary["interrupted"] is True
+    assert first.checkpoints.exists()
+    assert len(runs.load(first).forecast()) == 2
+    assert runs.asked(first) == Series(**{**vars(wanted), "data": str(tmp_path / "table.csv")})
+    again = runs.fit_run(runs.asked(first), first.folder, resume=True)
+    assert again.summary["interrupted"] is False
+    assert [row["epoch"] for row in again.metrics] == [0, 1, 2]
+    assert not again.checkpoints.exists()
+    with pytest.raises(ValueError, match="is done: there is nothing to go on with"):
+        runs.fit_run(runs.asked(first), first.folder, resume=True)
+
+
+def test_a_run_goes_on_with_its_own_table_alone(run):
+    path = Path(run.config["asked"]["data"])
+    before = path.read_bytes()
+    try:
+        path.write_bytes(before + b"s9,1,2,3\n")
+        with pytest.raises(ValueError, match="is not the table that .* was begun with; wanted it unchanged"):
+            runs.fit_run(runs.asked(run), run.folder, resume=True)
+    finally:
+        path.write_bytes(before)
+
+
+def test_other_runs_and_empty_ones_are_named(run, tmp_path):
+    other = Run.create(tmp_path / "other", {"task": "digits"})
+    for ask in (runs.load, runs.asked):
+        with pytest.raises(ValueError, match="is a run of 'digits'; wanted one of `neuralode fit`"):
+            ask(other)
+    begun = Run.create(tmp_path / "begun", json.loads((run.folder / "config.json").read_text()))
+    with pytest.raises(FileNotFoundError, match="has no forecaster yet: go on with its training by --resume"):
+        runs.load(begun)
+
+
+# --- pictures
+
+
+def drawn(monkeypatch, tmp_path, frame: pd.DataFrame, **columns):
+    """The figure that is drawn of a table and of answers for it."""
+    found, savefig = [], plots.Figure.savefig
+    monkeypatch.setattr(plots.Figure, "savefig", lambda self, *a, **k: (found.append(self), savefig(self, *a, **k)))
+    table = read_series(frame, **columns)
+    told = [
+        pd.DataFrame({**({} if name is None else {"who": name}), table.time_column or "time": table.clock.labels(at),
+                      "channel": channel, "mean": 0.0, "q05": -1.0, "q95": 1.0})
+        for name, at in zip(table.names, table.times, strict=True) for channel in table.channels
+    ]  # fmt: skip
+    plots.plot_answers(table, pd.concat(told), tmp_path / "x.png", title="answers")
+    return found[0]
+
+
+def test_whole_times_have_whole_ticks(monkeypatch, tmp_path):
+    figure = drawn(monkeypatch, tmp_path, pd.DataFrame({"t": range(4), "x": range(4)}), time="t")
+    ticks = figure.axes[0].get_xticks()
+    assert isinstance(figure.axes[0].xaxis.get_major_locator(), MaxNLocator)
+    assert np.array_equal(ticks, np.round(ticks))
+
+
+def test_timestamps_are_drawn_as_told(monkeypatch, tmp_path):
+    at = pd.date_range("2026-01-01 00:00", periods=4, freq="h", tz="Asia/Tokyo")
+    figure = drawn(monkeypatch, tmp_path, pd.DataFrame({"t": at, "x": range(4)}), time="t")
+    observed = figure.axes[0].get_lines()[1].get_xdata()
+    assert pd.Timestamp(observed[0]) == pd.Timestamp("2026-01-01 00:00")
+
+
+def test_no_more_is_drawn_than_there_is_room_for(monkeypatch, tmp_path):
+    frame = pd.DataFrame({"who": [k // 2 for k in range(12)], "t": [k % 2 for k in range(12)], "x": range(12)})
+    figure = drawn(monkeypatch, tmp_path, frame, series="who", time="t")
+    assert len(figure.axes) == 4
+    assert figure.get_suptitle() == "answers (4 of 6 series)"
+
+
+def test_only_the_series_that_are_drawn_are_asked_for_on_a_fine_grid(run, monkeypatch):
+    asked_for = []
+    monkeypatch.setattr(
+        LatentODEForecaster, "predict", lambda self, X, times: asked_for.append((X.names, [*times])) or pd.DataFrame()
+    )
+    model = runs.load(run)
+    runs._everywhere(model, model.table_, 2)
+    assert asked_for == [(("s0", "s1", "s2", "s3"), ["s0", "s1", "s2", "s3"])]
+
+
+def test_a_channel_that_is_called_as_the_row_numbers_are_can_be_imputed(tmp_path):
+    path = tmp_path / "rows.csv"
+    pd.DataFrame({"row": np.arange(12.0), "v": np.arange(12.0)}).to_csv(path, index=False)
+    run = runs.fit_run(Series(str(path), epochs=1, refit=False), tmp_path / "run")
+    assert runs.impute_run(run).columns.tolist() == ["_row", "row", "v"]

@@ -1,0 +1,246 @@
+"""Flow matching leaves a complete run, whose figures are what they say; couplings pair what is near."""
+
+from dataclasses import replace
+from itertools import permutations
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from neuralode.cli import app
+from neuralode.nn.flows import ConcatSquashField, flow_matching_loss, sample
+from neuralode.nn.flows.coupling import COUPLINGS, optimal_transport
+from neuralode.tasks.config import MATCHING_IMAGES, MATCHING_POINTS
+from neuralode.tasks.flow_matching import run as task
+from neuralode.tasks.flow_matching.data import Draws, MatchingData, examples
+from neuralode.tasks.flow_matching.metrics import judged, two_samples
+from neuralode.training import Run
+from neuralode.training.fit import Effort, fit
+
+SMALL = {"epochs": 2, "batches": 3, "batch_size": 16, "width": 8, "layers": 1, "steps": 3}
+KINDS = {"moons": replace(MATCHING_POINTS, **SMALL), "digits": replace(MATCHING_IMAGES, **SMALL)}
+FIGURES = {
+    "moons": {"energy_distance", "energy_by_chance", "p_value", "test_nats", "divergence"},
+    "digits": {"class_accuracy", "class_accuracy_of_test", "taught_accuracy", "nearest", "nearest_of_test"},
+}
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def trained(request, tmp_path_factory) -> Run:
+    return task.train(KINDS[request.param], tmp_path_factory.mktemp("runs") / request.param, tell=lambda row: None)
+
+
+# --- runs
+
+
+def test_the_folder_has_everything(trained):
+    names = {path.relative_to(trained.folder).as_posix() for path in trained.folder.rglob("*") if path.is_file()}
+    assert names >= {"config.json", "metrics.csv", "weights.safetensors", "summary.json"}
+    assert names >= {"plots/samples.png", "plots/loss.png"}
+
+
+def test_the_summary_holds_what_the_data_allows(trained):
+    assert trained.summary.keys() >= FIGURES[trained.config["data"]] | {"val_loss", "parameters", "seconds"}
+    assert trained.summary["epochs"] == len(trained.metrics) == 2
+    assert trained.summary["val_loss"] == pytest.approx(min(row["val_loss"] for row in trained.metrics), abs=1e-5)
+
+
+def test_what_was_trained_is_what_is_loaded(trained):
+    assert task.asked(trained) == KINDS[trained.config["data"]]
+    sampler = task.load(trained)
+    figures = (task.image_figures if sampler.examples.classes else task.point_figures)(sampler)
+    assert figures == pytest.approx({name: trained.summary[name] for name in figures}, rel=1e-4)
+
+
+def test_it_goes_on_where_it_was_left(trained, tmp_path):
+    kind = KINDS[trained.config["data"]]
+    run = task.train(replace(kind, epochs=1), tmp_path / "run", tell=lambda row: None)
+    task.train(replace(kind, epochs=2), run.folder, resume=True, tell=lambda row: None)
+    assert [row["epoch"] for row in run.metrics] == [0, 1]
+    assert not run.summary["interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"data": "moon"}, "did you mean 'moons'"),
+        ({"path": "liner"}, "did you mean 'linear'"),
+        ({"coupling": "optimal"}, "optimal-transport"),
+        ({"grid": "edn"}, "did you mean 'edm'"),
+        ({"method": "eulr"}, "did you mean 'euler'"),
+        ({"guidance": float("nan")}, "guidance=nan; wanted a finite number"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0; wanted a number above 0"),
+    ],
+)
+def test_what_does_not_exist_leaves_no_folder(tmp_path, wrong, words):
+    with pytest.raises(ValueError, match=words):
+        task.train(replace(KINDS["moons"], **wrong), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_runs_of_other_tasks_are_refused(tmp_path):
+    Run.create(tmp_path / "density", {"task": "density"})
+    done = CliRunner().invoke(app, ["train", "matching", "--resume", str(tmp_path / "density")])
+    assert done.exit_code == 2
+    assert "is a run of 'density'; wanted one of `neuralode train matching`." in done.output
+
+
+def test_new_rows_are_drawn_from_a_run(trained, tmp_path):
+    out = tmp_path / "rows.csv"
+    done = CliRunner().invoke(app, ["sample", str(trained.folder), "--rows", "20", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    rows = pd.read_csv(out)
+    if trained.config["data"] == "moons":
+        assert list(rows.columns) == ["x", "y"]
+    else:
+        assert rows["class"].tolist() == [n % 10 for n in range(20)]
+        assert rows.shape == (20, 65)
+        assert rows.drop(columns="class").stack().between(0, 1).all()
+    pd.testing.assert_frame_equal(task.sample(trained, 20, seed=0), rows, check_exact=False, check_dtype=False)
+
+
+def test_the_command_trains(tmp_path):
+    folder = tmp_path / "run"
+    options = ["--epochs", "1", "--batches", "2", "--batch-size", "8", "--width", "8", "--steps", "2"]
+    done = CliRunner().invoke(app, ["train", "matching", "--data", "8gaussians", "--out", str(folder), *options])
+    assert done.exit_code == 0, done.output
+    assert "energy distance" in done.output
+    assert Run.open(folder).config["data"] == "8gaussians"
+
+
+# --- what is learned
+
+
+def test_a_few_steps_bring_points_near_the_truth():
+    wanted = replace(
+        MATCHING_POINTS, data="8gaussians", epochs=3, batches=100, width=64, averaged=0.98, learning_rate=5e-3
+    )
+    some = examples(wanted.data, wanted.seed)
+    some = replace(some, test=(some.test[0][:400],))
+    torch.manual_seed(0)
+    built = task.build(wanted, some)
+    before = task.point_figures(task.Sampler(built.mean, some, wanted))
+    data = MatchingData(some.seen(some.train), some.seen(some.validation), wanted.batches, 256, seed=0)
+    fit(built, data, Effort(wanted.epochs, wanted.epochs))
+    after = task.point_figures(task.Sampler(built.mean.eval(), some, wanted))
+    assert after["energy_distance"] < 0.25 * before["energy_distance"]
+    assert 0 < after["divergence"] < 0.5 * before["divergence"]
+
+
+@pytest.mark.parametrize("coupling", ["independent", "optimal-transport"])
+def test_the_mean_of_weights_follows_and_is_what_is_validated(coupling):
+    wanted, some = replace(KINDS["moons"], averaged=0.5, coupling=coupling), examples("moons", 0)
+    built = task.build(wanted, some)
+    first = [parameter.detach().clone() for parameter in built.mean.parameters()]
+    data = MatchingData(some.seen(some.train), some.seen(some.validation), 3, 500, seed=0)
+    fitted = fit(built, data, Effort(1, 1))
+
+    def farthest(some, others) -> float:
+        return max(float((one - other).detach().abs().max()) for one, other in zip(some, others, strict=True))
+
+    assert farthest(first, built.mean.parameters()) > farthest(built.field.parameters(), built.mean.parameters()) > 0
+    losses = [
+        flow_matching_loss(built.mean, x, coupling=COUPLINGS[coupling], generator=torch.Generator().manual_seed(index))
+        for index, x in enumerate(data.validation[0].split(500))
+    ]
+    assert fitted.best == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+
+
+# --- what is learned from
+
+
+@pytest.mark.parametrize("name", ["pinwheel", "digits"])
+def test_a_field_sees_examples_on_a_scale_from_which_they_come_back(name):
+    some = examples(name, 0)
+    [x, *labels] = some.seen(some.train)
+    assert 0.5 < float(x.std()) < 1.1
+    torch.testing.assert_close(some.unseen(x), some.train[0])
+    assert len(labels) == (1 if some.classes else 0)
+
+
+def test_an_epoch_is_drawn_again_as_it_was_and_the_next_is_another():
+    rows = (torch.arange(20),)
+
+    def epoch(number: int) -> list[list[int]]:
+        return [batch.tolist() for (batch,) in Draws(rows, 4, 8, seed=0, epoch=lambda: number)]
+
+    assert epoch(3) == epoch(3) != epoch(4)
+    assert [len(batch) for batch in epoch(0)] == [8] * 4
+
+
+def test_labels_stay_with_their_rows_and_batches_larger_than_the_table_are_whole_passes():
+    rows = (torch.arange(5), torch.arange(5) * 10)
+    for some, labels in Draws(rows, 3, 12, seed=0, epoch=lambda: 0):
+        assert torch.equal(labels, some * 10)
+        counts = torch.bincount(some, minlength=5)
+        assert counts.sum() == 12
+        assert counts.max() <= 3
+
+
+# --- couplings
+
+
+def test_the_coupling_is_the_best_of_all_permutations():
+    x0, x1 = normal(6, 2, 1), normal(6, 2, 1, seed=1)
+    found = optimal_transport(x0, x1)
+
+    def cost(order) -> float:
+        return float((x0[torch.as_tensor(order)] - x1).square().sum())
+
+    assert sorted(found.tolist()) == list(range(6))
+    assert cost(found) == pytest.approx(min(cost(order) for order in permutations(range(6))))
+    with pytest.raises(ValueError, match=r"x0 has shape \[5, 2, 1\]; wanted that of x1, \[6, 2, 1\]"):
+        optimal_transport(x0[:5], x1)
+
+
+def test_paths_that_hardly_cross_are_straight_enough_for_few_steps():
+    def bend(coupling) -> float:
+        torch.manual_seed(0)
+        drawing = torch.Generator().manual_seed(0)
+        field = ConcatSquashField(2, width=32, activation="silu")
+        optimizer = torch.optim.Adam(field.parameters(), 1e-2)
+        for _ in range(200):
+            side = torch.randint(2, (128, 1), generator=drawing) * 2 - 1
+            data = torch.cat((2.0 * side, torch.zeros(128, 1)), 1) + 0.2 * torch.randn(128, 2, generator=drawing)
+            optimizer.zero_grad()
+            flow_matching_loss(field, data, coupling=coupling, generator=drawing).backward()
+            optimizer.step()
+        x0 = normal(500, 2)
+        few, many = (sample(field, x0, steps=steps).x for steps in (2, 100))
+        return float((few - many).square().mean().sqrt())
+
+    assert bend(optimal_transport) < 0.6 * bend(None)
+
+
+# --- figures
+
+
+def test_the_energy_distance_is_that_of_its_definition():
+    a, b = normal(30, 2).double(), normal(30, 2, seed=1).double() + 0.3
+    apart = 2 * torch.cdist(a, b).mean() - torch.cdist(a, a).mean() - torch.cdist(b, b).mean()
+    assert two_samples(a, b)["energy_distance"] == pytest.approx(float(apart), abs=1e-6)
+    with pytest.raises(ValueError, match=r"b has shape \[29, 2\]; wanted that of a, \[30, 2\]"):
+        two_samples(a, b[:29])
+
+
+def test_the_p_value_of_equal_distributions_is_evenly_spread():
+    found = [two_samples(normal(40, 2, seed=2 * n), normal(40, 2, seed=2 * n + 1))["p_value"] for n in range(60)]
+    assert 0.35 < sum(found) / len(found) < 0.65
+    assert sum(p < 0.1 for p in found) < 15
+
+
+def test_copies_and_wrong_classes_are_told_from_new_and_right_ones():
+    some = examples("digits", 0)
+    images, labels = some.train
+    copies = judged(images[:300], labels[:300], some.train, some.test)
+    assert copies["nearest"] == 0.0 < copies["nearest_of_test"]
+    assert copies["class_accuracy"] > 0.99
+    held_out = judged(*some.test, some.train, some.test)
+    assert held_out["nearest"] == held_out["nearest_of_test"]
+    assert held_out["class_accuracy"] == held_out["class_accuracy_of_test"] > 0.97
+    assert judged(images[:300], (labels[:300] + 1) % 10, some.train, some.test)["class_accuracy"] < 0.05

@@ -1,0 +1,168 @@
+"""Training on images leaves a complete run; what it was is found again."""
+
+import json
+import re
+from dataclasses import replace
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from neuralode.data import Split
+from neuralode.tasks.config import Images
+from neuralode.tasks.images import run as task
+from neuralode.training import Run
+
+SMALL = Images(epochs=1, batches=2, batch_size=16, rtol=1e-1, accelerator="cpu", devices="1")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _a_light_reference():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("neuralode.tasks.images.tolerance_sweep.ERROR_IMAGES", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Run:
+    return task.train(SMALL, tmp_path_factory.mktemp("runs") / "odenet", tell=lambda row: None)
+
+
+def test_the_folder_has_everything(trained):
+    names = {path.relative_to(trained.folder).as_posix() for path in trained.folder.rglob("*") if path.is_file()}
+    checkpoints = {name for name in names if re.fullmatch(r"checkpoints/step-\d{8}-[0-9a-f]{16}\.ckpt", name)}
+    assert 1 <= len(checkpoints) <= 2
+    assert names - checkpoints == {
+        "config.json",
+        "metrics.csv",
+        "weights.safetensors",
+        "summary.json",
+        "plots/loss.png",
+        "plots/accuracy.png",
+        "plots/evaluations.png",
+    }
+
+
+def test_the_config_names_what_ran(trained):
+    config = trained.config
+    assert config["solver"] == {
+        "gradient": "replay",
+        "method": "tsit5",
+        "rtol": 0.1,
+        "atol": 0.1,
+        "step_size": None,
+        "engine": "eager",
+    }
+    assert config["versions"].keys() >= {"python", "neuralode", "torch", "lightning"}
+
+
+def test_the_summary_and_the_metrics_hold_the_figures(trained):
+    summary = trained.summary
+    assert 0 <= summary["test_accuracy"] <= 1
+    assert summary["test_evaluations"] >= 7
+    assert summary["interrupted"] is False
+    [epoch] = trained.metrics
+    assert {"epoch", "seconds", "train_loss", "val_loss", "val_accuracy", "train_evaluations"} <= epoch.keys()
+
+
+def test_what_was_trained_is_what_is_loaded(trained):
+    model, split = task.load(trained)
+    images, labels = split.test.tensors
+    with torch.no_grad():
+        accuracy = (model(images).argmax(dim=1) == labels).float().mean()
+    assert float(accuracy) == pytest.approx(trained.summary["test_accuracy"], abs=1e-3)
+
+
+def test_loading_a_run_never_unpickles(trained, monkeypatch):
+    monkeypatch.setattr("pickle.Unpickler", None)
+    monkeypatch.setattr("torch.load", None)
+    task.load(trained)
+
+
+def test_tolerances_are_swept_into_table_and_picture(trained):
+    points = task.evaluate(trained, [1e-1, 1e-3])
+    assert [point.rtol for point in points] == [1e-1, 1e-3]
+    assert points[1].evaluations > points[0].evaluations
+    assert points[1].error < points[0].error
+    assert (trained.plots / "tolerance.png").stat().st_size > 0
+    assert len((trained.folder / "tolerances.csv").read_text().splitlines()) == 3
+
+
+def test_the_test_images_are_never_seen_in_training(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(task.Classifier, "test_step", lambda self, batch, index: seen.append(self.trainer.state.fn))
+    monkeypatch.setattr(L.Trainer, "test", lambda trainer, *args, **kwargs: [{"test_accuracy": 0.0}])
+    task.train(Images(model="noblock", epochs=1, batches=1, accelerator="cpu"), tmp_path / "run", tell=print)
+    assert seen == []
+
+
+def test_training_goes_on_where_it_stopped(tmp_path):
+    two = Images(model="noblock", epochs=2, batches=2, accelerator="cpu")
+    stopped = {}
+
+    class Stop(L.Callback):
+        def on_train_epoch_start(self, trainer, module):
+            if trainer.current_epoch == 1 and not stopped:
+                stopped["yes"] = True
+                raise KeyboardInterrupt
+
+    first = task.train(two, tmp_path / "run", callbacks=[Stop()], tell=lambda row: None)
+    assert first.summary["interrupted"] is True
+    assert (first.summary["epochs"], len(first.metrics)) == (1, 1)
+    again = task.train(task.asked(first), first.folder, resume=True, tell=lambda row: None)
+    assert again.summary["interrupted"] is False
+    assert [row["epoch"] for row in again.metrics] == [0, 1]
+
+
+def test_a_model_without_an_ode_has_no_solver_in_its_config(tmp_path):
+    wanted = Images(model="noblock", epochs=1, batches=1, accelerator="cpu")
+    run = task.train(wanted, tmp_path / "run", tell=lambda row: None)
+    assert run.config["solver"] is None
+    assert not task.takes_tolerances(run)
+    assert not (run.plots / "evaluations.png").exists()
+    with pytest.raises(ValueError, match="this one has 0"):
+        task.evaluate(run)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        (Images(model="odnet"), "did you mean 'odenet'"),
+        (Images(method="tsit"), "did you mean 'tsit5'"),
+        (Images(gradient="repaly"), "did you mean 'replay'"),
+        (Images(engine="eagre"), "did you mean 'eager'"),
+        (Images(method="rk4"), "step_size"),
+        (Images(precision="31-true"), "[Pp]recision"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_a_folder_is_made(tmp_path, wanted, says):
+    with pytest.raises(ValueError, match=says):
+        task.train(wanted, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_config_is_plain_json(trained):
+    assert json.loads((trained.folder / "config.json").read_text()) == trained.config
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_larger_images_are_trained_and_evaluated_alike(name, tmp_path, monkeypatch):
+    def split(seed):
+        drawing = torch.Generator().manual_seed(seed)
+        images, labels = torch.rand(24, 1, 28, 28, generator=drawing), torch.arange(24) % 10
+        return Split(*[TensorDataset(images[part::3], labels[part::3]) for part in range(3)])
+
+    monkeypatch.setitem(task.SETS, name, replace(task.SETS[name], split=split))
+    options = {"epochs": 2, "batch_size": 4, "rtol": 0.1, "channels_last": True, "precision": "bf16-mixed"}
+    wanted = Images(data=name, accelerator="cpu", devices="1", **options)
+    run = task.train(wanted, tmp_path / "run", tell=lambda row: None)
+    assert run.config["task"] == name
+    assert (run.summary["parameters"], run.summary["epochs"]) == (208_266, 2)
+    assert task.asked(run) == replace(wanted, gradient="replay", atol=0.1)
+    assert [point.rtol for point in task.evaluate(run, [0.1])] == [0.1]
+
+
+def test_images_of_an_unknown_name_are_refused_with_the_nearest_one(tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'mnist'"):
+        task.train(Images(data="mnits"), tmp_path / "run")

@@ -1,0 +1,218 @@
+"""Training on PhysioNet, on a handful of made-up patients; and the two ways to walk over irregular series."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from cuts import assert_cuts_leave_no_trace
+
+from neuralode.nn import ODERNN, Likelihood, Observations
+from neuralode.training import Run
+
+pd = pytest.importorskip("pandas")
+pytest.importorskip("pyarrow")
+
+from neuralode.data.physionet import physionet  # noqa: E402
+from neuralode.tasks.config import PhysioNet  # noqa: E402
+from neuralode.tasks.physionet import interpolation  # noqa: E402
+from neuralode.tasks.physionet import run as task  # noqa: E402
+
+PATIENTS = 60
+SMALL = PhysioNet(sets="a", epochs=1, batch_size=16, hidden=4, width=4, latent=3)
+FILL = PhysioNet(task="interpolation", model="latent-ode", sets="a", epochs=1, batch_size=16, hidden=4, width=4)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _made_up_patients(tmp_path_factory):
+    home = tmp_path_factory.mktemp("data") / "physionet2012"
+    home.mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for record in range(PATIENTS):
+        rows += [(record, 0, "Age", 50.0), (record, 0, "Gender", 1.0), (record, 0, "Height", 170.0)]
+        rows += [(record, 0, "ICUType", 1.0 + record % 4)]
+        for minute in sorted(rng.choice(2880, size=rng.integers(2, 9), replace=False)):
+            rows.append((record, minute, rng.choice(["HR", "Temp", "Lactate"]), rng.uniform(1, 9) + record % 3))
+    table = pd.DataFrame(rows, columns=["record_id", "minute", "parameter", "value"]).assign(set="a")
+    table.astype({"value": "float32"}).to_parquet(home / "measurements.parquet")
+    died = [int(record % 3 == 0) for record in range(PATIENTS)]
+    pd.DataFrame({"set": "a", "record_id": range(PATIENTS), "in_hospital_death": died}).to_parquet(
+        home / "outcomes.parquet"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEURALODE_DATA", str(home.parent))
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Run:
+    return task.train(SMALL, tmp_path_factory.mktemp("runs") / "odernn", tell=lambda row: None)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory) -> Run:
+    return task.train(FILL, tmp_path_factory.mktemp("runs") / "latent-ode", tell=lambda row: None)
+
+
+def files(run: Run) -> set[str]:
+    there = {path.relative_to(run.folder) for path in run.folder.rglob("*") if path.is_file()}
+    return {path.as_posix() for path in there if path.parts[0] != "checkpoints"}
+
+
+ALWAYS = {"config.json", "metrics.csv", "weights.safetensors", "summary.json"}
+
+
+@pytest.mark.parametrize("wanted", [SMALL, FILL], ids=["mortality", "interpolation"])
+def test_a_training_cut_off_at_any_step_comes_to_the_same_bits(wanted, tmp_path, monkeypatch):
+    monkeypatch.setattr("neuralode.training.resume.SECONDS", 0.0)  # a checkpoint each step
+    assert_cuts_leave_no_trace(task, replace(wanted, epochs=2), tmp_path, (2, 4))  # of three an epoch
+
+
+def test_the_folder_of_a_mortality_run_has_everything(trained):
+    assert files(trained) == ALWAYS | {"plots/loss.png", "plots/auroc.png", "plots/roc.png"}
+
+
+def test_the_folder_of_an_interpolation_has_everything(filled):
+    assert files(filled) == ALWAYS | {"plots/bound.png", "plots/error.png"}
+
+
+def test_the_summary_holds_the_figures(trained, filled):
+    summary = trained.summary
+    assert 0 <= summary["test_auroc"] <= 1
+    assert 0 <= summary["test_average_precision"] <= 1
+    assert summary["patients"] == {"train": 42, "validation": 6, "test": 12}
+    assert summary["seconds_per_epoch"] > 0
+    assert summary["interrupted"] is False
+    assert {"train_loss", "val_auroc", "val_cross_entropy"} <= trained.metrics[0].keys()
+    assert filled.summary["test_error"] <= filled.summary["test_error_seen"]
+
+
+def test_what_was_asked_is_found_again(trained, filled):
+    assert task.asked(trained) == SMALL
+    assert task.asked(filled) == FILL
+    assert trained.config["solver"] == {"method": "euler", "steps": 1, "carry": True}
+
+
+def test_the_last_value_seen_is_shown_where_there_is_none_now():
+    nan = float("nan")
+    observed = Observations.gather([([0.0, 1.0, 2.0], [[5.0, nan], [nan, 7.0], [6.0, nan]])])
+    shown = task.CarryingODERNN(2, 3).inputs(observed)[0].tolist()
+    assert shown == [[5, 0, 1, 0], [5, 7, 0, 1], [6, 7, 1, 0]]
+
+
+def test_what_was_trained_is_what_is_loaded(trained, filled):
+    model, patients = task.load(trained)
+    again = task.binary_auroc(task.chances(model, patients.observed), patients.died.long())
+    assert float(again) == pytest.approx(trained.summary["test_auroc"], abs=1e-5)
+    model, patients = task.load(filled)
+    assert interpolation.errors(model, patients.observed)["test_error"] == filled.summary["test_error"]
+
+
+@pytest.mark.parametrize("model", ["gru-decay", "rnn"])
+def test_the_baselines_train_alike_and_have_no_solver(tmp_path, model):
+    wanted = PhysioNet(model=model, sets="a", epochs=1, batch_size=16, hidden=4, batches=1)
+    run = task.train(wanted, tmp_path / "run", tell=lambda row: None)
+    assert run.config["solver"] is None
+    assert run.summary["patients"]["train"] == 16
+
+
+def test_training_goes_on_where_it_stopped(tmp_path):
+    one = PhysioNet(sets="a", epochs=1, batch_size=16, hidden=4, batches=1)
+    run = task.train(one, tmp_path / "run", tell=lambda row: None)
+    two = PhysioNet(sets="a", epochs=2, batch_size=16, hidden=4, batches=1)
+    again = task.train(two, run.folder, resume=True, tell=lambda row: None)
+    assert [row["epoch"] for row in again.metrics] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        (PhysioNet(model="odern"), "did you mean 'odernn'"),
+        (PhysioNet(task="mortal"), "did you mean 'mortality'"),
+        (PhysioNet(task="interpolation"), "Known: 'latent-ode'"),
+        (PhysioNet(method="eulr", sets="a"), "did you mean 'euler'"),
+        (PhysioNet(steps=0, sets="a"), "steps=0"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_a_folder_is_made(tmp_path, wanted, says):
+    with pytest.raises(ValueError, match=says):
+        task.train(wanted, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_each_part_has_the_same_share_of_deaths_and_no_patient_twice():
+    died = torch.arange(1000) % 7 == 0
+    rows = task.split(died, seed=3)
+    assert sorted(torch.cat(rows).tolist()) == list(range(1000))
+    assert [len(some) for some in rows] == [700, 100, 200]
+    for some in rows:
+        assert float(died[some].float().mean()) == pytest.approx(1 / 7, abs=0.01)
+    assert not torch.equal(rows.test, task.split(died, seed=4).test)
+
+
+def test_half_of_the_times_are_read_and_never_the_padding():
+    observed = physionet("a").observed
+    chosen = interpolation.half(observed, torch.Generator().manual_seed(0))
+    assert torch.equal(chosen.sum(1), (observed.lengths // 2).clamp(min=1))
+    assert not (chosen & ~observed.inside).any()
+    assert not torch.equal(chosen, interpolation.half(observed, torch.Generator().manual_seed(1)))
+
+
+def test_the_unit_scale_is_of_the_values_as_measured():
+    patients = physionet("a")
+    unit = interpolation.on_unit_scale(patients)
+    lactate = patients.channels.index("Lactate")
+    raw = patients.observed.values[..., lactate][patients.observed.seen[..., lactate]].expm1()
+    wanted = (raw - raw.min()) / (raw.max() - raw.min())
+    torch.testing.assert_close(unit.values[..., lactate][unit.seen[..., lactate]], wanted)
+    assert unit.static is None
+
+
+def test_errors_are_averaged_within_a_channel_first_and_unseen_channels_count_as_nothing():
+    values = torch.tensor([[[1.0, 9.0], [3.0, 9.0]]])
+    seen = torch.tensor([[[True, False], [True, False]]])
+    assert interpolation.by_channel(values, seen).tolist() == [[2.0, 0.0]]
+
+
+def test_the_bound_of_one_full_series_is_the_likelihood_less_the_divergence():
+    batch = Observations.gather([([0.0, 1.0], [[0.2], [0.4]])])
+    model = interpolation.latent_ode(1, 3, ODERNN(1, 4), width=4)
+    model.likelihood = Likelihood(1, scale=1e3)  # so wide that z0 does not matter
+    flat = -0.5 * np.log(2 * np.pi) - np.log(1e3)
+    with torch.no_grad():
+        found = interpolation.bound(model, batch, batch, kl_weight=0.0)
+        less = interpolation.bound(model, batch, batch, kl_weight=1.0)
+    assert found.item() == pytest.approx(flat, abs=1e-4)
+    assert less.item() < found.item()
+
+
+def union_walk(reader: ODERNN, observed: Observations) -> torch.Tensor:
+    """The usual way: everybody moves from each time of the batch to the next; who was seen then is updated."""
+    shown, moments = reader.inputs(observed), torch.unique(observed.times[observed.inside])
+    states = torch.zeros(*observed.times.shape, reader.hidden, dtype=shown.dtype)
+    h = torch.zeros(len(observed), reader.hidden, dtype=shown.dtype)
+    begun = torch.zeros(len(observed), dtype=torch.bool)
+    for place, moment in enumerate(moments):
+        if place:
+            moved = reader.between(h, moments[place - 1].expand(len(h)), moment.expand(len(h)))
+            h = torch.where(begun[:, None], moved, h)  # our walk begins at the first observation, with 0
+        for row, step in ((observed.times == moment) & observed.inside).nonzero().tolist():
+            states[row, step] = reader.cell(shown[row, step][None], h[row][None])[0]
+            h = h.index_copy(0, torch.tensor([row]), states[row, step][None])
+            begun[row] = True
+    return states
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [{"method": "rk4", "steps": 16}, {"method": "tsit5", "steps": None, "rtol": 1e-9, "atol": 1e-9}],
+    ids=["fixed", "adaptive"],
+)
+def test_own_times_and_the_union_of_times_give_the_same_states(solver):
+    observed = physionet("a").observed[torch.arange(6)].to(torch.float64)
+    reader = ODERNN(observed.channels, 5, width=8, **solver).double()
+    with torch.no_grad():
+        for p in reader.evolve.parameters():
+            p.mul_(2)  # so that something happens in between
+        torch.testing.assert_close(reader.states(observed), union_walk(reader, observed), rtol=1e-6, atol=1e-7)

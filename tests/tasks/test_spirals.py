@@ -1,0 +1,226 @@
+"""Training on spirals leaves a complete run; the table of the paper is put together from such runs."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from neuralode.data.spirals import spirals
+from neuralode.nn import LatentODE, Observations
+from neuralode.reproduce import table2
+from neuralode.tasks.config import Spirals
+from neuralode.tasks.spirals import run as task
+from neuralode.tasks.spirals.modules import Autoregressive, Explaining, Parts, part
+from neuralode.training import Run
+
+SMALL = Spirals(observed=30, series=40, epochs=2, batches=2, batch_size=8, hidden=6, width=6, latent=3, rtol=1e-1)
+ERRORS = {"test_rmse", "test_rmse_clockwise", "test_rmse_counterclockwise", "window_rmse"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_test_series():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "TESTED", 12)
+        yield
+
+
+@pytest.fixture(scope="module", params=["latent-ode", "rnn"])
+def trained(request, tmp_path_factory) -> Run:
+    wanted = replace(SMALL, model=request.param)
+    return task.train(wanted, tmp_path_factory.mktemp("runs") / request.param, tell=lambda row: None)
+
+
+def test_the_folder_has_everything(trained):
+    names = {path.relative_to(trained.folder).as_posix() for path in trained.folder.rglob("*") if path.is_file()}
+    wanted = {"config.json", "metrics.csv", "weights.safetensors", "summary.json"}
+    wanted |= {"plots/forecasts.png", "plots/bound.png", "plots/error.png"}
+    assert names >= wanted
+
+
+def test_the_summary_holds_the_errors_and_what_the_noise_leaves_of_them(trained):
+    summary = trained.summary
+    assert summary.keys() >= ERRORS | {"floor_rmse", "parameters", "seconds"}
+    assert 0 < summary["floor_rmse"] < 0.2 < summary["test_rmse"]
+    assert summary["epochs"] == len(trained.metrics) == 2
+
+
+def test_what_was_trained_is_what_is_loaded(trained):
+    model, test = task.load(trained)
+    errors = task.errors(task.forecasts(model, test.observed), test)
+    assert errors == pytest.approx({name: trained.summary[name] for name in ERRORS}, rel=1e-4)
+
+
+def test_only_a_model_with_an_ode_has_a_solver_to_speak_of(trained):
+    assert (trained.config["solver"] is None) == (trained.config["model"] == "rnn")
+
+
+def test_a_model_that_does_not_exist_leaves_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="latent-ode"):
+        task.train(Spirals(model="latent-od"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# --- what is learned from
+
+
+def test_a_part_begins_its_clock_where_it_is_read_from_and_goes_on_to_the_end_of_the_window():
+    observed = spirals(6, 100, last=300, seed=0).observed
+    read, targets = part(observed, 20, 60)
+    assert read.lengths.tolist() == [40] * 6
+    assert targets.lengths.tolist() == [80] * 6
+    assert torch.equal(read.values, observed.values[:, 20:60])
+    torch.testing.assert_close(targets.times, observed.times[:, 20:] - 0.2)
+
+
+def test_a_series_without_a_point_to_read_is_left_out():
+    observed = Observations.gather([([0.1], [[1.0]]), ([0.5], [[2.0]])], start=0.0)
+    read, targets = part(observed, 30, 60)
+    assert read.values.flatten().tolist() == targets.values.flatten().tolist() == [2.0]
+
+
+def test_an_epoch_is_drawn_again_as_it_was_and_the_next_is_another():
+    observed = spirals(20, 30, last=300, seed=0).observed
+
+    def epoch(number: int) -> list[int]:
+        parts = Parts(observed, 5, 4, 0.5, seed=0, epoch=lambda: number)
+        return [int(1000 * targets.values.sum()) for _, targets in parts]
+
+    assert epoch(3) == epoch(3) != epoch(4)
+
+
+def test_series_that_validate_are_of_both_curves_alike():
+    held = task.held_out(1000)
+    assert int(held.sum()) == 100
+    assert int(held[::2].sum()) == 50
+
+
+# --- models
+
+
+def test_the_recurrent_network_goes_on_from_its_own_forecasts():
+    torch.manual_seed(0)
+    model, times = Autoregressive(2, 5, 5), torch.arange(200, dtype=torch.float64) / 100
+    observed = spirals(4, 100, last=300, seed=0).observed
+    forecast = model.forecast(observed, times).detach()
+    values = torch.cat((observed.values, forecast[:, 100:150]), 1)
+    told = Observations.gather([(times[:150], row) for row in values], start=0.0)
+    torch.testing.assert_close(model.forecast(told, times), forecast, rtol=1e-4, atol=1e-5)
+
+
+def test_forecasts_are_read_as_often_as_observations_were():
+    torch.manual_seed(0)
+    model, times = Autoregressive(2, 5, 5), torch.arange(200, dtype=torch.float64) / 100
+    observed = spirals(4, 100, last=300, seed=0).observed
+    third = observed.keeping(torch.arange(100).expand(4, -1) % 3 == 0)  # the last is point 99
+    forecast = model.forecast(third, times).detach()
+    steps = torch.arange(102, 150, 3)
+    values = torch.cat((third.values, forecast[:, steps]), 1)
+    told = Observations.gather([(torch.cat((third.times[0], times[steps])), row) for row in values], start=0.0)
+    torch.testing.assert_close(model.forecast(told, times), forecast, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_expected_of_an_observation_does_not_know_it():
+    model = Autoregressive(2, 5, 5)
+    observed = spirals(2, 30, last=300, seed=0).observed
+    before = model(observed)
+    observed.values[:, 10] += 1
+    assert torch.equal(model(observed)[:, :11], before[:, :11])
+    assert not torch.equal(model(observed)[:, 11], before[:, 11])
+
+
+def test_later_observations_are_encoded_as_if_the_series_began_there():
+    torch.manual_seed(0)
+    model = LatentODE(2, 3)
+    observed = spirals(4, 30, last=300, seed=0).observed[:2]
+    all_at_once = model.encode_later(observed)
+    for step in (0, 7, 29):
+        keep = torch.arange(30).expand(2, -1) >= step
+        later = observed.keeping(keep)
+        alone = model.encode(Observations(later.times, later.values, later.seen, later.lengths, later.times[:, 0]))
+        torch.testing.assert_close(alone.mean, all_at_once.mean[:, step])
+        torch.testing.assert_close(alone.scale, all_at_once.scale[:, step])
+
+
+def test_later_observations_are_encoded_with_what_does_not_change():
+    model = LatentODE(2, 3, static=1)
+    observed = replace(spirals(4, 30, last=300, seed=0).observed, static=torch.arange(4.0)[:, None])
+    observed = replace(observed, start=observed.times[:, 0])
+    torch.testing.assert_close(model.encode_later(observed).mean[:, 0], model.encode(observed).mean)
+    other = replace(observed, static=observed.static + 1)
+    assert bool((model.encode_later(other).mean != model.encode_later(observed).mean).any(-1).all())
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_consistency_adds_to_the_bound_and_changes_nothing_else_of_it(per_sample):
+    model = LatentODE(2, 3, per_sample=per_sample, rtol=1e-5, atol=1e-5)
+    read, targets = part(spirals(4, 30, last=300, seed=0).observed, 0, 60)
+    bounds = []
+    for weight in (0.0, 2.0):
+        torch.manual_seed(0)
+        bounds.append(model.elbo(read, targets, consistency=weight))
+    plain, consistent = bounds
+    torch.testing.assert_close(consistent.log_likelihood, plain.log_likelihood, rtol=1e-4, atol=1e-2)
+    assert not plain.inconsistency.any()
+    assert (consistent.inconsistency > 0).all()
+    torch.testing.assert_close(consistent.loss, plain.loss + 2 * consistent.inconsistency.mean(), rtol=1e-4, atol=1e-2)
+
+
+def test_states_that_are_told_not_to_matter_do_not():
+    model = LatentODE(2, 3, per_sample=False)
+    read = spirals(4, 30, last=300, seed=0).observed
+    nowhere = torch.zeros(4, 30, dtype=torch.bool)
+    assert not model.elbo(read, consistency=1.0, within=nowhere).inconsistency.any()
+
+
+# --- the table
+
+RECIPES = tuple(replace(SMALL, model=name, epochs=1) for name in ("latent-ode", "rnn"))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The runs that the table is made of, trained here rather than in processes of their own."""
+    folder = tmp_path_factory.mktemp("table")
+    for recipe in RECIPES:
+        for seed in (0, 1):
+            wanted = replace(recipe, seed=seed)
+            task.train(wanted, folder / "observed-30" / f"{recipe.model}-{seed}", tell=lambda row: None)
+    return folder
+
+
+def test_the_table_sets_errors_beside_the_published_ones_and_trains_nothing_again(done):
+    said: list[str] = []
+    rows = table2(30, (0, 1), done, said.append, recipes=RECIPES)
+    assert said == []
+    assert [(row["model"], row["published"]) for row in rows] == [("latent-ode", 0.1642), ("rnn", 0.3937)]
+    for row in rows:
+        assert row["test_rmse"] == pytest.approx((row["seed_0"] + row["seed_1"]) / 2, abs=1e-3)
+    assert (done / "table2-30.csv").read_text().startswith("observed,model,published,test_rmse,spread,seed_0,seed_1")
+    assert (done / "table2-30.png").is_file()
+
+
+def test_a_run_of_another_recipe_is_not_taken_for_this_one(done):
+    with pytest.raises(ValueError, match="another recipe"):
+        table2(30, (0,), done, recipes=[replace(RECIPES[0], epochs=7)])
+
+
+@pytest.mark.slow
+def test_a_training_that_was_cut_off_goes_on(done):
+    place = done / "observed-30" / "rnn-0"
+    summary = place / "summary.json"
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "interrupted": True}))
+    said: list[str] = []
+    table2(30, (0, 1), done, said.append, recipes=RECIPES)
+    assert len(said) == 1
+    assert not Run(place).summary["interrupted"]
+
+
+def test_a_latent_ode_can_be_sampled_and_a_recurrent_network_cannot():
+    test = spirals(3, 30, last=300, seed=0)
+    ode, rnn = (task.build(recipe) for recipe in RECIPES)
+    assert isinstance(ode, Explaining)
+    curves = task.sampled(ode, test.observed, samples=5)
+    assert curves is not None
+    assert curves.shape == (5, 3, 200, 2)
+    assert task.sampled(rnn, test.observed) is None

@@ -1,0 +1,506 @@
+"""Damaged, foreign and made-up files are refused with a sentence, and nothing in them is executed."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import errno
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from typer.testing import CliRunner
+
+from neuralode.cli import app
+from neuralode.tasks.config import Density, Images, Matching, Spirals
+from neuralode.tasks.density import run as density
+from neuralode.tasks.fit import run as runs
+from neuralode.tasks.flow_matching import run as matching
+from neuralode.tasks.images import run as images
+from neuralode.tasks.physionet import run as physionet
+from neuralode.tasks.spirals import run as spirals
+from neuralode.training import preflight
+from neuralode.training.atomic_write import replace_file
+from neuralode.training.checkpoints import Checkpoints, CheckpointWarning
+from neuralode.training.config_io import RunWarning
+from neuralode.training.fit import Effort, Watched, fit
+from neuralode.training.preflight import check_folder, check_room
+from neuralode.training.resumable_loader import Resumable
+from neuralode.training.run import Run, write_json
+
+SMALL = Images(model="noblock", epochs=1, batches=2, batch_size=16, accelerator="cpu", devices="1", checkpoint_every=1)
+FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+class Line(Watched):
+    def __init__(self):
+        super().__init__(1e-2)
+        self.layer = nn.Linear(1, 1)
+
+    def training_step(self, batch, index):
+        return (self.layer(batch) - 1).square().mean()
+
+    def validation_step(self, batch, index):
+        self.log("val_loss", (self.layer(batch) - 1).square().mean())
+
+
+class Points(L.LightningDataModule):
+    def train_dataloader(self):
+        return Resumable(torch.utils.data.DataLoader(torch.ones(6, 1), 2))
+
+    def val_dataloader(self):
+        return torch.utils.data.DataLoader(torch.ones(2, 1), 2)
+
+
+class Canary:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, nest):
+        self.nest = nest
+
+    def __reduce__(self):
+        return open, (str(self.nest), "w")
+
+
+def go_on(folder, **options):
+    return fit(Line(), Points(), Effort(2, 3), folder=folder, resume=True, **options)
+
+
+def put(folder: Path, content: bytes, step: int = 99) -> Path:
+    """A file of any content with the name of a checkpoint, its digest being right."""
+    path = folder / f"step-{step:08d}-{hashlib.sha256(content).hexdigest()[:16]}.ckpt"
+    path.write_bytes(content)
+    return path
+
+
+def saved(content) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory) -> Path:
+    """What a training leaves: checkpoints of its last two steps."""
+    folder = tmp_path_factory.mktemp("left")
+    fit(Line(), Points(), Effort(2, 3, checkpoint_every=1), folder=folder)
+    return folder
+
+
+@pytest.fixture
+def folder(left, tmp_path) -> Path:
+    return Path(shutil.copytree(left, tmp_path / "checkpoints"))
+
+
+# --- checkpoints
+
+
+@FUZZ
+@given(data=st.data())
+def test_a_checkpoint_with_a_byte_changed_or_cut_off_is_refused_unread(left, data):
+    path = Checkpoints(left).files()[0]
+    whole = path.read_bytes()
+    place = data.draw(st.integers(0, len(whole) - 1))
+    changed = data.draw(st.sampled_from(["cut", "flip", "insert"]))
+    other = data.draw(st.integers(1, 255))
+    content = {
+        "cut": whole[:place],
+        "flip": whole[:place] + bytes([whole[place] ^ other]) + whole[place + 1 :],
+        "insert": whole[:place] + bytes([other]) + whole[place:],
+    }[changed]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda self: content)
+        patch.setattr("torch.load", None)
+        with pytest.raises(ValueError, match="is damaged: its content is not what was written"):
+            Checkpoints(left).read(path)
+
+
+plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+
+
+def nested(leaves):
+    return st.recursive(
+        leaves,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=8,
+    )
+
+
+junk = nested(plain | st.binary(max_size=8))
+
+
+@FUZZ
+@given(content=st.one_of(st.binary(max_size=200), junk.map(pickle.dumps), junk.map(saved)))
+def test_made_up_content_under_a_right_digest_is_refused_in_a_sentence(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("made-up")
+    put(folder, content)
+    with pytest.raises(ValueError, match="is not a checkpoint of a training.*delete .* to begin again"):
+        go_on(folder)
+
+
+@settings(FUZZ, max_examples=30)
+@given(data=st.data())
+def test_a_checkpoint_with_a_part_replaced_is_refused_in_a_sentence_or_gone_on_from(left, tmp_path_factory, data):
+    whole = torch.load(Checkpoints(left).files()[1], weights_only=True)
+    content = copy.deepcopy(whole)
+    place = content
+    for _ in range(data.draw(st.integers(0, 3))):
+        deeper = [name for name, part in place.items() if isinstance(part, dict) and part]
+        if not deeper:
+            break
+        place = place[data.draw(st.sampled_from(sorted(deeper, key=str)))]
+    name = data.draw(st.sampled_from(sorted(place, key=str)))
+    if data.draw(st.booleans()):
+        del place[name]
+    else:
+        place[name] = data.draw(junk)
+    folder = tmp_path_factory.mktemp("replaced")
+    put(folder, saved(content))
+    with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
+        fit(Line(), Points(), Effort(2, 3), folder=folder, resume=True)
+
+
+def places(part, above=()):
+    """Where there is something in a checkpoint, from the top down."""
+    inner = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    for name, below in inner:
+        yield (*above, name)
+        yield from places(below, (*above, name))
+
+
+def replaced(whole, path, value):
+    """The same checkpoint with another value at that place; none where it is ``...``."""
+    content = copy.deepcopy(whole)
+    place = content
+    for name in path[:-1]:
+        place = place[name]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return content
+
+
+PROGRESS = ("loops", "fit_loop", "epoch_loop.batch_progress")
+OTHERS = [..., None, {}, [], {"a": {}}, [{}], {"a": 1}, True, -1, 0, 1, 2, 3, 5, 100, 2**40, 1.5, float("nan"), "a",
+          torch.ones(1), torch.ones(6, 1)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("loops", "fit_loop"), {}, "does not say where that was"),
+        (PROGRESS, ..., "does not say where that was"),
+        ((*PROGRESS, "total", "completed"), {"a": 1}, "does not say where that was"),
+        ((*PROGRESS, "total", "ready"), 100, "no val_loss was logged in epoch 2"),
+        (("loops", "fit_loop", "epoch_progress", "current", "completed"), 100, "cannot be gone on from"),
+        (("callbacks", "Best", "weights", "layer.bias"), torch.ones(2), "its best weights are not those of this"),
+        (("callbacks", "Patience{'monitor': 'val_loss', 'mode': 'min'}", "best_score"), torch.ones(1), "best_score is"),
+        (("optimizer_states", 0, "param_groups", 0, "capturable"), True, "cannot be gone on from"),
+    ],
+)
+def test_parts_that_do_not_go_with_the_others_are_named(left, tmp_path, path, value, says):
+    whole = torch.load(Checkpoints(left).files()[1], weights_only=True)
+    put(tmp_path, saved(replaced(whole, path, value)))
+    with pytest.raises(ValueError, match=says):
+        go_on(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1])
+def test_no_part_replaced_by_whatever_ends_in_anything_but_a_sentence(left, tmp_path, which):
+    whole = torch.load(Checkpoints(left).files()[which], weights_only=True)
+    for path in places(whole):
+        for value in OTHERS:
+            folder = tmp_path / "replaced"
+            folder.mkdir()
+            put(folder, saved(replaced(whole, path, value)))
+            with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
+                go_on(folder)
+            shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("wrapped", [pickle.dumps, saved, lambda canary: saved({"state_dict": canary})])
+@pytest.mark.parametrize("named", [True, False])
+def test_pickled_code_is_never_executed(folder, tmp_path, wrapped, named):
+    nest = tmp_path / "hatched"
+    content = wrapped(Canary(nest))
+    if named:
+        put(folder, content)
+    else:
+        Checkpoints(folder).files()[0].write_bytes(content)
+    with pytest.warns(CheckpointWarning, match="going on from"):
+        go_on(folder)
+    assert not nest.exists()
+
+
+def test_one_that_is_dropped_while_they_are_looked_for_is_not_there(folder, monkeypatch):
+    first, second = Checkpoints(folder).files()
+    plain = Path.stat
+
+    def gone(self, **options):
+        if self == second:
+            self.unlink()
+        return plain(self, **options)
+
+    monkeypatch.setattr(Path, "stat", gone)
+    assert Checkpoints(folder).files() == [first]
+
+
+def test_files_that_have_no_name_of_a_checkpoint_are_passed_over(folder):
+    (folder / "best.ckpt").write_bytes(b"")
+    (folder / "step-00000001.ckpt").write_bytes(b"")
+    assert go_on(folder).epochs == 2
+
+
+def test_what_an_older_version_left_is_named(tmp_path):
+    (tmp_path / "last.ckpt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"last.ckpt was written by an older version of neuralode"):
+        go_on(tmp_path)
+
+
+def test_what_was_being_written_as_a_training_was_killed_is_removed(folder):
+    (folder / "step-00000009-0123456789abcdef.ckpt.partial").write_bytes(b"half")
+    go_on(folder)
+    assert not list(folder.glob("*.partial"))
+
+
+# --- configs
+
+
+CONFIGS = {
+    "digits": (images.asked, lambda: images._config(SMALL, images.build(SMALL))),
+    "density": (density.asked, lambda: {
+        "task": "density",
+        "data": {"data": "moons", "columns": ["a"], "rows": 100},
+        "flow": {name: getattr(Density("moons"), name) for name in density.ARCHITECTURE},
+        "training": {"seed": 0, "epochs": 2},
+    }),
+    "matching": (matching.asked, lambda: matching.describe(Matching())),
+    "spirals": (spirals.asked, lambda: spirals.describe(Spirals())),
+    "physionet": (physionet.asked, lambda: {
+        "task": "physionet", "model": "rnn", "solver": None, "training": {"task": "mortality", "epochs": 2}
+    }),
+    "series": (runs.asked, lambda: {
+        "task": "series", "asked": {"data": "table.csv", "values": ["a", "b"]}, "digest": ""
+    }),
+}  # fmt: skip
+values = nested(plain) | st.sampled_from([10**400, -1, 2**63, float("nan"), float("inf"), "\ud800", [[[[]]]], {"": {}}])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@FUZZ
+@given(data=st.data())
+def test_a_config_that_was_changed_is_read_or_refused_in_a_sentence(tmp_path_factory, name, data):
+    asked, make = CONFIGS[name]
+    config = json.loads(json.dumps(make()))
+    place = config
+    if data.draw(st.booleans()):
+        sections = sorted(name for name, part in config.items() if isinstance(part, dict) and part)
+        place = place[data.draw(st.sampled_from(sections))]
+    entry = data.draw(st.sampled_from(sorted(place)))
+    if data.draw(st.booleans()):
+        del place[entry]
+    else:
+        place[entry] = data.draw(values)
+    folder = tmp_path_factory.mktemp("changed")
+    (folder / "config.json").write_text(json.dumps(config))
+    said = ""
+    try:
+        asked(Run(folder))
+    except ValueError as error:
+        said = str(error)
+    assert len(said.splitlines()) <= 1
+    assert len(said) < 600
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_as_it_was_written_is_read(tmp_path, name):
+    asked, make = CONFIGS[name]
+    write_json(tmp_path / "config.json", make())
+    asked(Run(tmp_path))
+
+
+NESTED = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00", NESTED, b'{"a": 1' + b"0" * 5000 + b"}"]
+)
+@pytest.mark.parametrize(
+    "words", [("train", "digits", "--resume"), ("train", "density", "--resume"), ("evaluate",), ("fit", "--resume")]
+)
+def test_what_is_no_config_ends_every_command_with_a_sentence(tmp_path, words, content):
+    (tmp_path / "config.json").write_bytes(content)
+    result = CliRunner().invoke(app, [*words, str(tmp_path)])
+    assert result.exit_code == 2
+    assert result.output.startswith("neuralode: ")
+    assert len(result.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"epochs": "2"}, "epochs is '2'; wanted int."),
+        ({"epochs": 0}, "epochs is 0; wanted int from 1 to 2,147,483,647."),
+        ({"seed": -1}, "seed is -1; wanted int from 0 to 4,294,967,295."),
+        ({"seed": True}, "seed is True; wanted int."),
+        ({"learning_rate": float("nan")}, "learning_rate is nan; wanted float."),
+        ({"hat": 1}, "'hat', which this version of neuralode does not know."),
+    ],
+)
+def test_the_sentence_names_the_entry(tmp_path, changed, says):
+    config = images._config(SMALL, images.build(SMALL))
+    write_json(tmp_path / "config.json", {**config, "training": {**config["training"], **changed}})
+    with pytest.raises(ValueError, match="config.json") as raised:
+        images.asked(Run(tmp_path))
+    assert says in str(raised.value)
+
+
+def test_a_run_is_gone_on_with_by_its_own_task_alone(tmp_path):
+    write_json(tmp_path / "config.json", images._config(SMALL, images.build(SMALL)))
+    for task in ("mnist", "density", "matching", "spirals", "physionet"):
+        result = CliRunner().invoke(app, ["train", task, "--resume", str(tmp_path)])
+        assert result.exit_code == 2
+        assert "is a run of 'digits'" in result.output
+
+
+# --- before work starts, and where it has to end
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_at_the_beginning(tmp_path):
+    through = images.train(SMALL, tmp_path / "through", tell=lambda row: None)
+    Run.create(tmp_path / "killed", through.config)
+    run = images.train(SMALL, tmp_path / "killed", resume=True, tell=lambda row: None)
+    names = ("weights.safetensors", "config.json")
+    assert all((run.folder / name).read_bytes() == (through.folder / name).read_bytes() for name in names)
+
+
+def test_a_finished_run_says_so_and_is_left_as_it_is(tmp_path):
+    run = images.train(SMALL, tmp_path / "run", tell=lambda row: None)
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+    with pytest.warns(RunWarning, match="is finished: there is nothing to go on with"):
+        images.train(images.asked(run), run.folder, resume=True)
+    result = CliRunner().invoke(app, ["train", "digits", "--resume", str(run.folder)])
+    assert result.exit_code == 0
+    assert "is finished: there is nothing to go on with." in result.output
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
+
+
+SPOILED = {
+    "digits": (images, replace(SMALL, model="resnet1", epochs=1)),
+    "spirals": (spirals, Spirals(observed=30, series=20, epochs=1, batches=2, batch_size=8, hidden=4, width=4)),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_training_that_comes_to_weights_that_are_no_numbers_is_no_success(tmp_path, monkeypatch, name):
+    task, wanted = SPOILED[name]
+
+    class Spoil(L.Callback):
+        def on_train_batch_end(self, trainer, module, *rest):
+            torch.nn.init.constant_(next(module.parameters()), torch.nan)
+
+    with pytest.raises(ValueError, match=rf"learning_rate={wanted.learning_rate} led to weights that are not finite"):
+        task.train(wanted, tmp_path / "run", callbacks=[Spoil()], tell=lambda row: None)
+    assert not Run(tmp_path / "run").finished
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+@pytest.mark.parametrize("rate", ["-1", "0", "nan", "inf"])
+@pytest.mark.parametrize("task", ["digits", "spirals", "physionet", "density", "matching"])
+def test_a_rate_by_which_nothing_is_learned_is_told_before_a_folder_is_made(tmp_path, task, rate):
+    data = ["--data", "moons"] if task == "density" else []
+    result = CliRunner().invoke(app, ["train", task, *data, "--learning-rate", rate, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert f"learning_rate={float(rate)}; wanted a number above 0." in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_number_that_is_none_is_null_in_a_summary(tmp_path):
+    Run(tmp_path).write_summary({"loss": float("nan"), "epochs": 2})
+    assert json.loads((tmp_path / "summary.json").read_text(), parse_constant=None) == {"loss": None, "epochs": 2}
+
+
+def test_a_file_in_place_of_the_folder_is_told_before_work_starts(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(app, ["train", "digits", "--model", "noblock", "--out", str(tmp_path / "file" / "run")])
+    assert result.exit_code == 2
+    assert "file is a file; wanted a folder for the results." in result.output
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_work_starts(tmp_path, monkeypatch):
+    def refuse(*some, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(OSError, match=r"run cannot be written \(Read-only file system\); wanted a folder that can be."):
+        images.train(SMALL, tmp_path / "run", tell=lambda row: None)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+def test_neither_is_one_without_the_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match="cannot be written"):
+        check_folder(tmp_path / "run")
+
+
+def test_a_disk_without_room_is_told_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    with pytest.raises(OSError, match=r"has 1 MiB left, and checkpoints of this training want 16 MiB; make room"):
+        fit(Line(), Points(), Effort(1, None), folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_room_that_is_wanted_grows_with_the_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, 10**8))
+    check_room(tmp_path, 10**6)
+    with pytest.raises(OSError, match="want"):
+        check_room(tmp_path, 10**7)
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoints_before_and_training_goes_on_later(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    whole = Line()
+    fit(whole, Points(), Effort(2, None, checkpoint_every=1))
+    written = []
+
+    def fill(descriptor):
+        written.append(descriptor)
+        if len(written) > 6:  # a file and its folder for each checkpoint
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    torch.manual_seed(0)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fill)
+        with pytest.raises(OSError, match=r"the disk of .* is full.*go on by --resume"):
+            fit(Line(), Points(), Effort(2, None, checkpoint_every=1), folder=tmp_path)
+    kept = Checkpoints(tmp_path).files()
+    assert [path.name[:13] for path in kept] == ["step-00000003", "step-00000002"]
+    assert all(Checkpoints(tmp_path).read(path) for path in kept)
+    assert len(list(tmp_path.iterdir())) == 2
+    torch.manual_seed(0)
+    task = Line()
+    fit(task, Points(), Effort(2, None, checkpoint_every=1), folder=tmp_path, resume=True)
+    assert torch.equal(task.layer.weight, whole.layer.weight)
+
+
+def test_a_write_that_fails_leaves_the_file_before(tmp_path, monkeypatch):
+    replace_file(tmp_path / "file", b"before")
+    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(OSError, match=r"file cannot be written \(Input/output error\)"):
+        replace_file(tmp_path / "file", b"after")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]

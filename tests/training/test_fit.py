@@ -1,0 +1,79 @@
+"""One way to fit: what is kept, and where a training goes on."""
+
+from __future__ import annotations
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from neuralode.training.fit import Effort, Watched, fit
+
+
+class Line(Watched):
+    """Its validation loss is as told, epoch by epoch."""
+
+    def __init__(self, losses):
+        super().__init__(1e-2)
+        self.layer, self.losses = nn.Linear(1, 1), losses
+
+    def training_step(self, batch, index):
+        return (self.layer(batch) - 1).square().mean()
+
+    def validation_step(self, batch, index):
+        self.log("val_loss", self.losses[self.trainer.current_epoch])
+
+
+class Points(L.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(torch.ones(4, 1), 2)
+
+    def val_dataloader(self):
+        return DataLoader(torch.ones(1, 1), 1)
+
+
+class Weights(L.Callback):
+    """The weights after each epoch; Ctrl-C once, at the start of ``stop``."""
+
+    def __init__(self, stop=None):
+        self.after, self.stop = {}, stop
+
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == self.stop:
+            raise KeyboardInterrupt
+
+    def on_train_epoch_end(self, trainer, module):
+        self.after[trainer.current_epoch] = module.layer.weight.item()
+
+
+def test_the_weights_of_the_best_epoch_are_kept():
+    task, seen = Line([3.0, 1.0, 2.0]), Weights()
+    done = fit(task, Points(), Effort(3, patience=10), callbacks=[seen])
+    assert (done.epochs, done.best_epoch, done.best) == (3, 2, 1.0)
+    assert task.layer.weight.item() == seen.after[1]
+
+
+def test_it_stops_once_patience_is_over():
+    assert fit(Line([1.0, 2.0, 2.0, 2.0, 2.0]), Points(), Effort(5, patience=2)).epochs == 3
+
+
+def test_without_patience_all_epochs_are_trained_and_the_last_is_kept():
+    task, seen = Line([]), Weights()
+    done = fit(task, Points(), Effort(2, patience=None), callbacks=[seen])
+    assert (done.epochs, done.best_epoch) == (2, 2)
+    assert task.layer.weight.item() == seen.after[1]
+
+
+@pytest.mark.parametrize("patience", [10, None])
+def test_it_goes_on_after_the_last_finished_epoch_though_that_was_not_the_best(tmp_path, patience):
+    effort, losses = Effort(4, patience), [1.0, 2.0, 2.0, 2.0]
+    torch.manual_seed(0)
+    whole = Weights()
+    fit(Line(losses), Points(), effort, callbacks=[whole])
+    torch.manual_seed(0)
+    task, first, second = Line(losses), Weights(stop=2), Weights()
+    assert fit(task, Points(), effort, folder=tmp_path, callbacks=[first]).interrupted
+    done = fit(Line(losses), Points(), effort, folder=tmp_path, resume=True, callbacks=[second])
+    assert (sorted(second.after), done.epochs) == ([2, 3], 4)
+    assert second.after[3] == pytest.approx(whole.after[3])

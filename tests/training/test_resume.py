@@ -1,0 +1,214 @@
+"""A training that is cut off anywhere and started again comes to the weights it would have come to, to the bit."""
+
+from __future__ import annotations
+
+import random
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from cuts import Cut, CutOff, assert_cuts_leave_no_trace
+from torch import nn
+from torch.utils.data import DataLoader
+
+from neuralode.tasks.config import Density, Images, Matching, Spirals
+from neuralode.tasks.density import run as density
+from neuralode.tasks.flow_matching import run as matching
+from neuralode.tasks.images import run as images
+from neuralode.tasks.spirals import run as spirals
+from neuralode.training.checkpoints import Checkpoints, CheckpointWarning
+from neuralode.training.fit import Effort, Watched, fit
+from neuralode.training.resumable_loader import Resumable
+
+EPOCHS, BATCHES = 3, 5
+
+
+class Noisy(Watched):
+    """Draws from every generator there is, in training and where it validates."""
+
+    def __init__(self):
+        super().__init__(1e-2)
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.3), nn.Linear(8, 1))
+
+    def training_step(self, batch, index):
+        [x] = batch
+        loss = (self.net(x + 0.1 * torch.randn_like(x)) - np.random.rand() - random.random()).square().mean()
+        self.log_mean("train_loss", loss, len(x))
+        return loss
+
+    def validation_step(self, batch, index):
+        [x] = batch
+        self.log("val_loss", (self.net(x) - torch.rand(())).square().mean())
+
+
+class Rows(L.LightningDataModule):
+    def __init__(self):
+        super().__init__()
+        self.rows = torch.utils.data.TensorDataset(torch.randn(4 * BATCHES - 1, 3, generator=torch.Generator()))
+
+    def train_dataloader(self):
+        return Resumable(DataLoader(self.rows, 4, shuffle=True))
+
+    def val_dataloader(self):
+        return DataLoader(self.rows, 8)
+
+
+class Figures(L.Callback):
+    """The mean loss of each epoch."""
+
+    def __init__(self):
+        self.losses = {}
+
+    def on_train_epoch_end(self, trainer, module):
+        self.losses[trainer.current_epoch] = trainer.callback_metrics["train_loss"].item()
+
+
+def trained(folder, *callbacks, resume=False, every=2, patience=10):
+    """A whole training, begun alike each time; its weights at the end, and how it went."""
+    L.seed_everything(3, verbose=False)
+    task = Noisy()
+    effort = Effort(EPOCHS, patience, checkpoint_every=every)
+    done = fit(task, Rows(), effort, folder=folder, resume=resume, callbacks=callbacks)
+    return {name: part.clone() for name, part in task.state_dict().items()}, done
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def cut_off(folder, step, at="batch", **options):
+    with pytest.raises(Cut):
+        trained(folder, CutOff(step, at), **options)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return trained(None)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("step", [1, 2, 4, 5, 6, 9, 14, 15])
+def test_a_training_cut_off_after_any_step_comes_to_the_same_weights(tmp_path, whole, step, every):
+    cut_off(tmp_path, step, every=every)
+    weights, done = trained(tmp_path, resume=True, every=every)
+    assert same(weights, whole[0])
+    assert done == whole[1]
+
+
+@pytest.mark.parametrize("at", ["validation", "epoch"])
+@pytest.mark.parametrize("step", [5, 15])
+def test_so_does_one_cut_off_as_an_epoch_ends(tmp_path, whole, step, at):
+    cut_off(tmp_path, step, at)
+    weights, done = trained(tmp_path, resume=True)
+    assert same(weights, whole[0])
+    assert done == whole[1]
+
+
+def test_so_does_one_cut_off_again_and_again(tmp_path, whole):
+    cut_off(tmp_path, 1)
+    for step in range(2, EPOCHS * BATCHES + 1):
+        cut_off(tmp_path, step, resume=True, every=1)
+    weights, done = trained(tmp_path, resume=True)
+    assert same(weights, whole[0])
+    assert done == whole[1]
+
+
+def test_the_figures_of_an_epoch_are_whole_though_it_was_cut_off_in_its_middle(tmp_path):
+    through, first, second = Figures(), Figures(), Figures()
+    trained(None, through)
+    with pytest.raises(Cut):
+        trained(tmp_path, first, CutOff(8))
+    trained(tmp_path, second, resume=True)
+    assert first.losses | second.losses == through.losses
+
+
+def test_one_that_had_lost_patience_as_it_was_cut_off_is_not_trained_further(tmp_path, monkeypatch):
+    monkeypatch.setattr(Noisy, "validation_step", lambda self, batch, index: self.log("val_loss", self.global_step))
+    until, done = trained(None, patience=1)
+    assert done.epochs == 2
+    trained(tmp_path, patience=1)
+    weights, again = trained(tmp_path, resume=True, patience=1)
+    assert same(weights, until)
+    assert again == done
+
+
+def test_a_training_that_is_begun_anew_does_not_go_on_from_what_lies_there(tmp_path, whole):
+    cut_off(tmp_path, 12)
+    cut_off(tmp_path, 3)
+    assert [path.name[:13] for path in Checkpoints(tmp_path).files()] == ["step-00000002"]
+    assert same(trained(tmp_path, resume=True)[0], whole[0])
+
+
+def test_the_checkpoint_before_is_gone_on_from_where_the_last_is_damaged(tmp_path, whole):
+    cut_off(tmp_path, 9)
+    last, before = Checkpoints(tmp_path).files()
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.warns(CheckpointWarning, match=f"{last.name} is damaged.*; going on from {before.name}"):
+        weights, done = trained(tmp_path, resume=True)
+    assert same(weights, whole[0])
+    assert done == whole[1]
+    assert last.with_name(last.name + ".damaged").exists()
+
+
+def test_checkpoints_of_another_network_are_refused(tmp_path):
+    cut_off(tmp_path, 4)
+    task = Noisy()
+    task.net[0] = nn.Linear(3, 9)
+    with pytest.raises(ValueError, match="is of another training: its network differs"):
+        fit(task, Rows(), Effort(EPOCHS, 10), folder=tmp_path, resume=True)
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+    cut_off(tmp_path, 4)
+    with pytest.raises(ValueError, match=r"is of another training: its task differs.*begin again"):
+        fit(Noisy(), Rows(), Effort(EPOCHS, 10), folder=tmp_path, resume=True, belongs_to="another")
+
+
+def test_other_threads_are_warned_of(tmp_path):
+    cut_off(tmp_path, 4)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with pytest.warns(CheckpointWarning, match=f"threads '{threads}', now '{threads + 1}'"):
+            trained(tmp_path, resume=True)
+    finally:
+        torch.set_num_threads(threads)
+
+
+TASKS = {
+    "digits": (images, Images(model="resnet1", epochs=2, batches=4, accelerator="cpu", devices="1")),
+    "density": (density, Density("moons", rows=60, width=4, epochs=1, batch_size=20)),
+    "matching": (matching, Matching(epochs=2, batches=4, batch_size=32, width=8, layers=1, steps=2)),
+    "matching digits": (matching, Matching("digits", epochs=2, batches=4, batch_size=32, width=8, layers=1, steps=2)),
+    "spirals": (spirals, Spirals(observed=30, series=20, epochs=2, batches=4, batch_size=8, hidden=4, width=4)),
+}
+
+
+@pytest.fixture
+def _no_pictures(monkeypatch):
+    monkeypatch.setattr("neuralode.training.resume.SECONDS", 0.0)  # a checkpoint each step
+    for module, names in {
+        density: ("plot_rows", "plot_flow"),
+        matching: ("point_figures", "image_figures", "draw_picture"),
+        spirals: ("plot_forecasts",),
+    }.items():
+        for name in names:
+            monkeypatch.setattr(module, name, lambda *some, **options: {})
+
+
+@pytest.mark.usefixtures("_no_pictures")
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_comes_to_the_same_weights_and_figures_after_it_was_cut_off(name, tmp_path):
+    task, wanted = TASKS[name]
+    assert_cuts_leave_no_trace(task, wanted, tmp_path, (3, 5, 6))  # the second begins at the end of an epoch
+
+
+def test_a_cut_costs_the_steps_since_the_last_checkpoint_alone(tmp_path, monkeypatch):
+    cut_off(tmp_path, 9, every=4)
+    taken = []
+    monkeypatch.setattr(Noisy, "optimizer_step", lambda self, *some, **options: (
+        taken.append(self.global_step), super(Noisy, self).optimizer_step(*some, **options)
+    ))  # fmt: skip
+    trained(tmp_path, resume=True)
+    assert taken == list(range(8, EPOCHS * BATCHES))
