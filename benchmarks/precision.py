@@ -134,8 +134,8 @@ def reference(problem: Smooth) -> np.ndarray:
     y0 = torch.tensor(problem.start, dtype=torch.float64)
     found = solve(problem.f, y0, (0.0, problem.end), method="vern9", rtol=3e-14, atol=1e-15).y1.numpy()
     other = solve_ivp(problem.numpy, (0, problem.end), y0.numpy(), method="DOP853", rtol=3e-14, atol=1e-15).y[:, -1]
-    apart = float(np.abs(found - other).max())
-    print(f"precision: references of {problem.name} differ by {apart:.1e}", file=sys.stderr)
+    substitution = float(np.abs(found - other).max())
+    print(f"precision: references of {problem.name} differ by {substitution:.1e}", file=sys.stderr)
     return (found + other) / 2
 
 

@@ -614,8 +614,10 @@ def test_the_gradient_does_not_depend_on_how_rows_are_batched(per_sample: bool) 
     if not per_sample:
         options |= {"method": "rk4", "step_size": 0.1}
     (together,) = torch.autograd.grad(solve(f, y0, (0.0, 2.0), **options).ys[-1].sum(), k)
-    apart = [torch.autograd.grad(solve(f, y0[i : i + 1], (0.0, 2.0), **options).ys[-1].sum(), k)[0] for i in range(3)]
-    assert relative_error(together, sum(apart)) <= 1e-12
+    substitution = [
+        torch.autograd.grad(solve(f, y0[i : i + 1], (0.0, 2.0), **options).ys[-1].sum(), k)[0] for i in range(3)
+    ]
+    assert relative_error(together, sum(substitution)) <= 1e-12
 
 
 @pytest.mark.parametrize(("every", "memory"), [*itertools.product((1, 2, 7, 1000), ("step", "stage"))])

@@ -343,12 +343,12 @@ def test_dense_output_over_no_time_is_the_state(options: dict[str, Any], per_sam
 @pytest.mark.parametrize("control", [PI(), PID()], ids=["PI", "PID"])
 def test_rejections_and_clipped_steps_do_not_enter_the_history(control: Any) -> None:
     history = control.start(0.0, 1.0)
-    history = control.judge(0.5, 0.1, 0.1, False, history, 5).history  # an ordinary step does
+    history = control.decide(0.5, 0.1, 0.1, False, history, 5).history  # an ordinary step does
     after_next = {}
     for name, ratio, clipped in (("nothing", None, False), ("a clipped step", 1e-3, True), ("a rejection", 7.0, False)):
-        own = history if ratio is None else control.judge(ratio, 0.1, 0.1, clipped, history, 5).history
-        own = control.judge(0.3, 0.1, 0.1, False, own, 5).history  # and this lets the step grow again
-        after_next[name] = control.judge(0.4, 0.1, 0.1, False, own, 5).h
+        own = history if ratio is None else control.decide(ratio, 0.1, 0.1, clipped, history, 5).history
+        own = control.decide(0.3, 0.1, 0.1, False, own, 5).history  # and this lets the step grow again
+        after_next[name] = control.decide(0.4, 0.1, 0.1, False, own, 5).h
     assert after_next["a clipped step"] == after_next["nothing"] == after_next["a rejection"]
-    remembered = control.judge(0.4, 0.1, 0.1, False, control.start(0.0, 1.0), 5).h
+    remembered = control.decide(0.4, 0.1, 0.1, False, control.start(0.0, 1.0), 5).h
     assert remembered != after_next["nothing"], "no history counts at all: the test shows nothing"

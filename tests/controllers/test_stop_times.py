@@ -94,7 +94,7 @@ def test_a_jump_costs_no_accuracy(how: dict, slack: float, span: tuple, per_samp
     torch.testing.assert_close(sol(t.flip(0)).flatten(), wanted.flip(0), rtol=max(20 * slack, 1e-7), atol=0)
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.whole])
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.one_call])
 def test_a_jump_goes_with_every_method(method: str) -> None:
     """f has no value at the jump, so every evaluation there would show; half as many steps tell the order."""
     errors = []

@@ -717,7 +717,7 @@ def test_derivatives_of_the_discrete_map_are_its_differences(
         assert relative_error(found[name], column) < 1e-6, name
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.whole])
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.one_call])
 def test_events_go_with_every_method(method: str) -> None:
     """Of its own discrete map: on the zero, exactly differentiable, and every evaluation counted."""
     f = Counting(lambda t, y, k: torch.stack((y[:, 1], -k * y[:, 0]), 1))

@@ -65,7 +65,7 @@ def both(script: str, folder: Path, *variants: str) -> list[tuple[Numbers, Numbe
     return found
 
 
-def apart(found: list[Tensor], wanted: list[Tensor]) -> float:
+def substitution(found: list[Tensor], wanted: list[Tensor]) -> float:
     """The largest difference, relative to the largest number of each tensor where that is above 1."""
     assert [x.shape for x in found] == [x.shape for x in wanted]
     assert all(x.isfinite().all() for x in (*found, *wanted))
@@ -76,7 +76,7 @@ def within(found: Numbers, wanted: Numbers, tolerances: dict[str, float]) -> Non
     """All numbers, each to the tolerance of the first name that theirs begins with."""
     for name, numbers in wanted.items():
         tolerance = next(value for start, value in tolerances.items() if name.startswith(start))
-        off = apart(found[name], numbers)
+        off = substitution(found[name], numbers)
         print(f"{name}: {off:.1e} of {tolerance:.0e}")
         assert off <= tolerance, f"{name}: {off:.1e} apart"
 
@@ -86,7 +86,7 @@ def test_torchcde_solves_and_trains_controlled_equations(tmp_path: Path) -> None
     # the last gradient is by coefficients that act between two knots only: over these, steps carry it badly, on either
     wanting = [name for name in wanted if name.startswith("dopri5") and "jumps" not in name and "backprop" in name]
     assert len(wanting) == 2
-    assert apart([found[name].pop() for name in wanting], [wanted[name].pop() for name in wanting]) < 3e-3
+    assert substitution([found[name].pop() for name in wanting], [wanted[name].pop() for name in wanting]) < 3e-3
     within(found, wanted, {"dopri5": 2e-5, "rk4": 1e-12, "training": 1e-2})
     losses = found["training"][0]
     assert losses[-1] < 0.5 * losses[0]

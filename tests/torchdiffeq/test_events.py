@@ -87,7 +87,7 @@ def test_the_time_of_an_event_that_time_alone_decides_is_that_time() -> None:
     assert abs(t.item() - 0.3) < 1e-15
 
 
-def landing(library: Any, interface: str, tupled: bool) -> dict[str, Tensor]:
+def reaches_end(library: Any, interface: str, tupled: bool) -> dict[str, Tensor]:
     """What is known of a landing, and the gradients of its time and speed."""
     ball, t0 = Ball(tupled), torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     y0 = START.clone().requires_grad_()
@@ -105,8 +105,8 @@ def landing(library: Any, interface: str, tupled: bool) -> dict[str, Tensor]:
 @INTERFACES
 @pytest.mark.parametrize("tupled", [False, True])
 def test_gradients_go_through_the_time_of_an_event(interface: str, tupled: bool) -> None:
-    found = landing(ours, interface, tupled)
-    agree(found, landing(theirs, interface, tupled), 1e-6)
+    found = reaches_end(ours, interface, tupled)
+    agree(found, reaches_end(theirs, interface, tupled), 1e-6)
     assert found["t"].item() == pytest.approx(0.5 + LANDING, abs=1e-8)
 
 

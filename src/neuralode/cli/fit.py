@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuralode.cli.screen import INTERRUPTED, in_one_sentence, say, show_comparison, show_frame
-from neuralode.tasks.config import SEEDS, Series
+from neuralode.tasks.config import Series
+from neuralode.training.config_io import SEEDS
 from neuralode.training.run import Run, free_folder
 
 if TYPE_CHECKING:

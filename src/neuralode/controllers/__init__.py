@@ -1,8 +1,8 @@
-"""How long a step is: pure functions of the error ratio and a short history, by name.
+"""Step size controllers, by name.
 
-A controller has two questions to answer. `aim`: where does the next step end? `judge`: is this step kept, and what is
-the next size? Both are written on clock numbers (see `neuralode.core.clock`), so that one text serves a shared clock and
-many.
+A controller proposes where the next step ends (`propose`) and decides whether an attempted step is kept and how long
+the next one is (`decide`). Both work on clock numbers (see `core.clock`): the same code serves a shared clock and
+per-row clocks.
 """
 
 from __future__ import annotations

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 from neuralode.core.clock import Flag, Number
 
 
-class Aim(NamedTuple):
+class StepProposal(NamedTuple):
     """Where the next step ends."""
 
     h: Number  # signed
     t1: Number
-    landing: Flag  # ends at the target exactly
+    reaches_end: Flag  # ends at the target exactly
     clipped: Flag  # shorter or longer than the controller would have it
 
 
-class Verdict(NamedTuple):
+class StepDecision(NamedTuple):
     """What becomes of an attempted step."""
 
     accept: Flag

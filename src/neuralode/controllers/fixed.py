@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralode.controllers.base import Aim, Verdict
+from neuralode.controllers.base import StepDecision, StepProposal
 from neuralode.core.clock import Flag, Number, negate, where
 
 
@@ -45,17 +45,17 @@ class Fixed:
             return torch.zeros_like(t0), steps.ceil(), t0
         return 0.0, math.ceil(steps) if math.isfinite(steps) else steps, t0
 
-    def aim(self, t: Number, h: Number, end: Number, direction: float, history: Any) -> Aim:
+    def propose(self, t: Number, h: Number, end: Number, direction: float, history: Any) -> StepProposal:
         """The next time of the grid."""
         taken, steps, t0 = history
-        landing = taken + 1 >= steps
-        t1 = where(landing, end, t0 + direction * self.step_size * (taken + 1))
-        return Aim(t1 - t, t1, landing, landing)
+        reaches_end = taken + 1 >= steps
+        t1 = where(reaches_end, end, t0 + direction * self.step_size * (taken + 1))
+        return StepProposal(t1 - t, t1, reaches_end, reaches_end)
 
-    def judge(self, ratio: Number, h: Number, wanted: Number, clipped: Flag, history: Any, order: int) -> Verdict:
+    def decide(self, ratio: Number, h: Number, wanted: Number, clipped: Flag, history: Any, order: int) -> StepDecision:
         """Always keep; a step that was cut short does not reach the grid."""
         taken, steps, t0 = history
-        return Verdict(h == h, wanted, (taken + negate(clipped), steps, t0))
+        return StepDecision(h == h, wanted, (taken + negate(clipped), steps, t0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,18 +111,18 @@ class Given:
         moves = (offsets.diff() != 0).sum(-1)
         return torch.zeros_like(moves), moves, (t0, offsets)
 
-    def aim(self, t: Number, h: Number, end: Number, direction: float, history: Any) -> Aim:
+    def propose(self, t: Number, h: Number, end: Number, direction: float, history: Any) -> StepProposal:
         """The end of the next stated step."""
         taken, steps, (t0, offsets) = history
-        landing = taken + 1 >= steps
+        reaches_end = taken + 1 >= steps
         if isinstance(taken, Tensor):
             following = (taken + 1).clamp(max=offsets.shape[1] - 1)
-            t1 = torch.where(landing, end, t0 + offsets.gather(1, following[:, None])[:, 0])
+            t1 = torch.where(reaches_end, end, t0 + offsets.gather(1, following[:, None])[:, 0])
         else:
-            t1 = end if landing else t0 + offsets[taken + 1]
-        return Aim(t1 - t, t1, landing, landing)
+            t1 = end if reaches_end else t0 + offsets[taken + 1]
+        return StepProposal(t1 - t, t1, reaches_end, reaches_end)
 
-    def judge(self, ratio: Number, h: Number, wanted: Number, clipped: Flag, history: Any, order: int) -> Verdict:
+    def decide(self, ratio: Number, h: Number, wanted: Number, clipped: Flag, history: Any, order: int) -> StepDecision:
         """Always keep; a step that was cut short does not reach the stated time."""
         taken, steps, where_from = history
-        return Verdict(h == h, wanted, (taken + negate(clipped), steps, where_from))
+        return StepDecision(h == h, wanted, (taken + negate(clipped), steps, where_from))

@@ -12,22 +12,19 @@ from neuralode.core import clock
 from neuralode.core.clock import where
 from neuralode.core.norms import Norm
 from neuralode.core.problem import Problem
-from neuralode.engines.base import Course
 
 
-def first_step(problem: Problem, course: Course, y0: Tensor, f0: Tensor) -> tuple[Any, int]:
+def first_step(problem: Problem, *, controller: Any, norm: Norm, order: int, y0: Tensor, f0: Tensor) -> tuple[Any, int]:
     """Size of the first attempt, and the evaluations it cost.
 
     Hairer, Nørsett & Wanner I, II.4, algorithm 4.14: a step whose explicit Euler increment is small, and whose change
     of slope is within the tolerance.
     """
-    controller, norm = course.controller, course.norm
     t0, span = problem.start, abs(problem.end - problem.start)
     if controller.first_step is not None:
         h = controller.first_step
         h = clock.minimum(h if isinstance(h, Tensor) == isinstance(t0, Tensor) else t0 * 0 + h, span)
         return controller.bound(h), 0
-    order = course.method.error_order + 1
     size = _reader(norm, problem.per_sample)
     d0, d1 = size(y0, y0, y0), size(f0, y0, y0)
     tiny = (d0 < 1e-5) | (d1 < 1e-5)
@@ -36,7 +33,7 @@ def first_step(problem: Problem, course: Course, y0: Tensor, f0: Tensor) -> tupl
     for _ in range(11):  # a trial that is not finite is divided by ten, at most ten times
         probe = clock.scaled(y0, h0 * problem.direction, f0)
         times = clock.stage_times(t0, h0 * problem.direction, (1.0,), y0.dtype.to_real(), y0.device)
-        d2 = size(course.field(times[0], probe) - f0, y0, y0) / clock.maximum(h0, 1e-300)
+        d2 = size(problem.field(times[0], probe) - f0, y0, y0) / clock.maximum(h0, 1e-300)
         calls += 1
         bad = clock.negate(clock.isfinite(d2))
         if not clock.some(bad):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from neuralode.controllers.base import Aim, Verdict
+from neuralode.controllers.base import StepDecision, StepProposal
 from neuralode.core.clock import Flag, Number, maximum, minimum, negate, power, where
 from neuralode.core.clock import isfinite as finite
 
@@ -19,7 +19,7 @@ RATIO_MIN = 1e-10  # a smaller ratio says nothing more
 LANDING = 1.01  # a step this much short of the target is stretched to it
 
 
-class Memory(NamedTuple):
+class PIDHistory(NamedTuple):
     """What a PID controller remembers: the last two ratios accepted, and whether it may grow."""
 
     last: Number
@@ -94,10 +94,10 @@ class PID:
         if self.min_step is not None and self.max_step is not None and self.min_step > self.max_step:
             raise ValueError(f"min_step={self.min_step!r} is above max_step={self.max_step!r}.")
 
-    def start(self, t0: Number, t1: Number) -> Memory:
+    def start(self, t0: Number, t1: Number) -> PIDHistory:
         """The history before the first step."""
         one = torch.ones_like(t0) if isinstance(t0, Tensor) else 1.0
-        return Memory(one, one, one == 1)
+        return PIDHistory(one, one, one == 1)
 
     def resume(self, h: Number) -> PID:
         """The same, beginning with the size once reached; clocks that took no step say nothing about it."""
@@ -113,15 +113,17 @@ class PID:
             h = minimum(h, self.max_step)
         return h if self.min_step is None else maximum(h, self.min_step)
 
-    def aim(self, t: Number, h: Number, end: Number, direction: float, history: Memory) -> Aim:
+    def propose(self, t: Number, h: Number, end: Number, direction: float, history: PIDHistory) -> StepProposal:
         """Land on the end if it is within reach; halve what is left rather than leave a sliver."""
         left = (end - t) * direction
-        landing = h * LANDING >= left
-        clipped = landing | (2 * h > left)
-        signed = where(landing, end - t, where(clipped, left / 2, h) * direction)
-        return Aim(signed, where(landing, end, t + signed), landing, clipped)
+        reaches_end = h * LANDING >= left
+        clipped = reaches_end | (2 * h > left)
+        signed = where(reaches_end, end - t, where(clipped, left / 2, h) * direction)
+        return StepProposal(signed, where(reaches_end, end, t + signed), reaches_end, clipped)
 
-    def judge(self, ratio: Number, h: Number, wanted: Number, clipped: Flag, history: Memory, order: int) -> Verdict:
+    def decide(
+        self, ratio: Number, h: Number, wanted: Number, clipped: Flag, history: PIDHistory, order: int
+    ) -> StepDecision:
         """Keep a step of size h whose error ratio is at most 1; ``wanted`` is the size before clipping."""
         sound = finite(ratio)
         accept = sound & (ratio <= 1)
@@ -141,10 +143,10 @@ class PID:
         following = self.bound(h * factor)
         following = where(accept & clipped, maximum(following, wanted), following)
         entered = accept & negate(clipped)
-        return Verdict(
+        return StepDecision(
             accept,
             following,
-            Memory(where(entered, ratio, history.last), where(entered, history.last, history.before), accept),
+            PIDHistory(where(entered, ratio, history.last), where(entered, history.last, history.before), accept),
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralode.controllers.base import Aim
+from neuralode.controllers.base import StepProposal
 from neuralode.core.clock import Flag, Number, negate, where
 
 SLIVER = 1e-9  # of a stated step: a stop this near to its end is its end
@@ -56,26 +56,30 @@ class Stops:
             return replace(self, times=self.times[rows], jumps=torch.as_tensor(self.jumps)[rows])
         return self
 
-    def aim(
+    def propose(
         self, controller: Any, t: Number, h: Number, end: Number, direction: float, history: Any
-    ) -> tuple[Aim, Flag, Flag]:
+    ) -> tuple[StepProposal, Flag, Flag]:
         """Where the next step ends, whether at a stop, and whether f jumps there."""
         if not len(self.times):
-            return controller.aim(t, h, end, direction, history), t != t, t != t
+            return controller.propose(t, h, end, direction, history), t != t, t != t
         stop, jump = self._following(t, direction)
         before_end, at_end = (stop - end) * direction < 0, stop == end
         if controller.adaptive:
-            aim = controller.aim(t, h, where(before_end, stop, end), direction, history)
-            stopping = aim.landing & before_end
-            ends = stopping | (aim.landing & at_end)
-            return aim._replace(landing=aim.landing & negate(before_end)), stopping, ends & jump
-        aim = controller.aim(t, h, end, direction, history)
-        slack = SLIVER * abs(aim.h)
-        cut = before_end & ((stop - aim.t1) * direction <= slack)
-        short = cut & ((aim.t1 - stop) * direction > slack)
-        t1 = where(cut, stop, aim.t1)
-        ends = cut | (aim.landing & at_end)
-        return Aim(t1 - t, t1, aim.landing & negate(cut), where(cut, short, aim.clipped)), cut, ends & jump
+            proposal = controller.propose(t, h, where(before_end, stop, end), direction, history)
+            ends_at_stop = proposal.reaches_end & before_end
+            ends = ends_at_stop | (proposal.reaches_end & at_end)
+            return proposal._replace(reaches_end=proposal.reaches_end & negate(before_end)), ends_at_stop, ends & jump
+        proposal = controller.propose(t, h, end, direction, history)
+        slack = SLIVER * abs(proposal.h)
+        cut = before_end & ((stop - proposal.t1) * direction <= slack)
+        short = cut & ((proposal.t1 - stop) * direction > slack)
+        t1 = where(cut, stop, proposal.t1)
+        ends = cut | (proposal.reaches_end & at_end)
+        return (
+            StepProposal(t1 - t, t1, proposal.reaches_end & negate(cut), where(cut, short, proposal.clipped)),
+            cut,
+            ends & jump,
+        )
 
     def begin(self, t: Number) -> Flag:
         """Whether f jumps where clocks start."""
@@ -102,14 +106,14 @@ NOWHERE = Stops()
 
 def find_stops(step_t: Any, jump_t: Any, perturb: bool, start: Number, end: Number, direction: float) -> Stops:
     """The stops within a solve, its ends included, of the times that the user gave."""
-    marks: dict[float, bool] = {}
+    output_times: dict[float, bool] = {}
     for name, given, jumps in (("step_t", step_t, False), ("jump_t", jump_t, True)):
         for time in _read(name, given):
-            if time in marks:
+            if time in output_times:
                 raise ValueError(f"{name} holds {time!r} twice, or step_t and jump_t both hold it; wanted it once.")
-            marks[time] = jumps
+            output_times[time] = jumps
     low, high = _span(start, end)
-    inside = {time: jump for time, jump in marks.items() if low <= time <= high}
+    inside = {time: jump for time, jump in output_times.items() if low <= time <= high}
     if not inside:
         return Stops(everywhere=perturb)
     return _ordered([_pair(list(inside), list(inside.values()))], perturb, start, direction)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuralode.core.clock import column
 from neuralode.core.layout import Layout
-from neuralode.core.record import Chunk, Reads, Taken
+from neuralode.core.record import AcceptedStep, StepBatch, StepOutputs
 
 
 def horner(coefficients: Shaped[Tensor, "coefficients ..."], theta: Tensor) -> Tensor:
@@ -23,14 +23,14 @@ def horner(coefficients: Shaped[Tensor, "coefficients ..."], theta: Tensor) -> T
     return total
 
 
-def read_step(step: Taken, coefficients: Tensor, t: Any, h: Any, times: Tensor) -> Tensor:
+def interpolate_outputs(step: AcceptedStep, coefficients: Tensor, t: Any, h: Any, times: Tensor) -> Tensor:
     """The states at the output times that fall on one step, which begins at ``t`` and is ``h`` long.
 
     ``times`` are all output times: [outputs], or [rows, outputs] for the rows of this step. Returns [reads, rows,
     features] on a shared clock, [reads, features] where each read is of one row.
     """
-    assert step.reads is not None
-    outputs, rows, _ = step.reads
+    assert step.step_outputs is not None
+    outputs, rows, _ = step.step_outputs
     if rows is None:
         theta = ((times[outputs] - t) / h).to(coefficients.dtype)
         return horner(coefficients[:, None], theta[:, None, None])
@@ -38,40 +38,42 @@ def read_step(step: Taken, coefficients: Tensor, t: Any, h: Any, times: Tensor) 
     return horner(coefficients[:, rows], column(theta, coefficients))
 
 
-def marks_within(marks: list[float], first_mark: int, direction: float, t: float, t1: float, h: float) -> Reads | None:
+def outputs_within(
+    output_times: list[float], first_output: int, direction: float, t: float, t1: float, h: float
+) -> StepOutputs | None:
     """The outputs of a shared clock after t, up to and with t1 = t + h.
 
-    ``marks`` are output times in the direction of integration, the first of them that of output ``first_mark``.
+    ``output_times`` lie in the direction of integration; the first of them belongs to output ``first_output``.
     """
-    low, high = bisect_right(marks, t * direction), bisect_right(marks, t1 * direction)
+    low, high = bisect_right(output_times, t * direction), bisect_right(output_times, t1 * direction)
     if high == low:
         return None
-    thetas = tuple((mark * direction - t) / h for mark in marks[low:high])
-    return Reads(slice(first_mark + low, first_mark + high), None, thetas)
+    thetas = tuple((mark * direction - t) / h for mark in output_times[low:high])
+    return StepOutputs(slice(first_output + low, first_output + high), None, thetas)
 
 
-def find_reads(chunk: Chunk, times: Tensor, direction: float, reached: Tensor) -> Chunk:
+def find_step_outputs(step_batch: StepBatch, times: Tensor, direction: float, reached: Tensor) -> StepBatch:
     """Which output times of a per-sample chunk, which ``reached`` these times, fall on which of its steps.
 
     Times are matched to the last attempt that began before them: a rejected attempt begins where the next one does.
     """
-    if not chunk.steps:
-        return chunk
-    own = times if chunk.rows is None else times[chunk.rows]
-    begun = torch.stack([step.t for step in chunk.steps]) * direction
+    if not step_batch.steps:
+        return step_batch
+    own = times if step_batch.rows is None else times[step_batch.rows]
+    begun = torch.stack([step.t for step in step_batch.steps]) * direction
     target = own * direction
     # the end itself is landed on, not read
     inside = (target > begun[0][:, None]) & (target <= (reached * direction)[:, None]) & (own != own[:, -1:])
     rows, outputs = inside.nonzero().unbind(1)
     place = (begun[:, rows] < target[rows, outputs]).sum(0) - 1
     order = place.argsort(stable=True)
-    counts = torch.bincount(place, minlength=len(chunk.steps)).tolist()
+    counts = torch.bincount(place, minlength=len(step_batch.steps)).tolist()
     pairs = zip(rows[order].split(counts), outputs[order].split(counts), strict=True)
     steps = [
-        step._replace(reads=Reads(which, row) if len(row) else None)
-        for step, (row, which) in zip(chunk.steps, pairs, strict=True)
+        step._replace(step_outputs=StepOutputs(which, row) if len(row) else None)
+        for step, (row, which) in zip(step_batch.steps, pairs, strict=True)
     ]
-    return chunk._replace(steps=steps)
+    return step_batch._replace(steps=steps)
 
 
 def _evaluate(coefficients: Tensor, theta: Tensor, trailing: int) -> Tensor:

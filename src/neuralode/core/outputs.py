@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten
 
-from neuralode.core.dense_output import read_step
+from neuralode.core.dense_output import interpolate_outputs
 from neuralode.core.problem import Problem
-from neuralode.core.record import Chunk, Plan, Reads
+from neuralode.core.record import Plan, StepBatch, StepOutputs
 
 
 def save_state(problem: Problem, plan: Plan, t: Tensor, y: Tensor, rows: Tensor | None) -> tuple[list[Tensor], Any]:
@@ -58,21 +58,25 @@ class Outputs:
         problem = self.problem
         self._at(problem.at_start() if problem.per_sample else slice(0, problem.inner.start), y)
 
-    def end(self, y: Tensor, arrived: Any) -> None:
+    def end(self, y: Tensor, reached_end: Any) -> None:
         """Write the outputs that are the final state of clocks that arrived."""
         problem = self.problem
         if problem.per_sample:
-            self._at(problem.at_end() & arrived[:, None], y)
-        elif arrived:
+            self._at(problem.at_end() & reached_end[:, None], y)
+        elif reached_end:
             self._at(slice(problem.inner.stop, problem.outputs), y)
 
-    def read(self, chunk: Chunk) -> None:
+    def read(self, step_batch: StepBatch) -> None:
         """Write what falls on the steps of a chunk."""
-        times: Any = self.problem.times if chunk.rows is None else self.problem.times[chunk.rows]
-        for step in chunk.steps:
-            if step.reads is not None:
-                y = step.inner if step.inner is not None else read_step(step, step.coefficients, step.t, step.h, times)
-                self._write(*global_place(chunk, step.reads), y)
+        times: Any = self.problem.times if step_batch.rows is None else self.problem.times[step_batch.rows]
+        for step in step_batch.steps:
+            if step.step_outputs is not None:
+                y = (
+                    step.inner
+                    if step.inner is not None
+                    else interpolate_outputs(step, step.coefficients, step.t, step.h, times)
+                )
+                self._write(*global_place(step_batch, step.step_outputs), y)
 
     def _at(self, outputs: Any, y: Tensor) -> None:
         if isinstance(outputs, slice):
@@ -100,11 +104,11 @@ class Outputs:
         return times[outputs] if rows is None else times[rows, outputs]
 
 
-def global_place(chunk: Chunk, reads: Reads) -> tuple[slice | Tensor, Tensor | None]:
+def global_place(step_batch: StepBatch, step_outputs: StepOutputs) -> tuple[slice | Tensor, Tensor | None]:
     """Outputs and rows of the whole problem that the reads of a step stand for."""
-    if reads.rows is None or chunk.rows is None:
-        return reads.outputs, reads.rows
-    return reads.outputs, chunk.rows[reads.rows]
+    if step_outputs.rows is None or step_batch.rows is None:
+        return step_outputs.outputs, step_outputs.rows
+    return step_outputs.outputs, step_batch.rows[step_outputs.rows]
 
 
 def _blank(like: Tensor, shape: tuple[int, ...]) -> Tensor:

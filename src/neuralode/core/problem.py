@@ -80,7 +80,9 @@ class Problem:
         return ((times == times[..., -1:]) & (times != times[..., :1])).to(self.y0.device)
 
 
-def pose(f: Any, y0: Any, t: Any, args: Any, args_dims: Any, per_sample: bool, endless: bool = False) -> Problem:
+def make_problem(
+    f: Any, y0: Any, t: Any, args: Any, args_dims: Any, per_sample: bool, endless: bool = False
+) -> Problem:
     """Check what the user gave and pack it; an ``endless`` problem may have an infinite last time."""
     field = f if isinstance(f, Field) else Field(f)
     if not callable(field.f):

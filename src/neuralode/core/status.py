@@ -30,7 +30,7 @@ class Status(IntEnum):
         return self >= Status.MAX_STEPS
 
 
-def arrived(status: Any) -> Any:
+def reached_end(status: Any) -> Any:
     """Which clocks stand where they were to go: at the end, or at an event."""
     return (status == Status.SUCCESS) | (status == Status.EVENT)
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from neuralode.core.clock import some
-from neuralode.core.record import Chunk, Taken
+from neuralode.core.record import AcceptedStep, StepBatch
 from neuralode.core.status import Status
 from neuralode.engines.attempt import Attempt, attempt
-from neuralode.engines.base import Course, State, arrive
+from neuralode.engines.base import SolveContext, SolverState, mark_finished
 
 
 class Eager:
@@ -19,26 +19,28 @@ class Eager:
     gradients = frozenset({"replay", "adjoint", "direct"})
     budget = 8
 
-    def advance(self, course: Course, state: State, budget: int) -> tuple[State, Chunk]:
+    def advance(self, context: SolveContext, state: SolverState, budget: int) -> tuple[SolverState, StepBatch]:
         """Make up to ``budget`` attempts, or fewer if every clock arrives or fails."""
         tries: list[Attempt] = []
         for _ in range(budget):
-            state = arrive(course, state)
+            state = mark_finished(context, state)
             if not some(state.status == Status.RUNNING):
                 break
-            state, tried = attempt(course, state)
+            state, tried = attempt(context, state)
             tries.append(tried)
         else:
-            state = arrive(course, state)
+            state = mark_finished(context, state)
         steps = [tried.step for tried in tries if tried.step is not None]
         sizes = [tried.size for tried in tries if tried.size is not None]
         if sizes:
             state, steps = stop_at_nonfinite(state, steps, sizes)
         met = tuple(occurrence for tried in tries for occurrence in tried.occurrences)
-        return state, Chunk(course.rows, steps, state.y, state.t, met)
+        return state, StepBatch(context.rows, steps, state.y, state.t, met)
 
 
-def stop_at_nonfinite(state: State, steps: list[Taken], sizes: list[Tensor]) -> tuple[State, list[Taken]]:
+def stop_at_nonfinite(
+    state: SolverState, steps: list[AcceptedStep], sizes: list[Tensor]
+) -> tuple[SolverState, list[AcceptedStep]]:
     """Undo the stated steps of a shared clock from the first whose result is not finite."""
     finite = torch.stack(sizes).isfinite().tolist()
     if all(finite):

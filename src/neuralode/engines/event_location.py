@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from neuralode.controllers.base import Aim
+from neuralode.controllers.base import StepProposal
 from neuralode.core.clock import EPS, Flag, Number, negate, some, where
 from neuralode.core.dense_output import horner
 from neuralode.core.record import Occurrence
 
 if TYPE_CHECKING:
-    from neuralode.engines.base import Course, State
+    from neuralode.engines.base import SolveContext, SolverState
 
 
 HALVINGS = 100  # at most, of the interval that holds a zero; far fewer are needed
@@ -27,26 +27,28 @@ CORRECTIONS = 8  # at most, of the size of a step that ends at a zero
 RESOLUTION = 4 * EPS  # of t
 
 
-class Met(NamedTuple):
+class LocatedEvents(NamedTuple):
     """An accepted step after its events."""
 
     step: Any
     h: Number
-    aim: Aim
+    proposal: StepProposal
     ended: Flag
     values: tuple[Number, ...]
     occurrences: tuple[Occurrence, ...]
 
 
-def meet(course: Course, state: State, field: Any, step: Any, h: Number, aim: Aim, accept: Flag) -> Met:
+def locate_events(
+    context: SolveContext, state: SolverState, field: Any, step: Any, h: Number, proposal: StepProposal, accept: Flag
+) -> LocatedEvents:
     """Look for events on a step that was accepted; it is taken again to end at a terminal one."""
-    events = course.events
-    values = _values(course, state, aim.t1, step.y1, accept)
+    events = context.events
+    values = _values(context, state, proposal.t1, step.y1, accept)
     none = accept & negate(accept)
     if not any(some(accept & e.crosses(*two)) for e, *two in zip(events, state.values, values, strict=True)):
-        return Met(step, h, aim, none, values, ())
+        return LocatedEvents(step, h, proposal, none, values, ())
     accept = accept & _finite(step.y1, accept)
-    inside = _Inside(course, state, field, step, h)
+    inside = _Inside(context, state, field, step, h)
     found = inside.crossings(accept, state.values, values)
 
     ended, earliest, which = none, h * 0 + 2, h * 0 - 1
@@ -56,16 +58,16 @@ def meet(course: Course, state: State, field: Any, step: Any, h: Number, aim: Ai
     occurrences: list[Occurrence] = []
     looks = 1
     if some(ended):
-        step, h, slopes = _end_at(course, state, field, step, inside, earliest, ended, which)
-        t1 = where(ended & ((state.t + h - aim.t1) * h < 0), state.t + h, aim.t1)
-        aim = aim._replace(h=h, t1=t1, landing=aim.landing | ended)
+        step, h, slopes = _end_at(context, state, field, step, inside, earliest, ended, which)
+        t1 = where(ended & ((state.t + h - proposal.t1) * h < 0), state.t + h, proposal.t1)
+        proposal = proposal._replace(h=h, t1=t1, reaches_end=proposal.reaches_end | ended)
         for n in range(len(events)):
-            occurrences += _occurred(n, True, ended & (which == n), aim.t1, step.y1, slopes)
+            occurrences += _occurred(n, True, ended & (which == n), proposal.t1, step.y1, slopes)
         if not all(event.terminal for event in events):
             # on a step that was made shorter what else happens is looked for anew
-            inside, looks = _Inside(course, state, field, step, h), 2
+            inside, looks = _Inside(context, state, field, step, h), 2
             before = [crossed & (root <= earliest) for crossed, root in found]
-            found = inside.crossings(accept, state.values, _values(course, state, aim.t1, step.y1, accept))
+            found = inside.crossings(accept, state.values, _values(context, state, proposal.t1, step.y1, accept))
             found = [
                 (where(ended, crossed | earlier, crossed), where(crossed, root, h * 0 + 1))
                 for (crossed, root), earlier in zip(found, before, strict=True)
@@ -74,19 +76,19 @@ def meet(course: Course, state: State, field: Any, step: Any, h: Number, aim: Ai
         if not event.terminal and some(crossed):
             t = state.t + theta * h
             # strictly before the end of all, so that it has a derivative of its own
-            t = where(aim.landing & ((t - aim.t1) * h >= 0), _next(aim.t1, state.t), t)
-            slopes = inside.slope(n, theta) if course.plan.slopes else None
+            t = where(proposal.reaches_end & ((t - proposal.t1) * h >= 0), _next(proposal.t1, state.t), t)
+            slopes = inside.slope(n, theta) if context.plan.slopes else None
             occurrences += _occurred(n, False, crossed, t, inside.state(theta), slopes)
-    looks *= course.method.dense_evaluations
+    looks *= context.method.dense_evaluations
     step = step._replace(cost=step.cost + looks, calls=step.calls + looks)
-    return Met(step, h, aim, ended, values, tuple(occurrences))
+    return LocatedEvents(step, h, proposal, ended, values, tuple(occurrences))
 
 
-def _values(course: Course, state: State, t: Number, y: Tensor, accept: Flag) -> tuple[Number, ...]:
+def _values(context: SolveContext, state: SolverState, t: Number, y: Tensor, accept: Flag) -> tuple[Number, ...]:
     """The event functions at the end of a step, on the clocks that accept it."""
     return tuple(
-        where(accept, event.value(course.field, t, y), before)
-        for event, before in zip(course.events, state.values, strict=True)
+        where(accept, event.value(context.field, t, y), before)
+        for event, before in zip(context.events, state.values, strict=True)
     )
 
 
@@ -110,9 +112,9 @@ def _occurred(event: int, terminal: bool, on: Flag, t: Number, y: Tensor, slope:
 class _Inside:
     """The dense output of one step, and event functions on it."""
 
-    def __init__(self, course: Course, state: State, field: Any, step: Any, h: Number) -> None:
-        self.course, self.t, self.h, self.first = course, state.t, h, state.accepted == 0
-        self.coefficients = course.method.interpolant(field, state.t, state.y, h, step.stages)
+    def __init__(self, context: SolveContext, state: SolverState, field: Any, step: Any, h: Number) -> None:
+        self.context, self.t, self.h, self.first = context, state.t, h, state.accepted == 0
+        self.coefficients = context.method.interpolant(field, state.t, state.y, h, step.stages)
 
     def state(self, theta: Number) -> Tensor:
         y = self.coefficients
@@ -120,7 +122,7 @@ class _Inside:
         return horner(y, at[:, None] if at.dim() else at)
 
     def value(self, n: int, theta: Number) -> Number:
-        return self.course.events[n].value(self.course.field, self.t + theta * self.h, self.state(theta))
+        return self.context.events[n].value(self.context.field, self.t + theta * self.h, self.state(theta))
 
     def slope(self, n: int, theta: Number) -> Number:
         """Of an event function along the dense output, by t."""
@@ -129,7 +131,7 @@ class _Inside:
     def crossings(self, accept: Flag, before: Sequence[Number], after: Sequence[Number]) -> list[tuple[Flag, Number]]:
         """Of every event: whether it lies on the step, and at which θ."""
         found = []
-        for n, event in enumerate(self.course.events):
+        for n, event in enumerate(self.context.events):
             crossed, root = accept & event.crosses(before[n], after[n]), self.h * 0 + 1
             if some(crossed):
                 root = self.root(n, crossed, before[n], after[n])
@@ -144,7 +146,7 @@ class _Inside:
         eps = 16 * torch.finfo(y.dtype).eps
         # what moves by no more than its rounding has moved, the rest has not: is it across already?
         moved = torch.where((y - y0).abs() <= eps * y0.abs(), y, y0)
-        across = self.course.events[n].crosses(before, self.course.events[n].value(self.course.field, self.t, moved))
+        across = self.context.events[n].crosses(before, self.context.events[n].value(self.context.field, self.t, moved))
         return across | (abs(root * self.h) <= eps * (abs(self.t) + abs(self.h)))
 
     def root(self, n: int, active: Flag, g_low: Number, g_high: Number) -> Number:
@@ -171,18 +173,25 @@ class _Inside:
 
 
 def _end_at(
-    course: Course, state: State, field: Any, step: Any, inside: _Inside, theta: Number, ended: Flag, which: Number
+    context: SolveContext,
+    state: SolverState,
+    field: Any,
+    step: Any,
+    inside: _Inside,
+    theta: Number,
+    ended: Flag,
+    which: Number,
 ) -> tuple[Any, Number, Number]:
     """Take the step again so that it ends where the event function is zero at the state that it gives."""
     whole, spent, calls = inside.h, step.cost, step.calls
 
-    def value(size: Number, tolerated: Any = course.tolerated) -> tuple[Any, Number]:
+    def value(size: Number, error_norm: Any = context.error_norm) -> tuple[Any, Number]:
         nonlocal spent, calls
-        taken = course.method.step(field, state.t, state.y, size, state.carry, tolerated)
+        taken = context.method.step(field, state.t, state.y, size, state.method_state, error_norm)
         spent, calls = spent + taken.cost, calls + taken.calls
-        return taken, _own(which, [e.value(course.field, state.t + size, taken.y1) for e in course.events])
+        return taken, _own(which, [e.value(context.field, state.t + size, taken.y1) for e in context.events])
 
-    slope = _own(which, [inside.slope(n, theta) for n in range(len(course.events))])
+    slope = _own(which, [inside.slope(n, theta) for n in range(len(context.events))])
     h = where(ended, theta * whole, whole)
     step, g = value(h)
     for _ in range(CORRECTIONS):
@@ -201,7 +210,7 @@ def _end_at(
         # per sample rows that were not bettered go back: their step is what it was
         step = value(h)[0] if some(asked & negate(better)) else trial
     slopes = None
-    if course.plan.slopes:
+    if context.plan.slopes:
         # by shares of the whole step, since little of it may be left
         scale = where(whole == 0, whole * 0 + 1, whole)
         slopes = _slope(lambda by: value(h + by * whole, None)[1], step.y1.dtype, h * 0 + 1) / scale

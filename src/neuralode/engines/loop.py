@@ -14,18 +14,18 @@ from neuralode.controllers import NOWHERE, Stops
 from neuralode.controllers.initial_step import first_step
 from neuralode.core import clock
 from neuralode.core.clock import where
-from neuralode.core.dense_output import find_reads
+from neuralode.core.dense_output import find_step_outputs
 from neuralode.core.norms import Norm
 from neuralode.core.outputs import Outputs
 from neuralode.core.problem import Problem
-from neuralode.core.record import Chunk, Occurrence, Plan, Record
+from neuralode.core.record import Occurrence, Plan, Record, StepBatch
 from neuralode.core.status import Status
-from neuralode.engines.base import Course, State, arrive
-from neuralode.engines.finished_rows import same_alone, settle
+from neuralode.engines.base import SolveContext, SolverState, mark_finished
+from neuralode.engines.finished_rows import rows_are_independent, write_back
 from neuralode.inputs.events import Event
 
 
-def march(
+def solve_loop(
     problem: Problem,
     f0: Tensor,
     plan: Plan,
@@ -34,21 +34,21 @@ def march(
     norm: Norm,
     engine: Any,
     max_steps: int,
-    tell: Callable[[float], None] | None = None,
-    meet: Callable[[Chunk], None] | None = None,
+    on_progress: Callable[[float], None] | None = None,
+    on_batch: Callable[[StepBatch], None] | None = None,
     stops: Stops = NOWHERE,
     events: tuple[Event, ...] = (),
     observer: Any = None,
 ) -> tuple[Record, Outputs]:
-    """Solve without a graph; ``f0`` is f at the start, ``tell`` is told the fraction done.
+    """Solve without a graph; ``f0`` is f at the start, ``on_progress`` is told the fraction done.
 
-    Whoever has to ``meet`` every chunk as it passes does so instead of the record. Returns the record of steps and of
-    where each row ended, and the outputs.
+    ``on_batch`` receives every batch of steps instead of the record. Returns the record of steps and of where each row
+    ended, and the outputs.
     """
-    course, state, record = begin(problem, f0, plan, method, controller, norm, max_steps)
+    context, state, record = begin(problem, f0, plan, method, controller, norm, max_steps)
     values = tuple(event.value(problem.field, state.t, state.y) for event in events)
-    course, state = course._replace(events=events, observer=observer), state._replace(values=values)
-    course, state = halting(course, state, stops)
+    context, state = context._replace(events=events, observer=observer), state._replace(values=values)
+    context, state = with_stops(context, state, stops)
     outputs = Outputs(problem, plan)
     if not plan.steps:
         outputs.start(problem.y0.detach())
@@ -56,29 +56,29 @@ def march(
 
     while clock.some(state.status == Status.RUNNING):
         calls = state.calls
-        state, chunk = engine.advance(course, state, engine.budget)
+        state, step_batch = engine.advance(context, state, engine.budget)
         record.calls += state.calls - calls
-        record.occurrences += [_of_all(met, chunk.rows) for met in chunk.occurrences]
+        record.occurrences += [_of_all(met, step_batch.rows) for met in step_batch.occurrences]
         if isinstance(problem.times, Tensor) and plan.inside:
-            chunk = find_reads(chunk, problem.times, problem.direction, state.t)
-        outputs.read(chunk)
-        if meet is not None:
-            meet(chunk)
+            step_batch = find_step_outputs(step_batch, problem.times, problem.direction, state.t)
+        outputs.read(step_batch)
+        if on_batch is not None:
+            on_batch(step_batch)
         elif plan.replay or plan.steps or plan.dense:
-            record.add(chunk, plan)
-        if tell is not None:
-            tell(_fraction(problem, course, state))
+            record.add(step_batch, plan)
+        if on_progress is not None:
+            on_progress(_fraction(problem, context, state))
         if problem.per_sample and may_drop is not False:
             running = state.status == Status.RUNNING
             if 0 < 2 * int(running.sum()) <= len(running):
                 left = running.nonzero()[:, 0]
                 if may_drop is None:
-                    may_drop = same_alone(course, state, left)
+                    may_drop = rows_are_independent(context, state, left)
                     record.calls += 2
                 if may_drop:
-                    settle(record, course, state)
-                    course, state = course.take(left), state.take(left)
-    settle(record, course, state)
+                    write_back(record, context, state)
+                    context, state = context.take(left), state.take(left)
+    write_back(record, context, state)
     _overflow(record)
     _warn_of_resolution(problem, record)
     if not plan.steps:
@@ -93,7 +93,7 @@ def _of_all(met: Occurrence, rows: Tensor | None) -> Occurrence:
 
 def begin(
     problem: Problem, f0: Tensor, plan: Plan, method: Any, controller: Any, norm: Norm, max_steps: int
-) -> tuple[Course, State, Record]:
+) -> tuple[SolveContext, SolverState, Record]:
     """Where the march starts: the first step size, and the rows that cannot start at all."""
     t0, t1 = problem.start, problem.end
     zero = torch.zeros_like(t0, dtype=torch.int64) if isinstance(t0, Tensor) else 0
@@ -109,29 +109,31 @@ def begin(
     else:
         status = Status.RUNNING if _finite(y0) and _finite(f0) else Status.NONFINITE
     record = Record(y=y0, t=t0, status=status, accepted=zero, attempts=zero, cost=zero)
-    marks, first = [], 0
+    output_times, first = [], 0
     if plan.inside and isinstance(problem.times, list):
-        marks, first = [t * problem.direction for t in problem.times[problem.inner]], problem.inner.start
-    course = Course(problem.field, method, controller, norm, plan, t1, problem.direction, max_steps, marks, first)
+        output_times, first = [t * problem.direction for t in problem.times[problem.inner]], problem.inner.start
+    context = SolveContext(
+        problem.field, method, controller, norm, plan, t1, problem.direction, max_steps, output_times, first
+    )
     h, calls = clock.maximum(abs(t1 - t0), 0.0), 0
     if controller.adaptive and problem.layout.rows and clock.some((status == Status.RUNNING) & (t0 != t1)):
-        h, calls = first_step(problem, course, y0, f0)
+        h, calls = first_step(problem, controller=controller, norm=norm, order=method.error_order + 1, y0=y0, f0=f0)
     record.calls = record.started = 1 + calls
     record.h = h
     if not problem.layout.rows:
         t0 = t1  # nothing to step: f was called for its shape
     history = controller.start(t0, t1)
-    state = State(t0, h, y0, method.begin(f0), history, status, zero, zero, zero != 0, zero)
-    return course, arrive(course, state), record
+    state = SolverState(t0, h, y0, method.begin(f0), history, status, zero, zero, zero != 0, zero)
+    return context, mark_finished(context, state), record
 
 
-def halting(course: Course, state: State, stops: Stops) -> tuple[Course, State]:
+def with_stops(context: SolveContext, state: SolverState, stops: Stops) -> tuple[SolveContext, SolverState]:
     """The same where steps are to end at stops."""
     if stops:
         past_jump = stops.begin(state.t)
         # at a jump f0 is of neither side
-        state = state._replace(past_jump=past_jump, carry=None if clock.some(past_jump) else state.carry)
-    return course._replace(stops=stops), state
+        state = state._replace(past_jump=past_jump, method_state=None if clock.some(past_jump) else state.method_state)
+    return context._replace(stops=stops), state
 
 
 def _overflow(record: Record) -> None:
@@ -163,10 +165,10 @@ def _warn_of_resolution(problem: Problem, record: Record) -> None:
         )
 
 
-def _fraction(problem: Problem, course: Course, state: State) -> float:
+def _fraction(problem: Problem, context: SolveContext, state: SolverState) -> float:
     """How far the slowest clock has come, from 0 to 1."""
-    start = problem.start if course.rows is None else problem.start[course.rows]
-    span = course.end - start
+    start = problem.start if context.rows is None else problem.start[context.rows]
+    span = context.end - start
     if isinstance(span, Tensor):
         return float(torch.where(span == 0, 1.0, (state.t - start) / span).min()) if len(span) else 1.0
     return (state.t - start) / span if span else 1.0

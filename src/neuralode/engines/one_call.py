@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from neuralode.core.record import Chunk, Reads, Taken
+from neuralode.core.record import AcceptedStep, StepBatch, StepOutputs
 from neuralode.core.status import Status
-from neuralode.engines.base import Course, State, arrive
+from neuralode.engines.base import SolveContext, SolverState, mark_finished
 
 
-class Whole:
+class OneCall:
     """Crosses from start to end in one call; of what happens on the way only outputs are known."""
 
     name = "whole"
     gradients = frozenset({"adjoint"})
     budget = 1
 
-    def advance(self, course: Course, state: State, budget: int) -> tuple[State, Chunk]:
+    def advance(self, context: SolveContext, state: SolverState, budget: int) -> tuple[SolverState, StepBatch]:
         """Go to the end."""
-        state = arrive(course, state)
+        state = mark_finished(context, state)
         if state.status != Status.RUNNING:
-            return state, Chunk(course.rows, [], state.y, state.t)
-        inner = [mark * course.direction for mark in course.marks]
-        ends = [*inner, course.end]
-        states, arrived, calls = course.method.cross(
-            course.field, state.t, state.y, ends, course.norm, course.controller
+            return state, StepBatch(context.rows, [], state.y, state.t)
+        inner = [mark * context.direction for mark in context.output_times]
+        ends = [*inner, context.end]
+        states, reached_end, calls = context.method.cross(
+            context.field, state.t, state.y, ends, context.norm, context.controller
         )
-        reads = Reads(slice(course.first_mark, course.first_mark + len(inner)), None)
-        step = Taken(state.t, course.end - state.t, True, None, inner=states[:-1], reads=reads if inner else None)
+        step_outputs = StepOutputs(slice(context.first_output, context.first_output + len(inner)), None)
+        step = AcceptedStep(
+            state.t, context.end - state.t, True, None, inner=states[:-1], step_outputs=step_outputs if inner else None
+        )
         failed = Status.STEP_UNDERFLOW if states.isfinite().all() else Status.NONFINITE
         following = state._replace(
-            t=course.end if arrived else state.t,
-            y=states[-1] if arrived else state.y,
-            status=Status.RUNNING if arrived else failed,
+            t=context.end if reached_end else state.t,
+            y=states[-1] if reached_end else state.y,
+            status=Status.RUNNING if reached_end else failed,
             attempts=state.attempts + 1,
-            accepted=state.accepted + arrived,
+            accepted=state.accepted + reached_end,
             cost=state.cost + calls,
             calls=state.calls + calls,
         )
-        return arrive(course, following), Chunk(course.rows, [step], following.y, following.t)
+        return mark_finished(context, following), StepBatch(context.rows, [step], following.y, following.t)

@@ -21,12 +21,12 @@ from neuralode.core.field import Field
 from neuralode.core.layout import lay_out
 from neuralode.core.norms import Norm
 from neuralode.core.problem import Problem
-from neuralode.core.record import Chunk, Plan, Record
+from neuralode.core.record import Plan, Record, StepBatch
 from neuralode.core.status import GradientError, Status
-from neuralode.engines.loop import march
+from neuralode.engines.loop import solve_loop
 from neuralode.gradients.base import Solved
 from neuralode.gradients.replay import check_unchanged
-from neuralode.gradients.substitution import Isolation
+from neuralode.gradients.substitution import Substitution
 from neuralode.methods import Method, find_method
 
 
@@ -175,7 +175,7 @@ class _Adjoint(torch.autograd.Function):
                 "gradient='adjoint' has no second derivatives; wanted gradient='replay' or gradient='direct'."
             )
         solved: Solved = ctx.solved
-        with solved.ambient.restored():
+        with solved.forward_context.restored():
             return None, None, *Sweep(solved, ctx.how, solved.leaves[0], cotangents[0]).run()
 
 
@@ -187,8 +187,8 @@ class Sweep:
         self.outputs = outputs
         problem = solved.problem
         self.problem, self.per_sample = problem, problem.per_sample
-        self.apart = Isolation(problem, solved.captured, linked=False)
-        self.totals = [torch.zeros_like(x) for x in self.apart.inputs]
+        self.substitution = Substitution(problem, solved.captured, linked=False)
+        self.totals = [torch.zeros_like(x) for x in self.substitution.inputs]
         self.reached = self._reached()
         self.cotangent = torch.where(
             self.reached[..., None] if self.per_sample else self.reached[:, None, None], cotangent, 0
@@ -219,7 +219,7 @@ class Sweep:
             adjoint = self.back(i, adjoint)
         if t_total is not None:
             self.add_time(t_total, 0, -adjoint)
-        return [adjoint + self.cotangent[0], t_total, *self.apart.collect(self.totals)]
+        return [adjoint + self.cotangent[0], t_total, *self.substitution.collect(self.totals)]
 
     def add_time(self, total: Tensor, i: int, weight: Tensor) -> None:
         """∂y(t_i)/∂t_i = f there. An output at the end moves with the end, one at the start does not move."""
@@ -247,12 +247,12 @@ class Sweep:
             return adjoint
         state = (self.outputs[i], adjoint, *(() if self.after else self.totals))
         layout = lay_out(state, self.per_sample)
-        field = replace(self.apart.field, f=self.augmented, dtype=None, layout=layout)
+        field = replace(self.substitution.field, f=self.augmented, dtype=None, layout=layout)
         direction = -self.problem.direction
         host = ends if self.per_sample else ends.tolist()
         backwards = Problem(field, layout.pack(state), ends, host, direction, self.per_sample)
         with torch.no_grad():
-            record = self.march(backwards, layout)
+            record = self.solve_loop(backwards, layout)
         if self.per_sample:
             after = layout.unpack(record.y)[1]
             return torch.where((self.reached[i])[:, None], after, adjoint)
@@ -260,7 +260,7 @@ class Sweep:
         self.totals = self.totals if self.after else totals
         return adjoint
 
-    def march(self, problem: Problem, layout: Any) -> Record:
+    def solve_loop(self, problem: Problem, layout: Any) -> Record:
         """Solve one stretch, beginning with the step size that the last one reached."""
         how, field = self.how, problem.field
         start = problem.t[..., 0].to(device=problem.y0.device, dtype=problem.y0.dtype.to_real())
@@ -272,12 +272,12 @@ class Sweep:
         plan = Plan(replay=self.after)
         solved = self.solved
 
-        def meet(chunk: Chunk) -> None:
-            self.gather(chunk, field)
+        def on_batch(step_batch: StepBatch) -> None:
+            self.gather(step_batch, field)
 
-        record, _ = march(
+        record, _ = solve_loop(
             problem, f0, plan, how.method, self.controller, norm, solved.engine, solved.max_steps,
-            meet=meet if self.after else None, stops=solved.stops.reversed(), observer=how.observer,
+            on_batch=on_batch if self.after else None, stops=solved.stops.reversed(), observer=how.observer,
         )  # fmt: skip
         solved.backward[0] += record.calls
         status = torch.as_tensor(record.status)
@@ -314,12 +314,12 @@ class Sweep:
         again = torch.is_grad_enabled()  # an implicit method asks for the derivatives of this
         with torch.enable_grad():
             y = y.view_as(y) if again and y.requires_grad else y.detach().requires_grad_()
-            slope = replace(self.apart.field, args=args)(t, y)
-        wanted = [y, *(self.apart.inputs if totals else ())]
+            slope = replace(self.substitution.field, args=args)(t, y)
+        wanted = [y, *(self.substitution.inputs if totals else ())]
         if not slope.requires_grad:
             return slope, torch.zeros_like(y), *map(torch.zeros_like, totals)
         if self.solved.strict and not again:
-            self.apart.check([slope], y)
+            self.substitution.check([slope], y)
         # parameters that were named may lie behind a graph made before the solve, which is met at every evaluation
         keep = again or not self.solved.strict
         grads = torch.autograd.grad(slope, wanted, -adjoint, allow_unused=True, create_graph=again, retain_graph=keep)
@@ -327,30 +327,36 @@ class Sweep:
             torch.zeros_like(x) if g is None else g for x, g in zip(wanted, grads, strict=True)
         )
 
-    def gather(self, chunk: Chunk, field: Field) -> None:
+    def gather(self, step_batch: StepBatch, field: Field) -> None:
         """Add the parameters' share of accepted steps: one product a stage, weighted by row.
 
         The parameters' cotangents are a quadrature along (y, λ): Σ h bᵢ λᵢᵀ ∂f/∂θ over the stages i of each step.
         """
         layout, method = field.layout, self.how.method
         assert layout is not None
-        own = field if chunk.rows is None else field.take(chunk.rows)
-        for step in chunk.steps if self.apart.inputs else ():
+        own = field if step_batch.rows is None else field.take(step_batch.rows)
+        for step in step_batch.steps if self.substitution.inputs else ():
             f = own if step.edges is None else own.within(step.t, *step.edges)
-            nodes = method.quadrature(f, step.t, step.y, step.h, step.carry)
+            nodes = method.quadrature(f, step.t, step.y, step.h, step.method_state)
             self.solved.backward[0] += method.evaluations_per_step
             for weight, t, z in nodes:
                 if weight:
                     y, adjoint = layout.unpack(z)
                     self.add_product(
-                        t, y, column_times(-weight * step.h, adjoint), chunk.rows, step.edges and (step.t, *step.edges)
+                        t,
+                        y,
+                        column_times(-weight * step.h, adjoint),
+                        step_batch.rows,
+                        step.edges and (step.t, *step.edges),
                     )
 
     def add_product(self, t: Tensor, y: Tensor, weighted: Tensor, rows: Tensor | None, bounds: Any) -> None:
         """Add one vector–Jacobian product by the parameters."""
-        apart = self.apart
+        substitution = self.substitution
         with torch.enable_grad():
-            field = apart.field if rows is None else apart.field.take(rows)  # args that are gathered have a graph
+            field = (
+                substitution.field if rows is None else substitution.field.take(rows)
+            )  # args that are gathered have a graph
             field = field if bounds is None else field.within(*bounds)
             y = y.detach().requires_grad_()  # an f that differentiates inside finds what it finds in a forward pass
             slope = field(t, y)
@@ -358,9 +364,9 @@ class Sweep:
         if not slope.requires_grad:
             return
         if self.solved.strict:
-            apart.check([slope], y)
+            substitution.check([slope], y)
         keep = not self.solved.strict
-        grads = torch.autograd.grad(slope, apart.inputs, weighted, allow_unused=True, retain_graph=keep)
+        grads = torch.autograd.grad(slope, substitution.inputs, weighted, allow_unused=True, retain_graph=keep)
         for total, g in zip(self.totals, grads, strict=True):
             if g is not None:
                 total.add_(g)

@@ -29,7 +29,7 @@ class Solved:
     record: Record
     leaves: tuple[Tensor, ...]  # what was put out: the outputs, and the dense output's coefficients last
     captured: tuple[Tensor, ...]  # every differentiable tensor that f and save use, args among them
-    ambient: Any  # an Ambient
+    forward_context: Any  # an Ambient
     backward: list[int]  # evaluations of f made by gradients so far
     stops: Any = NOWHERE
     strict: bool = True  # whether a differentiable tensor that is not among the captured ones is an error

@@ -9,22 +9,24 @@ import torch
 from torch import Tensor
 
 from neuralode.core.field import Field
-from neuralode.core.record import Chunk
-from neuralode.gradients.substitution import Isolation
+from neuralode.core.record import StepBatch
+from neuralode.gradients.substitution import Substitution
 
 
 class Checkpointed:
     """The field of a chunk, whose graph holds time and state of each evaluation, and none of its activations."""
 
-    def __init__(self, field: Callable[[Chunk], Field], chunk: Chunk, apart: Isolation) -> None:
-        self.field, self.chunk, self.apart = field, chunk, apart
-        own = field(chunk)
+    def __init__(self, field: Callable[[StepBatch], Field], step_batch: StepBatch, substitution: Substitution) -> None:
+        self.field, self.step_batch, self.substitution = field, step_batch, substitution
+        own = field(step_batch)
         # what an implicit method asks for without a graph
         self.jacobian, self.linearised, self.coupled = own.jacobian, own.linearised, own.coupled
 
     def within(self, *bounds: Any) -> Checkpointed:
         """The same, asked at times within bounds only."""
-        return Checkpointed(lambda chunk: self.field(chunk).within(*bounds), self.chunk, self.apart)
+        return Checkpointed(
+            lambda step_batch: self.field(step_batch).within(*bounds), self.step_batch, self.substitution
+        )
 
     @property
     def halves(self) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
@@ -40,29 +42,31 @@ class Checkpointed:
 
     def _ask(self, of: Callable[[Field], Callable[..., Tensor]], *point: Tensor) -> Tensor:
         """One function of the field at time and state."""
-        return _Evaluation.apply(lambda: of(self.field(self.chunk)), self.apart, len(point), *point, *self.apart.inputs)
+        return _Evaluation.apply(
+            lambda: of(self.field(self.step_batch)), self.substitution, len(point), *point, *self.substitution.inputs
+        )
 
 
 class _Evaluation(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, function: Callable[[], Callable[..., Tensor]], apart: Isolation, count: int, *inputs: Tensor
+        ctx: Any, function: Callable[[], Callable[..., Tensor]], substitution: Substitution, count: int, *inputs: Tensor
     ) -> Tensor:
-        ctx.function, ctx.apart = function, apart
+        ctx.function, ctx.substitution = function, substitution
         point = inputs[:count]
         ctx.save_for_backward(*point)
         return function()(*(x.detach() for x in point))  # as in a forward pass: nothing to differentiate
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        apart: Isolation = ctx.apart
+        substitution: Substitution = ctx.substitution
         with torch.enable_grad():
             point = tuple(x.detach().requires_grad_(x.requires_grad) for x in ctx.saved_tensors)
             answer = ctx.function()(*point)
-        inputs = (*point, *apart.inputs)
+        inputs = (*point, *substitution.inputs)
         if not answer.requires_grad:
             return None, None, None, *(None for _ in inputs)
-        apart.check([answer], *point)
+        substitution.check([answer], *point)
         wanted = [x for x in inputs if x.requires_grad]
         grads = iter(torch.autograd.grad(answer, wanted, cotangents, allow_unused=True))
         return None, None, None, *(next(grads) if x.requires_grad else None for x in inputs)

@@ -14,7 +14,7 @@ from neuralode.gradients.captured import modules_of
 
 
 @dataclass(frozen=True)
-class Ambient:
+class ForwardContext:
     """Autocast, the train/eval flags of the modules of f, and the state of the random generators."""
 
     modules: tuple[nn.Module, ...]
@@ -53,12 +53,12 @@ class Ambient:
                             buffer.copy_(before)
 
 
-def surroundings(f: Any, device: torch.device) -> Ambient:
+def capture_context(f: Any, device: torch.device) -> ForwardContext:
     """The ambient of this moment."""
     modules = tuple(modules_of(f))
     kinds = {"cpu", device.type}
     accelerator = None if device.type == "cpu" else torch.get_device_module(device)
-    return Ambient(
+    return ForwardContext(
         modules=modules,
         training=tuple((m, m.training) for module in modules for m in module.modules()),
         autocast=tuple(

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralode.core.dense_output import find_reads, marks_within
+from neuralode.core.dense_output import find_step_outputs, outputs_within
 from neuralode.core.problem import Problem
-from neuralode.core.record import Chunk, Occurrence, Record, Taken
+from neuralode.core.record import AcceptedStep, Occurrence, Record, StepBatch
 from neuralode.core.status import GradientError
 from neuralode.gradients.base import Solved
 
 
 @dataclass(frozen=True)
-class Met:
+class EventTable:
     """All events of a solve, in the order of their rows and times, and where they are in the problem posed anew.
 
     ``source`` says which entry of the old output times, one row after another and the events behind them, every output
@@ -39,13 +39,13 @@ class Met:
     column: Tensor  # [events]: where the events are
 
 
-def repose(problem: Problem, record: Record, states: Tensor) -> tuple[Problem, Record, Tensor, Met]:
+def with_event_times(problem: Problem, record: Record, states: Tensor) -> tuple[Problem, Record, Tensor, EventTable]:
     """The problem whose output times are those of the events too, with its record and its outputs."""
     shared = not problem.per_sample
     device = problem.t.device
-    met = [_on_rows(x, device, shared) for x in record.occurrences]
-    t, row, kind, slope, terminal = (torch.cat([x[i] for x in met]) for i in range(5))
-    y = torch.cat([x[5] for x in met])
+    table = [_on_rows(x, device, shared) for x in record.occurrences]
+    t, row, kind, slope, terminal = (torch.cat([x[i] for x in table]) for i in range(5))
+    y = torch.cat([x[5] for x in table])
     times = problem.t.detach().reshape(-1, problem.outputs)
     rows, outputs = times.shape
 
@@ -79,79 +79,83 @@ def repose(problem: Problem, record: Record, states: Tensor) -> tuple[Problem, R
     else:
         flat = torch.cat((states.transpose(0, 1).reshape(-1, states.shape[-1]), y))
         table = flat[source].transpose(0, 1).contiguous()
-    found = Met(t, y, kind, row, slope, source, own, column)
-    problem = retimed(problem, found, found.t)
-    return problem, replace(record, chunks=_read_again(problem, record.chunks)), table, found
+    found = EventTable(t, y, kind, row, slope, source, own, column)
+    problem = with_times(problem, found, found.t)
+    return problem, replace(record, step_batches=_read_again(problem, record.step_batches)), table, found
 
 
-def _on_rows(met: Occurrence, device: torch.device, shared: bool) -> tuple[Tensor, ...]:
+def _on_rows(table: Occurrence, device: torch.device, shared: bool) -> tuple[Tensor, ...]:
     """Time, row, kind, slope, whether terminal, and state, each with one entry an event."""
-    t = torch.as_tensor(met.t, dtype=torch.float64, device=device).reshape(-1)
-    row = torch.zeros(1, dtype=torch.int64, device=device) if met.rows is None else met.rows
-    slope = t * torch.nan if met.slope is None else torch.as_tensor(met.slope, dtype=torch.float64, device=device)
-    kind = torch.full(t.shape, met.event, device=device)
-    terminal = torch.full(t.shape, met.terminal, device=device)
-    return t, row, kind, slope.reshape(-1), terminal, met.y[None] if shared else met.y
+    t = torch.as_tensor(table.t, dtype=torch.float64, device=device).reshape(-1)
+    row = torch.zeros(1, dtype=torch.int64, device=device) if table.rows is None else table.rows
+    slope = t * torch.nan if table.slope is None else torch.as_tensor(table.slope, dtype=torch.float64, device=device)
+    kind = torch.full(t.shape, table.event, device=device)
+    terminal = torch.full(t.shape, table.terminal, device=device)
+    return t, row, kind, slope.reshape(-1), terminal, table.y[None] if shared else table.y
 
 
-def retimed(problem: Problem, met: Met, times: Tensor) -> Problem:
+def with_times(problem: Problem, table: EventTable, times: Tensor) -> Problem:
     """The problem with these times for its events."""
-    t = torch.cat((problem.t.reshape(-1), times))[met.source]
+    t = torch.cat((problem.t.reshape(-1), times))[table.source]
     fixed = t.detach()
     return replace(problem, t=t, times=fixed if problem.per_sample else fixed.tolist())
 
 
-def _read_again(problem: Problem, chunks: list[Chunk]) -> list[Chunk]:
+def _read_again(problem: Problem, step_batches: list[StepBatch]) -> list[StepBatch]:
     """Which outputs of the new problem fall on which steps."""
     if isinstance(problem.times, Tensor):
-        return [find_reads(chunk, problem.times, problem.direction, chunk.t) for chunk in chunks]
-    marks, first = [t * problem.direction for t in problem.times[problem.inner]], problem.inner.start
+        return [
+            find_step_outputs(step_batch, problem.times, problem.direction, step_batch.t) for step_batch in step_batches
+        ]
+    output_times, first = [t * problem.direction for t in problem.times[problem.inner]], problem.inner.start
 
-    def read(step: Taken, t1: float) -> Taken:
-        return step._replace(reads=marks_within(marks, first, problem.direction, step.t, t1, step.h))
+    def read(step: AcceptedStep, t1: float) -> AcceptedStep:
+        return step._replace(step_outputs=outputs_within(output_times, first, problem.direction, step.t, t1, step.h))
 
     found = []
-    for chunk in chunks:
-        ends = [*(step.t for step in chunk.steps[1:]), chunk.t]
-        found.append(chunk._replace(steps=[read(step, t1) for step, t1 in zip(chunk.steps, ends, strict=True)]))
+    for step_batch in step_batches:
+        ends = [*(step.t for step in step_batch.steps[1:]), step_batch.t]
+        found.append(
+            step_batch._replace(steps=[read(step, t1) for step, t1 in zip(step_batch.steps, ends, strict=True)])
+        )
     return found
 
 
 def attach(
-    solved: Solved, gradient: Any, events: tuple[Any, ...], met: Met, problem: Problem
-) -> tuple[list[Tensor], Met]:
+    solved: Solved, gradient: Any, events: tuple[Any, ...], table: EventTable, problem: Problem
+) -> tuple[list[Tensor], EventTable]:
     """The leaves of a solve that met events, and these with their times, differentiable.
 
     ``problem`` is the one that was solved; that of ``solved`` is posed anew. A round makes one order of derivatives
     right.
     """
     with torch.enable_grad():
-        times = met.t
+        times = table.t
         for _ in range(gradient.derivatives):
-            leaves = gradient.attach(replace(solved, problem=retimed(problem, met, times)))
-            zero = _zeros(solved.problem, events, met, times, leaves[0])
-            times = met.t + _Shift.apply(times - met.t - zero / met.slope, gradient)
-        return gradient.attach(replace(solved, problem=retimed(problem, met, times))), replace(met, t=times)
+            leaves = gradient.attach(replace(solved, problem=with_times(problem, table, times)))
+            zero = _zeros(solved.problem, events, table, times, leaves[0])
+            times = table.t + _Shift.apply(times - table.t - zero / table.slope, gradient)
+        return gradient.attach(replace(solved, problem=with_times(problem, table, times))), replace(table, t=times)
 
 
-def _zeros(problem: Problem, events: tuple[Any, ...], met: Met, times: Tensor, states: Tensor) -> Tensor:
+def _zeros(problem: Problem, events: tuple[Any, ...], table: EventTable, times: Tensor, states: Tensor) -> Tensor:
     """The event functions at the events: zero, with derivatives."""
     field, zero = problem.field, torch.zeros_like(times)
     if not problem.per_sample:
         found = [
             events[kind](field, t, states[column])
-            for kind, t, column in zip(met.kind.tolist(), times, met.column.tolist(), strict=True)
+            for kind, t, column in zip(table.kind.tolist(), times, table.column.tolist(), strict=True)
         ]
         return torch.stack(found).to(times)
     # the function may use what only the whole has: rows that are not asked about wait where they ended
     idle = ~states.detach()[-1].isfinite().all(-1)
-    for kind in met.kind.unique().tolist():
-        own = (met.kind == kind).nonzero()[:, 0]
-        rank = torch.arange(len(own), device=own.device) - torch.searchsorted(met.row[own], met.row[own])
+    for kind in table.kind.unique().tolist():
+        own = (table.kind == kind).nonzero()[:, 0]
+        rank = torch.arange(len(own), device=own.device) - torch.searchsorted(table.row[own], table.row[own])
         for turn in range(int(rank.max()) + 1):
             asked = own[rank == turn]
-            rows = met.row[asked]
-            y, t = states[met.column[asked], rows], times[asked]
+            rows = table.row[asked]
+            y, t = states[table.column[asked], rows], times[asked]
             waiting = torch.where(idle[:, None], y[0], states[-1]).detach()
             at = torch.where(idle, t[0], problem.t[:, -1]).detach()
             found = events[kind](field, at.index_put((rows,), t), waiting.index_put((rows,), y))

@@ -17,12 +17,12 @@ from torch import Tensor
 from neuralode.core.field import Field
 from neuralode.core.outputs import save_state
 from neuralode.core.problem import Problem
-from neuralode.core.record import Chunk, Plan, Taken
+from neuralode.core.record import AcceptedStep, Plan, StepBatch
 from neuralode.core.status import GradientError
 from neuralode.gradients.base import Solved
 from neuralode.gradients.checkpointing import Checkpointed
-from neuralode.gradients.retake import end_marks, places, rerun, retake, start_marks
-from neuralode.gradients.substitution import Isolation
+from neuralode.gradients.retake import outputs_at_end, outputs_at_start, places, rerun, retake
+from neuralode.gradients.substitution import Substitution
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class _Replayed(torch.autograd.Function):
         check_unchanged(ctx)
         if torch.is_grad_enabled():
             return None, None, *through_rerun(solved, cotangents)
-        with solved.ambient.restored():
+        with solved.forward_context.restored():
             return None, None, *Reverse(ctx.gradient, solved, cotangents).run()
 
 
@@ -103,23 +103,23 @@ def check_unchanged(ctx: Any) -> None:
 
 def through_rerun(solved: Solved, cotangents: tuple[Tensor | None, ...]) -> list[Tensor | None]:
     """Cotangents of the inputs that can be differentiated again: the recorded steps are re-run with a graph."""
-    apart = Isolation(solved.problem, solved.captured, linked=True)
+    substitution = Substitution(solved.problem, solved.captured, linked=True)
     y0, t = solved.problem.y0, solved.problem.t
     # an f that differentiates inside finds a state that has a gradient, as in a forward pass
     ends = [y0.view_as(y0) if y0.requires_grad else y0.detach().requires_grad_(), t.view_as(t)]
-    problem = replace(solved.problem, field=apart.field, y0=ends[0], t=ends[1])
-    plan = replace(solved.plan, save=apart.around(solved.plan.save))
-    with solved.ambient.restored():
+    problem = replace(solved.problem, field=substitution.field, y0=ends[0], t=ends[1])
+    plan = replace(solved.plan, save=substitution.around(solved.plan.save))
+    with solved.forward_context.restored():
         leaves = rerun(replace(solved, problem=problem, plan=plan))
     pairs = [(x, g) for x, g in zip(leaves, cotangents, strict=True) if g is not None and x.requires_grad]
     outputs, weights = [x for x, _ in pairs], [g for _, g in pairs]
-    inputs = [*ends, *apart.inputs]
+    inputs = [*ends, *substitution.inputs]
     wanted = [x for x in inputs if x.requires_grad]
     if solved.strict:
-        apart.check(outputs, *ends)
+        substitution.check(outputs, *ends)
     found = iter(torch.autograd.grad(outputs, wanted, weights, create_graph=True, allow_unused=True) if pairs else [])
     grads = [next(found, None) if x.requires_grad else None for x in inputs]
-    return [*grads[:2], *apart.collect(grads[2:])]
+    return [*grads[:2], *substitution.collect(grads[2:])]
 
 
 class Reverse:
@@ -128,10 +128,10 @@ class Reverse:
     def __init__(self, gradient: Replay, solved: Solved, cotangents: tuple[Tensor | None, ...]) -> None:
         problem = solved.problem
         self.t = problem.t.detach().requires_grad_() if problem.t.requires_grad else None
-        self.apart = Isolation(problem, solved.captured, linked=False)
-        plan = replace(solved.plan, save=self.apart.around(solved.plan.save))
+        self.substitution = Substitution(problem, solved.captured, linked=False)
+        plan = replace(solved.plan, save=self.substitution.around(solved.plan.save))
         self.solved, self.cotangents = replace(solved, plan=plan), cotangents
-        self.totals: list[Tensor | None] = [None] * len(self.apart.inputs)
+        self.totals: list[Tensor | None] = [None] * len(self.substitution.inputs)
         self.t_total = None if self.t is None else torch.zeros_like(self.t)
         self.deviation: Tensor | None = None
         self.lingering: list[Tensor] = []  # cotangents of what the method remembers
@@ -142,60 +142,68 @@ class Reverse:
     def run(self) -> list[Tensor | None]:
         """Cotangents of y0, t and what f uses."""
         solved, plan = self.solved, self.solved.plan
-        adjoint = self.pull_saved(end_marks(solved), solved.record.y, torch.zeros_like(solved.record.y))
-        for chunk in reversed(solved.record.chunks):
-            own = adjoint if chunk.rows is None else adjoint[chunk.rows]
-            own = self.back_over(chunk, own)
-            adjoint = own if chunk.rows is None else adjoint.index_copy(0, chunk.rows, own)
-            self.lingering = [_spread(x, chunk.rows, adjoint) for x in self.lingering]
-        adjoint = self.pull_saved(start_marks(solved), solved.problem.y0.detach(), adjoint)
+        adjoint = self.pull_saved(outputs_at_end(solved), solved.record.y, torch.zeros_like(solved.record.y))
+        for step_batch in reversed(solved.record.step_batches):
+            own = adjoint if step_batch.rows is None else adjoint[step_batch.rows]
+            own = self.back_over(step_batch, own)
+            adjoint = own if step_batch.rows is None else adjoint.index_copy(0, step_batch.rows, own)
+            self.lingering = [_spread(x, step_batch.rows, adjoint) for x in self.lingering]
+        adjoint = self.pull_saved(outputs_at_start(solved), solved.problem.y0.detach(), adjoint)
         if plan.steps and self.cotangents[0] is not None:
             adjoint = adjoint + self.cotangents[0][0]
         self.check_deviation()
-        return [adjoint, self.t_total, *self.apart.collect(self.totals)]
+        return [adjoint, self.t_total, *self.substitution.collect(self.totals)]
 
-    def back_over(self, chunk: Chunk, adjoint: Tensor) -> Tensor:
+    def back_over(self, step_batch: StepBatch, adjoint: Tensor) -> Tensor:
         """Back over the steps of a chunk, in stretches that begin with a kept state."""
-        following, every = chunk.end, self.solved.plan.every
-        self.lingering = [x if chunk.rows is None else x[chunk.rows] for x in self.lingering]
-        for first in reversed(range(0, len(chunk.steps), every)):
-            steps = chunk.steps[first : first + every]
-            states = self.states(chunk, steps)
+        following, every = step_batch.end, self.solved.plan.every
+        self.lingering = [x if step_batch.rows is None else x[step_batch.rows] for x in self.lingering]
+        for first in reversed(range(0, len(step_batch.steps), every)):
+            steps = step_batch.steps[first : first + every]
+            states = self.states(step_batch, steps)
             for n in reversed(range(len(steps))):
-                adjoint = self.back(chunk, steps[n], *states[n], following if n == len(steps) - 1 else None, adjoint)
+                adjoint = self.back(
+                    step_batch, steps[n], *states[n], following if n == len(steps) - 1 else None, adjoint
+                )
             following = steps[0].y
         return adjoint
 
-    def states(self, chunk: Chunk, steps: list[Taken]) -> list[tuple[Tensor, Any]]:
+    def states(self, step_batch: StepBatch, steps: list[AcceptedStep]) -> list[tuple[Tensor, Any]]:
         """What these steps begin with (state and memory), of which only the first is kept."""
-        states = [(steps[0].y, steps[0].carry)]
+        states = [(steps[0].y, steps[0].method_state)]
         if len(steps) > 1:
-            field = self.field(chunk)
+            field = self.field(step_batch)
             bare = replace(self.solved, plan=Plan())
             with torch.no_grad():
                 for step in steps[:-1]:
-                    y, carry = states[-1]
-                    again = retake(bare, field, chunk, step._replace(reads=None), y, None, carry)
-                    states.append((again.y1, again.carry))
-                    self.count(1, False, carry)
+                    y, method_state = states[-1]
+                    again = retake(bare, field, step_batch, step._replace(step_outputs=None), y, None, method_state)
+                    states.append((again.y1, again.method_state))
+                    self.count(1, False, method_state)
         return states
 
-    def field(self, chunk: Chunk) -> Field:
+    def field(self, step_batch: StepBatch) -> Field:
         """The field of the rows of a chunk."""
-        return self.apart.field if chunk.rows is None else self.apart.field.take(chunk.rows)
+        return self.substitution.field if step_batch.rows is None else self.substitution.field.take(step_batch.rows)
 
     def back(
-        self, chunk: Chunk, step: Taken, y: Tensor, carry: Any, following: Tensor | None, adjoint: Tensor
+        self,
+        step_batch: StepBatch,
+        step: AcceptedStep,
+        y: Tensor,
+        method_state: Any,
+        following: Tensor | None,
+        adjoint: Tensor,
     ) -> Tensor:
         """The vector–Jacobian product of one step; ``following`` is the state that was recorded after it."""
-        solved, apart = self.solved, self.apart
+        solved, substitution = self.solved, self.substitution
         with torch.enable_grad():
             y = y.detach().requires_grad_()
-            memory = [] if carry is None else [x.detach().requires_grad_() for x in carry.states]
-            carry = None if carry is None else carry._replace(states=tuple(memory))
-            field = Checkpointed(self.field, chunk, apart) if self.stagewise else self.field(chunk)
-            y1, out, left = retake(solved, field, chunk, step, y, self.t, carry)
-        self.count(1 + self.stagewise, step.reads is not None or solved.plan.dense, carry)
+            memory = [] if method_state is None else [x.detach().requires_grad_() for x in method_state.states]
+            method_state = None if method_state is None else method_state._replace(states=tuple(memory))
+            field = Checkpointed(self.field, step_batch, substitution) if self.stagewise else self.field(step_batch)
+            y1, out, left = retake(solved, field, step_batch, step, y, self.t, method_state)
+        self.count(1 + self.stagewise, step.step_outputs is not None or solved.plan.dense, method_state)
         if following is not None:
             self.compare(y.detach(), y1.detach(), following)
         outputs, weights = [y1], [adjoint]
@@ -203,23 +211,23 @@ class Reverse:
             if x.requires_grad:
                 outputs.append(x)
                 weights.append(weight)
-        for (leaf, where), x in zip(places(solved, chunk, step), out, strict=True):
+        for (leaf, where), x in zip(places(solved, step_batch, step), out, strict=True):
             cotangent = self.cotangents[leaf]
             if cotangent is not None and x.requires_grad:
                 outputs.append(x)
                 weights.append(cotangent[where].to(x.dtype))
         if solved.strict:
-            apart.check(outputs, y, self.t, *memory)
+            substitution.check(outputs, y, self.t, *memory)
         return self.add(outputs, weights, y, memory)
 
-    def count(self, times: int, inside: bool, carry: Any) -> None:
+    def count(self, times: int, inside: bool, method_state: Any) -> None:
         """Note the evaluations of a step taken again so many times."""
-        self.solved.backward[0] += times * self.solved.method.evaluations_again(inside, carry)
+        self.solved.backward[0] += times * self.solved.method.evaluations_again(inside, method_state)
 
-    def pull_saved(self, marks: Tensor, y: Tensor, adjoint: Tensor) -> Tensor:
+    def pull_saved(self, output_times: Tensor, y: Tensor, adjoint: Tensor) -> Tensor:
         """Add the cotangents of outputs that are the state y itself."""
         solved, problem = self.solved, self.solved.problem
-        place = marks.nonzero(as_tuple=True)
+        place = output_times.nonzero(as_tuple=True)
         given = [g for g in self.cotangents[: len(self.cotangents) - solved.plan.dense] if g is not None]
         if solved.plan.steps or not given or not len(place[0]):
             return adjoint
@@ -237,7 +245,7 @@ class Reverse:
             (x, g[place]) for x, g in zip(kept, self.cotangents, strict=False) if g is not None and x.requires_grad
         ]
         if solved.strict:
-            self.apart.check([x for x, _ in pairs], y, self.t)
+            self.substitution.check([x for x, _ in pairs], y, self.t)
         return adjoint + self.add([x for x, _ in pairs], [g for _, g in pairs], y)
 
     def add(self, outputs: list[Tensor], weights: list[Tensor], y: Tensor, memory: Sequence[Tensor] = ()) -> Tensor:
@@ -245,7 +253,7 @@ class Reverse:
 
         What it gives the memory of a method with one lingers until the step before.
         """
-        inputs = [y, *memory, *([] if self.t is None else [self.t]), *self.apart.inputs]
+        inputs = [y, *memory, *([] if self.t is None else [self.t]), *self.substitution.inputs]
         grads = torch.autograd.grad(outputs, inputs, weights, allow_unused=True)
         first, rest = grads[1 : 1 + len(memory)], grads[1 + len(memory) :]
         self.lingering = [torch.zeros_like(x) if g is None else g for x, g in zip(memory, first, strict=True)]

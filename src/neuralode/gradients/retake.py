@@ -9,16 +9,16 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from neuralode.core.clock import some
-from neuralode.core.dense_output import read_step
+from neuralode.core.dense_output import interpolate_outputs
 from neuralode.core.outputs import global_place, save_state
 from neuralode.core.problem import Problem
-from neuralode.core.record import Chunk, Plan, Taken
-from neuralode.core.status import arrived
+from neuralode.core.record import AcceptedStep, Plan, StepBatch
+from neuralode.core.status import reached_end
 from neuralode.gradients.base import Solved
 from neuralode.gradients.transforms import followed
 
 
-def clocks(problem: Problem, step: Taken, rows: Tensor | None, t: Tensor | None) -> tuple[Any, Any]:
+def clocks(problem: Problem, step: AcceptedStep, rows: Tensor | None, t: Tensor | None) -> tuple[Any, Any]:
     """When a step begins and how long it is, as functions of the ends in ``t`` (as constants without it).
 
     ``t_{n+1} = t_n + h_n`` from the start, with h_n constant, but for the step that lands: ``h = end − t_n``. Stops are
@@ -27,90 +27,103 @@ def clocks(problem: Problem, step: Taken, rows: Tensor | None, t: Tensor | None)
     if t is None:
         return step.t, step.h
     if not problem.per_sample:
-        begin = t.new_tensor(step.t) if step.anchored else t[0] + (step.t - problem.start)
-        if step.stopping and not step.anchored:
+        begin = t.new_tensor(step.t) if step.past_stop else t[0] + (step.t - problem.start)
+        if step.ends_at_stop and not step.past_stop:
             return begin, step.t + step.h - begin
-        return begin, t[-1] - begin if step.landing else step.h
+        return begin, t[-1] - begin if step.reaches_end else step.h
     first, last = t[:, 0], t[:, -1]
     if rows is not None:
         first, last = first[rows], last[rows]
     begin = first + (step.t - first.detach())
-    if isinstance(step.anchored, Tensor):
-        begin = torch.where(step.anchored, step.t, begin)
-    h = torch.where(step.landing & step.accept, last - begin, step.h)
-    if isinstance(step.stopping, Tensor):
-        h = torch.where(step.stopping & step.accept, step.t + step.h - begin, h)
+    if isinstance(step.past_stop, Tensor):
+        begin = torch.where(step.past_stop, step.t, begin)
+    h = torch.where(step.reaches_end & step.accept, last - begin, step.h)
+    if isinstance(step.ends_at_stop, Tensor):
+        h = torch.where(step.ends_at_stop & step.accept, step.t + step.h - begin, h)
     return begin, h
 
 
-class Again(NamedTuple):
+class RetakenStep(NamedTuple):
     """A recorded step taken again."""
 
     y1: Tensor
     out: list[Tensor]  # what it puts out, in the order of `places`
-    carry: Any  # for the next step, of a method with memory
+    method_state: Any  # for the next step, of a method with memory
 
 
 def retake(
-    solved: Solved, field: Any, chunk: Chunk, step: Taken, y: Tensor, t: Tensor | None, carry: Any, derivatives: int = 1
-) -> Again:
+    solved: Solved,
+    field: Any,
+    step_batch: StepBatch,
+    step: AcceptedStep,
+    y: Tensor,
+    t: Tensor | None,
+    method_state: Any,
+    derivatives: int = 1,
+) -> RetakenStep:
     """One recorded step from y, to be differentiated so many times."""
     plan, problem = solved.plan, solved.problem
-    begin, h = clocks(problem, step, chunk.rows, t)
+    begin, h = clocks(problem, step, step_batch.rows, t)
     method, by_number = solved.method, t is None and not problem.per_sample
     if step.edges is not None:
         field = field.within(step.t, *step.edges)
-    y1, stages, following = method.retake(field, begin, y, h, step.reads is not None or plan.dense, carry, derivatives)
+    y1, stages, following = method.retake(
+        field, begin, y, h, step.step_outputs is not None or plan.dense, method_state, derivatives
+    )
     coefficients: Any = None
-    if plan.dense or (step.reads is not None and not by_number):
+    if plan.dense or (step.step_outputs is not None and not by_number):
         coefficients = method.interpolant(field, begin, y, h, stages)
     if step.accept is not None:
         y1 = torch.where(step.accept[:, None], y1, y)
     out: list[Tensor] = []
-    if step.reads is not None:
+    if step.step_outputs is not None:
         times = (problem.t.detach() if t is None else t).to(y.device)
-        times = times if chunk.rows is None else times[chunk.rows]
-        which = step.reads.outputs if step.reads.rows is None else (step.reads.rows, step.reads.outputs)
+        times = times if step_batch.rows is None else times[step_batch.rows]
+        which = (
+            step.step_outputs.outputs
+            if step.step_outputs.rows is None
+            else (step.step_outputs.rows, step.step_outputs.outputs)
+        )
         if by_number:
-            read = method.interpolate(field, begin, y, h, stages, step.reads.thetas)
+            read = method.interpolate(field, begin, y, h, stages, step.step_outputs.thetas)
         else:
-            read = read_step(step, coefficients, begin, h, times)
-        out += save_state(problem, plan, times[which], read, global_place(chunk, step.reads)[1])[0]
+            read = interpolate_outputs(step, coefficients, begin, h, times)
+        out += save_state(problem, plan, times[which], read, global_place(step_batch, step.step_outputs)[1])[0]
     if plan.steps:
         out.append(y1 if step.accept is None else y1[step.accept])
     if plan.dense:
         out.append(coefficients if step.accept is None else coefficients[:, step.accept].transpose(0, 1))
     ends_at_jump = step.edges is not None and some(step.edges[2])
-    return Again(y1, out, None if ends_at_jump else following)
+    return RetakenStep(y1, out, None if ends_at_jump else following)
 
 
-def places(solved: Solved, chunk: Chunk, step: Taken) -> list[tuple[int, tuple]]:
+def places(solved: Solved, step_batch: StepBatch, step: AcceptedStep) -> list[tuple[int, tuple]]:
     """Where among the leaves each thing that `retake` puts out belongs: (leaf, index)."""
     plan, count = solved.plan, len(solved.leaves)
     found: list[tuple[int, tuple]] = []
-    if step.reads is not None:
-        outputs, rows = global_place(chunk, step.reads)
+    if step.step_outputs is not None:
+        outputs, rows = global_place(step_batch, step.step_outputs)
         where = (outputs,) if rows is None else (outputs, rows)
         found += [(leaf, where) for leaf in range(count - plan.dense)]
     if plan.steps:
-        found.append((0, (step.stop,) if step.accept is None else (step.stop, _accepted(chunk, step))))
+        found.append((0, (step.stop,) if step.accept is None else (step.stop, _accepted(step_batch, step))))
     if plan.dense:
         found.append((count - 1, (step.piece,)))
     return found
 
 
-def _accepted(chunk: Chunk, step: Taken) -> Tensor:
+def _accepted(step_batch: StepBatch, step: AcceptedStep) -> Tensor:
     local = step.accept.nonzero()[:, 0]
-    return local if chunk.rows is None else chunk.rows[local]
+    return local if step_batch.rows is None else step_batch.rows[local]
 
 
-def end_marks(solved: Solved) -> Tensor:
+def outputs_at_end(solved: Solved) -> Tensor:
     """The outputs that are the final state: [outputs], or [outputs, rows] per sample (rows that arrived)."""
-    mask, there = solved.problem.at_end(), arrived(solved.record.status)
+    mask, there = solved.problem.at_end(), reached_end(solved.record.status)
     return (mask & there[:, None]).T if solved.problem.per_sample else mask & there
 
 
-def start_marks(solved: Solved) -> Tensor:
+def outputs_at_start(solved: Solved) -> Tensor:
     """The outputs that are y0 itself, laid out alike."""
     mask = solved.problem.at_start()
     return mask.T if solved.problem.per_sample else mask
@@ -138,23 +151,23 @@ def rerun(solved: Solved) -> list[Tensor]:
         first = (0,) if not problem.per_sample else (torch.zeros(len(y), dtype=torch.int64), torch.arange(len(y)))
         parts[0].append((first, y))
     else:
-        put(start_marks(solved), y)
-    carry, rows = None, None
-    for chunk in solved.record.chunks:
-        field = problem.field if chunk.rows is None else problem.field.take(chunk.rows)
-        own = y if chunk.rows is None else y[chunk.rows]
-        if chunk.rows is not None and carry is not None:
-            kept = chunk.rows if rows is None else torch.searchsorted(rows, chunk.rows)
-            carry = tree_map(lambda x, kept=kept: x[kept] if isinstance(x, Tensor) else x, carry)
-        rows = chunk.rows
-        for step in chunk.steps:
-            again = retake(solved, field, chunk, step, own, t, carry, derivatives=2)
-            own, carry = again.y1, again.carry
-            for (leaf, where), x in zip(places(solved, chunk, step), again.out, strict=True):
+        put(outputs_at_start(solved), y)
+    method_state, rows = None, None
+    for step_batch in solved.record.step_batches:
+        field = problem.field if step_batch.rows is None else problem.field.take(step_batch.rows)
+        own = y if step_batch.rows is None else y[step_batch.rows]
+        if step_batch.rows is not None and method_state is not None:
+            kept = step_batch.rows if rows is None else torch.searchsorted(rows, step_batch.rows)
+            method_state = tree_map(lambda x, kept=kept: x[kept] if isinstance(x, Tensor) else x, method_state)
+        rows = step_batch.rows
+        for step in step_batch.steps:
+            again = retake(solved, field, step_batch, step, own, t, method_state, derivatives=2)
+            own, method_state = again.y1, again.method_state
+            for (leaf, where), x in zip(places(solved, step_batch, step), again.out, strict=True):
                 parts[leaf].append((where, x))
-        y = own if chunk.rows is None else y.index_copy(0, chunk.rows, own)
+        y = own if step_batch.rows is None else y.index_copy(0, step_batch.rows, own)
     if not plan.steps:
-        put(end_marks(solved), y)
+        put(outputs_at_end(solved), y)
     return [_place(leaf, part, plan) for leaf, part in zip(solved.leaves, parts, strict=True)]
 
 

@@ -27,9 +27,9 @@ PLAIN = (int, float, str, type(None), type(...), slice, torch.dtype, torch.devic
 class Substitute(TorchFunctionMode):
     """While it is on, torch functions are given stand-ins for some tensors."""
 
-    def __init__(self, stand_ins: dict[int, Tensor]) -> None:
+    def __init__(self, proxies: dict[int, Tensor]) -> None:
         super().__init__()
-        self.stand_ins = stand_ins
+        self.proxies = proxies
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if kwargs:
@@ -39,16 +39,16 @@ class Substitute(TorchFunctionMode):
     def swap(self, x: Any) -> Any:
         """What to give for ``x``: a stand-in, ``x`` itself, or a container like it."""
         if isinstance(x, Tensor):
-            return self.stand_ins.get(id(x), x)
+            return self.proxies.get(id(x), x)
         if isinstance(x, PLAIN):  # every operation of f comes through here
             return x
         return type(x)(map(self.swap, x)) if type(x) in (tuple, list) else tree_map(self._leaf, x)
 
     def _leaf(self, x: Any) -> Any:
-        return self.stand_ins.get(id(x), x) if isinstance(x, Tensor) else x
+        return self.proxies.get(id(x), x) if isinstance(x, Tensor) else x
 
 
-class Isolation:
+class Substitution:
     """The stand-ins for the tensors that f uses.
 
     With ``linked`` every tensor gets an alias that autograd follows back to it (for derivatives that are differentiated
@@ -64,10 +64,10 @@ class Isolation:
         arguments: dict[int, Tensor] = {}
         for owner, x in enumerate(captured):
             if linked or not x.is_leaf:
-                held[id(x)] = _stand_in(x, linked)
+                held[id(x)] = _proxy(x, linked)
             self.add(owner, held.get(id(x), x))
             if id(x) in passed:
-                arguments[id(x)] = _stand_in(x, linked)
+                arguments[id(x)] = _proxy(x, linked)
                 self.add(owner, arguments[id(x)])
         self.mode = Substitute(held) if held else None
         args = tuple(map(Substitute(arguments).swap, problem.field.args))
@@ -110,5 +110,5 @@ class Isolation:
         return found
 
 
-def _stand_in(x: Tensor, linked: bool) -> Tensor:
+def _proxy(x: Tensor, linked: bool) -> Tensor:
     return x.view_as(x) if linked else x.detach().requires_grad_()

@@ -11,14 +11,14 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from neuralode.inputs.interpolation import Break, Interpolation, bare
-from neuralode.inputs.queries import Heard
+from neuralode.inputs.queries import Queries
 
 
-def breaks_of(heard: Heard, held: list[Interpolation]) -> list[Break]:
+def breaks_of(queries: Queries, held: list[Interpolation]) -> list[Break]:
     """Where paths break that were heard of; one that f holds and was not heard of may be asked for anything later."""
     uses: dict[int, set[str]] = {}
     paths = {id(u.key): u for u in held}
-    for u, use in heard:
+    for u, use in queries:
         uses.setdefault(id(u.key), set()).add(use)
         if bare(u.times) is not None:  # else it stands for one that is held
             paths.setdefault(id(u.key), u)

@@ -161,7 +161,7 @@ class Interpolation:
     def _at(self, t: Any) -> tuple[Sequence[Tensor], Any, Any]:
         """The coefficients of the pieces at t, the time since they began, and whether it is outside of all times.
 
-        The last two are numbers where t is one, or can be read as one: that costs a fraction (see `neuralode.core.clock`).
+        The last two are numbers where t is one, or can be read as one: that costs a fraction (see `core.clock`).
         """
         if isinstance(t, Tensor) and not _is_number(t):
             return self._at_times(t)

@@ -9,26 +9,26 @@ from typing import Any, TypeAlias
 
 import torch
 
-Heard: TypeAlias = list[tuple[Any, str]]  # paths, and what was asked of them: "value" or "slope"
+Queries: TypeAlias = list[tuple[Any, str]]  # paths, and what was asked of them: "value" or "slope"
 
-_listening: ContextVar[Heard | None] = ContextVar("listening", default=None)
+_listening: ContextVar[Queries | None] = ContextVar("listening", default=None)
 
 
 def note(path: Any, use: str) -> None:
     """Tell who listens that a path was asked; code that is being compiled tells nobody."""
     if torch.compiler.is_compiling():
         return
-    heard = _listening.get()
-    if heard is not None:
-        heard.append((path, use))
+    queries = _listening.get()
+    if queries is not None:
+        queries.append((path, use))
 
 
 @contextmanager
-def listening() -> Iterator[Heard]:
+def recording_queries() -> Iterator[Queries]:
     """Hear which paths are asked meanwhile, and for what."""
-    heard: Heard = []
-    token = _listening.set(heard)
+    queries: Queries = []
+    token = _listening.set(queries)
     try:
-        yield heard
+        yield queries
     finally:
         _listening.reset(token)

@@ -11,19 +11,19 @@ from torch import Tensor
 from neuralode.core.clock import Flag, Number
 
 Evaluate: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # (t, y) -> dy/dt, on packed rows
-State: TypeAlias = Float[Tensor, "rows features"]
-Tolerated: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]  # (error, y, y1) -> ratio: at most 1 is tolerated
+Rows: TypeAlias = Float[Tensor, "rows features"]
+ErrorNorm: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]  # (error, y, y1) -> ratio: at most 1 is tolerated
 
 
 class Step(NamedTuple):
     """What one attempted step gives.
 
-    What is handed on (``carry``, ``kept``) is a pytree of tensors that lead with rows, or None.
+    What is handed on (``method_state``, ``kept``) is a pytree of tensors that lead with rows, or None.
     """
 
-    y1: State
-    error: State | tuple[State, State] | None  # a pair: an estimate, and the one of lower order that corrects it
-    carry: Any  # for the next step, if this one is kept
+    y1: Rows
+    error: Rows | tuple[Rows, Rows] | None  # a pair: an estimate, and the one of lower order that corrects it
+    method_state: Any  # for the next step, if this one is kept
     kept: Any  # for the next attempt, if this one is rejected
     stages: Any  # what `interpolate` and `interpolant` read
     ok: Flag  # False: rejected whatever the error
@@ -31,11 +31,11 @@ class Step(NamedTuple):
     calls: int  # calls of f, whole batches
 
 
-class Memory(NamedTuple):
+class MethodState(NamedTuple):
     """What a method with memory hands on.
 
     Gradients go through ``states``; ``rest`` are constants.
     """
 
-    states: tuple[State, ...] = ()
+    states: tuple[Rows, ...] = ()
     rest: Any = ()

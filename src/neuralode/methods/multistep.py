@@ -17,7 +17,7 @@ from torch import Tensor
 
 from neuralode.core.clock import Flag, Number, column_times, negate, scaled, some, stage_times, where
 from neuralode.core.dense_output import horner
-from neuralode.methods.base import Evaluate, Memory, State, Step, Tolerated
+from neuralode.methods.base import ErrorNorm, Evaluate, MethodState, Rows, Step
 from neuralode.methods.runge_kutta.explicit import ExplicitRungeKutta
 from neuralode.methods.runge_kutta.tableaus.rk4_38 import RK4_38
 
@@ -57,7 +57,7 @@ class _Adams:
     partitioned = False
     adaptive = False
     implicit = False  # no linear system: the corrector is a functional iteration
-    whole = False
+    one_call = False
     inexact = 0.0
     dense_evaluations = 0
     memoryless = False
@@ -79,53 +79,59 @@ class _Adams:
         """Of the polynomials in θ."""
         return max(self.order, len(STARTER.tableau.interpolant[0]))
 
-    def begin(self, f0: State) -> Memory:
+    def begin(self, f0: Rows) -> MethodState:
         """Nothing is remembered before the first step."""
-        return Memory()
+        return MethodState()
 
     def step(
-        self, f: Evaluate, t: Number, y: State, h: Number, carry: Memory | None, tolerated: Tolerated | None = None
+        self,
+        f: Evaluate,
+        t: Number,
+        y: Rows,
+        h: Number,
+        method_state: MethodState | None,
+        error_norm: ErrorNorm | None = None,
     ) -> Step:
         """One step of size h from y and the slopes remembered."""
-        y1, weighted, following, calls = self._step(f, t, y, h, carry)
+        y1, weighted, following, calls = self._step(f, t, y, h, method_state)
         return Step(y1, None, following, following, weighted, True, calls, calls)  # rejected is only who has ended
 
     def retake(
         self,
         f: Evaluate,
         t: Number,
-        y: State,
+        y: Rows,
         h: Number,
         inside: bool,
-        carry: Memory | None = None,
+        method_state: MethodState | None = None,
         derivatives: int = 1,
-    ) -> tuple[State, Weighted, Memory]:
+    ) -> tuple[Rows, Weighted, MethodState]:
         """The step again: the new state, its slopes, and what the next is to remember."""
-        return self._step(f, t, y, h, carry)[:3]
+        return self._step(f, t, y, h, method_state)[:3]
 
     def _step(
-        self, f: Evaluate, t: Number, y: State, h: Number, carry: Memory | None
-    ) -> tuple[State, Weighted, Memory, int]:
-        past, sizes = carry or Memory()
+        self, f: Evaluate, t: Number, y: Rows, h: Number, method_state: MethodState | None
+    ) -> tuple[Rows, Weighted, MethodState, int]:
+        past, sizes = method_state or MethodState()
         slope = f(stage_times(t, h, (0.0,), y.dtype.to_real(), y.device)[0], y)
         slopes = [slope, *past]
         size = h
         if isinstance(h, Tensor):  # of one clock it is a number, as it was in the forward pass
             size = h.detach() if h.dim() else h.item()
-        following = Memory(tuple(slopes[: self.past]), (size, *sizes)[: self.past])
-        if self._starts(carry or Memory()):
+        following = MethodState(tuple(slopes[: self.past]), (size, *sizes)[: self.past])
+        if self._starts(method_state or MethodState()):
             y1, stages = STARTER.stages_from(f, t, y, h, slope)
             return y1, Weighted(list(stages), STARTER.tableau.interpolant), following, STARTER.stages
         y1, weighted, calls = self._advance(f, t, y, h, slopes, sizes)
         return y1, weighted, following, calls
 
-    def _starts(self, remembered: Memory) -> bool:
+    def _starts(self, remembered: MethodState) -> bool:
         """Whether too few slopes are remembered for a step of its own."""
         return 1 + len(remembered.states) < min(self.start, self.past + 1)
 
     def _advance(
-        self, f: Evaluate, t: Number, y: State, h: Number, slopes: list[Tensor], sizes: tuple[Number, ...]
-    ) -> tuple[State, Weighted, int]:
+        self, f: Evaluate, t: Number, y: Rows, h: Number, slopes: list[Tensor], sizes: tuple[Number, ...]
+    ) -> tuple[Rows, Weighted, int]:
         raise NotImplementedError
 
     @property
@@ -138,11 +144,11 @@ class _Adams:
         """Evaluations of f in a step that does not start."""
         raise NotImplementedError
 
-    def evaluations_again(self, inside: bool, carry: Memory | None = None) -> int:
+    def evaluations_again(self, inside: bool, method_state: MethodState | None = None) -> int:
         """Evaluations of f in `retake`; dense output needs no more."""
-        return STARTER.stages if self._starts(carry or Memory()) else self.evaluations_per_step
+        return STARTER.stages if self._starts(method_state or MethodState()) else self.evaluations_per_step
 
-    def interpolant(self, f: Evaluate, t: Number, y: State, h: Number, stages: Weighted) -> Tensor:
+    def interpolant(self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Weighted) -> Tensor:
         """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j: shape [q + 1, rows, features]."""
         slopes, polynomials = torch.stack(stages.slopes), stages.polynomials
         if not isinstance(polynomials, Tensor):
@@ -152,7 +158,7 @@ class _Adams:
         missing = self.degree - len(total)  # all steps of a method have as many, those that start it too
         return torch.cat((y[None], total, total.new_zeros((missing, *y.shape))))
 
-    def interpolate(self, f: Evaluate, t: Number, y: State, h: Number, stages: Weighted, thetas: Any) -> Tensor:
+    def interpolate(self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Weighted, thetas: Any) -> Tensor:
         """The states at some θ of one step."""
         coefficients = self.interpolant(f, t, y, h, stages)
         return torch.stack(
@@ -160,10 +166,10 @@ class _Adams:
         )
 
     def quadrature(
-        self, f: Evaluate, t: Number, y: State, h: Number, carry: Memory | None = None
-    ) -> list[tuple[float, Tensor, State]]:
+        self, f: Evaluate, t: Number, y: Rows, h: Number, method_state: MethodState | None = None
+    ) -> list[tuple[float, Tensor, Rows]]:
         """Weight, time and state of Gauss' nodes on the dense output: past slopes are no states of this step."""
-        _, stages, _ = self.retake(f, t, y, h, True, carry)
+        _, stages, _ = self.retake(f, t, y, h, True, method_state)
         nodes = tuple((1 + x) / 2 for x in GAUSS[0].tolist())
         coefficients = self.interpolant(f, t, y, h, stages)
         times = stage_times(t, h, nodes, y.dtype.to_real(), y.device)
@@ -211,8 +217,8 @@ class ExplicitAdams(_Adams):
         return self.order - 1
 
     def _advance(
-        self, f: Evaluate, t: Number, y: State, h: Number, slopes: list[Tensor], sizes: tuple[Number, ...]
-    ) -> tuple[State, Weighted, int]:
+        self, f: Evaluate, t: Number, y: Rows, h: Number, slopes: list[Tensor], sizes: tuple[Number, ...]
+    ) -> tuple[Rows, Weighted, int]:
         weighted = Weighted(slopes, _polynomials(h, sizes[: len(slopes) - 1], False))
         return scaled(y, h, weighted.total(y)), weighted, 1
 
@@ -268,8 +274,8 @@ class ImplicitAdams(_Adams):
         return self.order - 2
 
     def _advance(
-        self, f: Evaluate, t: Number, y: State, h: Number, slopes: list[Tensor], sizes: tuple[Number, ...]
-    ) -> tuple[State, Weighted, int]:
+        self, f: Evaluate, t: Number, y: Rows, h: Number, slopes: list[Tensor], sizes: tuple[Number, ...]
+    ) -> tuple[Rows, Weighted, int]:
         sizes = sizes[: len(slopes) - 1]
         time = stage_times(t, h, (1.0,), y.dtype.to_real(), y.device)[0]
         polynomials = _polynomials(h, sizes, True)

@@ -48,7 +48,7 @@ class Scipy:
     implicit = False
     partitioned = False
     memoryless = True
-    whole = True  # not step by step: crosses a stretch in one call
+    one_call = True  # not step by step: crosses a stretch in one call
     order = error_order = interpolant_order = 0
     stages = evaluations_per_step = 1
     dense_evaluations = 0

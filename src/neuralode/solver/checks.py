@@ -25,7 +25,7 @@ def check_pairs(method: Any, per_sample: bool, dense: bool, save: Any, events: A
             f"jump_t with per_sample=True and method {method.name!r}, which begins anew at a jump: rows meet it at "
             "different steps. Wanted a one-step method, or per_sample=False."
         )
-    if method.whole:
+    if method.one_call:
         asked = {"per_sample=True": per_sample, "dense=True": dense, "save='steps'": save == "steps"}
         asked |= {"events": bool(events), "step_t": step_t is not None, "jump_t": jump_t is not None}
         for name, given in asked.items():

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from neuralode.core.dense_output import DenseOutput
-from neuralode.core.problem import Problem, pose
+from neuralode.core.problem import Problem, make_problem
 from neuralode.core.solution import Solution, join
 from neuralode.core.status import SolveError, Status
 from neuralode.inputs.doses import Schedule, by_row, schedule
@@ -46,7 +46,7 @@ def dosed(
     if save is not None and not callable(save):
         raise ValueError(f"save={save!r} with doses; wanted output times, dense=True or a function.")
     endless = any(event.terminal for event in find_events(events))
-    problem = pose(f, y0, t, args, args_dims, per_sample, endless=endless)
+    problem = make_problem(f, y0, t, args, args_dims, per_sample, endless=endless)
     plan = schedule(doses, problem)
     chain = _Chain(problem, plan, y0)
     for slot in range(plan.slots + 1):

@@ -15,14 +15,14 @@ from neuralode.core.progress import bar
 from neuralode.core.record import Plan, Record, constant_clocks, number_places
 from neuralode.core.solution import Solution
 from neuralode.core.status import GradientError
-from neuralode.engines.loop import march
+from neuralode.engines.loop import solve_loop
 from neuralode.gradients import Direct, check_gradient
 from neuralode.gradients.base import Solved
-from neuralode.gradients.context import surroundings
-from neuralode.gradients.event_times import attach, repose
+from neuralode.gradients.context import capture_context
+from neuralode.gradients.event_times import attach, with_event_times
 from neuralode.gradients.transforms import transforming
 from neuralode.inputs.events import Event
-from neuralode.solver.probe import halt_at, look
+from neuralode.solver.probe import add_breaks, look
 from neuralode.solver.results import events_of, occurrences, read, wrap
 from neuralode.solver.row_independence import check_alone, check_rows, check_separable
 
@@ -60,7 +60,7 @@ def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
     plan = plan if how.events else replace(plan, save=function)  # the state itself is wanted at events
 
     f0, breaks, captured = look(problem, function, how.events)
-    stops = halt_at(how.stops, breaks, problem, how.method)
+    stops = add_breaks(how.stops, breaks, problem, how.method)
     captured = captured if how.captured is None else how.captured
     # transforms go through plain operations alone, and through all of them: nothing of ours may stand in between
     through = transforming()
@@ -76,12 +76,12 @@ def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
         check_gradient(gradient, how.engine, how.method)
     plan = replace(gradient.plan(plan), slopes=bool(how.events)) if differentiable else plan
     written = f0._version if problem.field.guarded else None
-    ambient = surroundings(problem.field.f, problem.layout.device) if differentiable else None
-    with torch.no_grad(), bar(how.progress) as tell:
+    forward_context = capture_context(problem.field.f, problem.layout.device) if differentiable else None
+    with torch.no_grad(), bar(how.progress) as on_progress:
         checks = alone + (check_rows(problem) if problem.per_sample else 0)
         checks += check_separable(problem, how.method) if how.method.partitioned else 0
-        record, outputs = march(
-            problem, f0, plan, how.method, how.controller, how.norm, how.engine, how.max_steps, tell,
+        record, outputs = solve_loop(
+            problem, f0, plan, how.method, how.controller, how.norm, how.engine, how.max_steps, on_progress,
             stops=stops, events=how.events, observer=how.observer,
         )  # fmt: skip
         if written is not None and f0._version != written:
@@ -89,13 +89,13 @@ def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
         record.calls += checks
         record.started += alone
         if plan.dense or plan.steps:
-            record.chunks = number_places(record.chunks, problem.layout.rows, problem.layout.device)
+            record.step_batches = number_places(record.step_batches, problem.layout.rows, problem.layout.device)
         if through:
-            record.chunks = constant_clocks(record.chunks)
+            record.step_batches = constant_clocks(record.step_batches)
         posed, met = problem, None
         leaves = read(problem, plan, record, outputs)
         if record.occurrences:
-            posed, record, states, met = repose(problem, record, leaves[0])
+            posed, record, states, met = with_event_times(problem, record, leaves[0])
             leaves = [states, *leaves[1:]]
     if torch.is_autocast_enabled(problem.layout.device.type):
         torch.clear_autocast_cache()  # casts made without a graph would be found again by code that wants one
@@ -104,7 +104,7 @@ def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
     if differentiable:
         solved = Solved(
             posed, plan, how.method, how.controller, how.engine, (how.norm.rtol, how.norm.atol), how.max_steps,
-            record, tuple(leaves), captured, ambient, backward, stops, how.strict,
+            record, tuple(leaves), captured, forward_context, backward, stops, how.strict,
         )  # fmt: skip
         if met is None:
             leaves = gradient.attach(solved)

@@ -15,7 +15,7 @@ from neuralode.gradients.captured import modules_of, watch
 from neuralode.inputs.breaks import breaks_of, paths_in
 from neuralode.inputs.events import Event
 from neuralode.inputs.interpolation import Break
-from neuralode.inputs.queries import listening
+from neuralode.inputs.queries import recording_queries
 
 
 def look(
@@ -42,14 +42,14 @@ def first_evaluation(problem: Problem) -> tuple[Tensor, list[Break]]:
 
 
 def _heard(problem: Problem, t: Tensor, state: Any) -> tuple[Tensor, list[Break]]:
-    with listening() as heard:
+    with recording_queries() as queries:
         f0 = _evaluate(problem, t, state)
-    return f0, breaks_of(heard, paths_in(problem.field.f, problem.field.args))
+    return f0, breaks_of(queries, paths_in(problem.field.f, problem.field.args))
 
 
-def halt_at(stops: Stops, breaks: list[Break], problem: Problem, method: Any) -> Stops:
+def add_breaks(stops: Stops, breaks: list[Break], problem: Problem, method: Any) -> Stops:
     """The stops of a solve: those that the user gave, and where f breaks."""
-    if method.whole or not breaks:
+    if method.one_call or not breaks:
         return stops
     found = unite(stops, breaks, problem.start, problem.end, problem.direction)
     if found.jumping and problem.per_sample and not method.memoryless:

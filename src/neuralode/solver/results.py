@@ -13,10 +13,10 @@ from torch.utils._pytree import TreeSpec
 from neuralode.core.dense_output import DenseOutput
 from neuralode.core.outputs import Outputs, save_state
 from neuralode.core.problem import Problem
-from neuralode.core.record import Chunk, Plan, Record, Taken
+from neuralode.core.record import AcceptedStep, Plan, Record, StepBatch
 from neuralode.core.solution import Occurrences, Solution, Stats
-from neuralode.core.status import arrived
-from neuralode.gradients.event_times import Met
+from neuralode.core.status import reached_end
+from neuralode.gradients.event_times import EventTable
 from neuralode.gradients.retake import clocks
 
 INSTANT = 1e-100  # the size of a piece that is one point
@@ -30,8 +30,8 @@ def read(problem: Problem, plan: Plan, record: Record, outputs: Outputs) -> list
     return leaves
 
 
-def _each(record: Record) -> list[tuple[Chunk, Taken]]:
-    return [(chunk, step) for chunk in record.chunks for step in chunk.steps]
+def _each(record: Record) -> list[tuple[StepBatch, AcceptedStep]]:
+    return [(step_batch, step) for step_batch in record.step_batches for step in step_batch.steps]
 
 
 def _steps(problem: Problem, record: Record) -> Tensor:
@@ -41,9 +41,9 @@ def _steps(problem: Problem, record: Record) -> Tensor:
     if not problem.per_sample:
         return torch.stack([y0, *(step.y1 for _, step in _each(record))])
     states = y0.expand(count + 1, *y0.shape).clone()
-    for chunk, step in _each(record):
+    for step_batch, step in _each(record):
         rows = step.accept.nonzero()[:, 0]
-        states[step.stop, rows if chunk.rows is None else chunk.rows[rows]] = step.y1[rows]
+        states[step.stop, rows if step_batch.rows is None else step_batch.rows[rows]] = step.y1[rows]
     return states
 
 
@@ -59,19 +59,19 @@ def _coefficients(problem: Problem, record: Record) -> Tensor:
     return y0.new_zeros((0, 2, *y0.shape[1 if problem.per_sample else 0 :]))
 
 
-def occurrences(problem: Problem, met: Met, leaves: list[Tensor]) -> tuple[list[Tensor], Problem, Any]:
+def occurrences(problem: Problem, table: EventTable, leaves: list[Tensor]) -> tuple[list[Tensor], Problem, Any]:
     """Of a solve that met events: the outputs that were asked for, the problem with their times, the events, packed."""
-    t = torch.cat((problem.t.reshape(-1), met.t))[met.source]
+    t = torch.cat((problem.t.reshape(-1), table.t))[table.source]
     states = leaves[0]
     if problem.per_sample:
-        found = states[met.column.to(states.device), met.row]
-        outputs, own = states.gather(0, met.own.T[..., None].expand(-1, -1, states.shape[-1])), t.gather(1, met.own)
+        found = states[table.column.to(states.device), table.row]
+        outputs, own = states.gather(0, table.own.T[..., None].expand(-1, -1, states.shape[-1])), t.gather(1, table.own)
     else:
-        found = states[met.column.to(states.device)]
-        outputs, own = states[met.own.to(states.device)], t[met.own]
+        found = states[table.column.to(states.device)]
+        outputs, own = states[table.own.to(states.device)], t[table.own]
     fixed = own.detach()
     posed = replace(problem, t=own, times=fixed if problem.per_sample else fixed.tolist())
-    return [outputs, *leaves[1:]], posed, (met, found)
+    return [outputs, *leaves[1:]], posed, (table, found)
 
 
 def events_of(problem: Problem, count: int, found: Any) -> tuple[Occurrences, ...]:
@@ -83,8 +83,8 @@ def events_of(problem: Problem, count: int, found: Any) -> tuple[Occurrences, ..
         kind = row = torch.zeros(0, dtype=torch.int64, device=problem.t.device)
         times = nothing
     else:
-        met, y = found
-        kind, row, times = met.kind, met.row, met.t
+        table, y = found
+        kind, row, times = table.kind, table.row, table.t
     gathered = []
     for n in range(count):
         own = kind == n
@@ -151,7 +151,7 @@ def _blanked(saved: Tensor, missing: Tensor) -> Tensor:
 
 def _padded(problem: Problem, record: Record, states: Tensor) -> tuple[Tensor, Tensor]:
     """Times and states of accepted steps; per sample each row repeats its last."""
-    there = arrived(record.status)
+    there = reached_end(record.status)
     if not problem.per_sample:
         begins = [clocks(problem, step, None, problem.t)[0] for _, step in _each(record)]
         end = problem.t[-1] if there else problem.t.detach().new_tensor(record.t)
@@ -160,10 +160,10 @@ def _padded(problem: Problem, record: Record, states: Tensor) -> tuple[Tensor, T
     counts = record.accepted
     end = torch.where(there, problem.t[:, -1], record.t)
     table = end[:, None].expand(-1, len(states)).clone()
-    for chunk, step in _each(record):
+    for step_batch, step in _each(record):
         local = step.accept.nonzero()[:, 0]
-        own = local if chunk.rows is None else chunk.rows[local]
-        begin = clocks(problem, step, chunk.rows, problem.t)[0][local]
+        own = local if step_batch.rows is None else step_batch.rows[local]
+        begin = clocks(problem, step, step_batch.rows, problem.t)[0][local]
         table = table.index_put((own, step.stop - 1), begin)
     place = torch.minimum(torch.arange(len(states), device=states.device)[:, None], counts)
     return table, states[place, rows]
@@ -172,7 +172,7 @@ def _padded(problem: Problem, record: Record, states: Tensor) -> tuple[Tensor, T
 def _dense(problem: Problem, record: Record, coefficients: Tensor) -> DenseOutput:
     """The pieces with their clocks; rows that took no step get one constant piece."""
     t, instant = problem.t, problem.direction * INSTANT
-    when = [(chunk, step, *clocks(problem, step, chunk.rows, t)) for chunk, step in _each(record)]
+    when = [(step_batch, step, *clocks(problem, step, step_batch.rows, t)) for step_batch, step in _each(record)]
     if not problem.per_sample:
         if not when:
             constant = torch.stack((problem.y0, torch.zeros_like(problem.y0)))[None]
@@ -181,9 +181,9 @@ def _dense(problem: Problem, record: Record, coefficients: Tensor) -> DenseOutpu
         sizes = torch.stack([torch.as_tensor(h, dtype=t.dtype, device=t.device) for *_, h in when])
         return DenseOutput(problem.layout, coefficients, begins, sizes, problem.direction)
     row, begins, sizes = [], [], []
-    for chunk, step, begin, h in when:
+    for step_batch, step, begin, h in when:
         local = step.accept.nonzero()[:, 0]
-        row.append(local if chunk.rows is None else chunk.rows[local])
+        row.append(local if step_batch.rows is None else step_batch.rows[local])
         begins.append(begin[local])
         sizes.append(h[local])
     idle = (record.accepted == 0).nonzero()[:, 0]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from neuralode.controllers import Given, find_controller, find_stops
 from neuralode.core.clock import some
 from neuralode.core.norms import Norm, check_reduction, check_tolerances
-from neuralode.core.problem import pose
+from neuralode.core.problem import make_problem
 from neuralode.core.solution import Solution
 from neuralode.core.status import Status
 from neuralode.engines import find_engine
@@ -148,7 +148,7 @@ def solve(
     gradient, events = find_gradient(gradient), find_events(events)
     gradient.check(method, controller, per_sample)
     check_choices(save, on_failure, max_steps)
-    problem = pose(f, y0, t, args, args_dims, per_sample, endless=any(event.terminal for event in events))
+    problem = make_problem(f, y0, t, args, args_dims, per_sample, endless=any(event.terminal for event in events))
     tolerances = check_tolerances(rtol, atol, problem.layout)
     check_pairs(method, per_sample, dense, save, events, step_t, jump_t)
     stops = find_stops(step_t, jump_t, perturb, problem.start, problem.end, problem.direction)

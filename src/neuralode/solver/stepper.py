@@ -11,13 +11,13 @@ from torch import Tensor
 from neuralode.controllers import NOWHERE, find_controller
 from neuralode.core.clock import some
 from neuralode.core.norms import Norm, check_reduction, check_tolerances
-from neuralode.core.problem import pose
+from neuralode.core.problem import make_problem
 from neuralode.core.record import Plan
 from neuralode.core.status import Status
 from neuralode.engines import find_engine
-from neuralode.engines.loop import begin, halting
+from neuralode.engines.loop import begin, with_stops
 from neuralode.methods import Method, Tableau, find_method
-from neuralode.solver.probe import first_evaluation, halt_at
+from neuralode.solver.probe import add_breaks, first_evaluation
 from neuralode.solver.row_independence import check_alone, check_rows, check_separable
 
 
@@ -78,7 +78,7 @@ class Stepper:
         self._engine = find_engine(engine, method)
         controller = find_controller(controller, method, step_size)
         with torch.no_grad():
-            problem = pose(f, y0, t, args, args_dims, per_sample)
+            problem = make_problem(f, y0, t, args, args_dims, per_sample)
             tolerances = check_tolerances(rtol, atol, problem.layout)
             norm = Norm(problem.layout, *tolerances, per_sample, check_reduction(controller.norm))
             f0, breaks = first_evaluation(problem)
@@ -88,8 +88,8 @@ class Stepper:
                 check_separable(problem, method)
             if method.implicit:
                 problem, _ = check_alone(problem)
-            course, state, _ = begin(problem, f0, Plan(), method, controller, norm, max_steps)
-            self._course, self._state = halting(course, state, halt_at(NOWHERE, breaks, problem, method))
+            context, state, _ = begin(problem, f0, Plan(), method, controller, norm, max_steps)
+            self._course, self._state = with_stops(context, state, add_breaks(NOWHERE, breaks, problem, method))
         self._layout = problem.layout
 
     @property
@@ -123,8 +123,8 @@ class Stepper:
         taken = False
         with torch.no_grad():
             while not (taken or self.done):
-                self._state, chunk = self._engine.advance(self._course, self._state, 1)
-                taken = any(step.accept is None or bool(step.accept.any()) for step in chunk.steps)
+                self._state, step_batch = self._engine.advance(self._course, self._state, 1)
+                taken = any(step.accept is None or bool(step.accept.any()) for step in step_batch.steps)
         return self
 
     def __iter__(self) -> Iterator[Stepper]:

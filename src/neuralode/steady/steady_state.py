@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from neuralode.core.field import Field
-from neuralode.core.problem import Problem, pose
+from neuralode.core.problem import Problem, make_problem
 from neuralode.core.registry import pick
 from neuralode.core.solution import Stats
 from neuralode.core.status import GradientError, SolveError, Status
@@ -134,7 +134,7 @@ def steady_state(
         raise ValueError(f"max_time={max_time!r}; wanted a positive number.")
     pick("on_failure", on_failure, {"raise": None, "return": None}, ())
     event = until_steady(f, rtol=rtol, atol=atol)
-    problem = pose(f, y0, (0.0, float(max_time)), args, args_dims, per_sample, endless=True)
+    problem = make_problem(f, y0, (0.0, float(max_time)), args, args_dims, per_sample, endless=True)
     layout, y = problem.layout, problem.y0.detach()
     with torch.no_grad():
         first_evaluation(problem)

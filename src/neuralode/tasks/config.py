@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 # Fields of Images that say how an ODE is solved; data, model and seed aside, the others say how it is trained.
 SOLVER = ("gradient", "method", "rtol", "atol", "step_size", "engine")
-SEEDS = 2**32 - 1  # the highest that numpy's old generators take
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from neuralode.controllers import find_stops
 from neuralode.core.layout import Layout
 from neuralode.core.norms import Norm
-from neuralode.core.problem import pose
+from neuralode.core.problem import make_problem
 from neuralode.core.solution import Solution
 from neuralode.core.status import Status
 from neuralode.engines import find_engine
@@ -93,7 +93,7 @@ def run(task: Task, options: Options, gradient: Gradient | None = None, dense: b
     if task.event_fn is not None:
         t = torch.cat((t[:1].double(), t.new_full((1,), torch.inf * task.direction, dtype=torch.float64)))
         events = (Event(task.event_fn),)
-    problem = pose(Adapted(task.func, task.y0), task.y0, t, (), None, False, endless=bool(events))
+    problem = make_problem(Adapted(task.func, task.y0), task.y0, t, (), None, False, endless=bool(events))
     layout = problem.layout
     rtol, atol = layout.broadcast(task.rtol), layout.broadcast(task.atol)
     stops = find_stops(options.step_t, options.jump_t, options.perturb, problem.start, problem.end, problem.direction)

@@ -57,6 +57,6 @@ def odeint_dense(
     task = check(func, y0, torch.stack([end.to(ends[0]) for end in ends]), rtol, atol, method, options, None, SOLVERS)
     assert task.native, f'method "{task.method}" has no dense output that is known here.'
     read = read_options(task)
-    assert not read.method.whole, f'method "{task.method}" has no dense output.'
+    assert not read.method.one_call, f'method "{task.method}" has no dense output.'
     read = replace(read, method=getattr(read.method, "method", read.method))
     return run(task, read, dense=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuralode.core.clock import Number, column, scaled, stage_times
-from neuralode.methods.base import Evaluate, State, Step, Tolerated
+from neuralode.methods.base import ErrorNorm, Evaluate, Rows, Step
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,13 @@ class Reading:
             raise AttributeError(name)
         return getattr(self.method, name)
 
-    def step(self, f: Evaluate, t: Number, y: State, h: Number, carry: Any, tolerated: Tolerated | None = None) -> Step:
+    def step(
+        self, f: Evaluate, t: Number, y: Rows, h: Number, method_state: Any, error_norm: ErrorNorm | None = None
+    ) -> Step:
         """The method's step."""
-        return self.method.step(f, t, y, h, carry, tolerated)
+        return self.method.step(f, t, y, h, method_state, error_norm)
 
-    def interpolate(self, f: Evaluate, t: Number, y: State, h: Number, stages: Any, thetas: Sequence[float]) -> Tensor:
+    def interpolate(self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Any, thetas: Sequence[float]) -> Tensor:
         """The states at some θ of one step: [θ, rows, features]."""
         y1 = self.method.interpolate(f, t, y, h, stages, (1.0,))[0]
         if all(theta == 1 for theta in thetas):
@@ -58,12 +60,12 @@ class Reading:
         weights = torch.tensor(powers, dtype=y.dtype, device=y.device)
         return torch.tensordot(weights, coefficients, dims=1)
 
-    def interpolant(self, f: Evaluate, t: Number, y: State, h: Number, stages: Any) -> Tensor:
+    def interpolant(self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Any) -> Tensor:
         """Coefficients of θ⁰, θ¹, …: [degree + 1, rows, features]."""
         y1 = self.method.interpolant(f, t, y, h, stages).sum(0)
         return self._coefficients(f, t, y, h, y1)
 
-    def _coefficients(self, f: Evaluate, t: Number, y: State, h: Number, y1: State) -> Tensor:
+    def _coefficients(self, f: Evaluate, t: Number, y: Rows, h: Number, y1: Rows) -> Tensor:
         rise = y1 - y
         if self.kind == "linear":
             return torch.stack((y, rise))

@@ -27,7 +27,7 @@ def solve_task(task: Task, gradient: Gradient | None = None) -> Any:
     options = read_options(task)
     if transforming() and gradient is None:
         return transformed.solve(task, options)
-    if options.method.whole and gradient is None:
+    if options.method.one_call and gradient is None:
         gradient = Gradient(lambda layout: Adjoint(norm="full"))  # of steps that SciPy took nothing is known
     learnable = torch.is_grad_enabled() and task.t.requires_grad
     if options.by_outputs and learnable and gradient is None and options.method.memoryless and len(task.t) > 2:
@@ -40,7 +40,7 @@ def until_event(task: Task, gradient: Gradient | None) -> tuple[Tensor, Any]:
     assert task.event_fn is not None
     event_fn, zero = events_at(task.event_fn, task.t[0], task.y0, isinstance(task.event_fn, Linked))
     options = read_options(task)
-    if options.method.whole:
+    if options.method.one_call:
         raise ValueError(f'method "{task.method}" finds no events; wanted one that is taken step by step.')
     if zero:
         return task.t[0], tree_map(lambda part: torch.stack((part, part)), task.y0)

@@ -34,21 +34,21 @@ def solve(task: Task, options: Options) -> Any:
         raise refuse(task)
     layout = lay_out(task.y0, False)
     field = Field(Adapted(task.func, task.y0), layout=layout, guarded=False)
-    y, method, carry = layout.pack(task.y0), options.method, options.method.begin(None)
-    carry = carry if not method.memoryless else None
+    y, method, method_state = layout.pack(task.y0), options.method, options.method.begin(None)
+    method_state = method_state if not method.memoryless else None
     times, states = _grid(task, options), [y]
-    reads = None if options.by_outputs else task.t.detach().double().tolist()
+    step_outputs = None if options.by_outputs else task.t.detach().double().tolist()
     for t0, t1 in pairwise(times):
         f = field.within(t0, t1, True, True) if options.perturb else field
         f = f if method.implicit else f.evaluate
         h = t1 - t0
-        y1, stages, carry = method.retake(f, t0, y, h, reads is not None, carry)
-        if reads is None:
+        y1, stages, method_state = method.retake(f, t0, y, h, step_outputs is not None, method_state)
+        if step_outputs is None:
             states.append(y1)
         else:
             sign = task.direction
-            marks = [t * sign for t in reads]
-            inside = reads[bisect_right(marks, t0 * sign) : bisect_right(marks, t1 * sign)]
+            output_times = [t * sign for t in step_outputs]
+            inside = step_outputs[bisect_right(output_times, t0 * sign) : bisect_right(output_times, t1 * sign)]
             if inside:
                 states += method.interpolate(f, t0, y, h, stages, tuple((t - t0) / h for t in inside)).unbind()
         y = y1
@@ -62,7 +62,7 @@ def _grid(task: Task, options: Options) -> Any:
     first, last = float(task.t[0]), float(task.t[-1])
     controller, times, history = options.controller, [first], options.controller.start(first, last)
     while times[-1] != last:
-        aim = controller.aim(times[-1], 0.0, last, task.direction, history)
-        history = controller.judge(None, 0.0, 0.0, False, history, 1).history
-        times.append(aim.t1)
+        proposal = controller.propose(times[-1], 0.0, last, task.direction, history)
+        history = controller.decide(None, 0.0, 0.0, False, history, 1).history
+        times.append(proposal.t1)
     return times

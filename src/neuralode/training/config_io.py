@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from neuralode.tasks.config import SEEDS
 from neuralode.training.run import Run
 
 T = TypeVar("T")
 
+SEEDS = 2**32 - 1  # the highest seed that numpy's legacy generators accept
 LEAST, MOST = 1, 2**31 - 1  # of a whole number, unless it is one of these
 BOUNDS = {"seed": (0, SEEDS), "last": (0, MOST)}
 BOUNDS |= dict.fromkeys(("width", "hidden", "latent", "layers"), (LEAST, 2**14))

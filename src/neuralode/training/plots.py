@@ -9,8 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from neuralode.tasks.images.tolerance_sweep import Point
-
 # What is drawn over the epochs: file, title, and a label for each column of metrics.csv that the run has.
 Pictures = Sequence[tuple[str, str, Mapping[str, str]]]
 HISTORY: Pictures = (
@@ -54,23 +52,6 @@ def plot_history(rows: Sequence[Mapping[str, float]], folder: Path, pictures: Pi
         axes.legend()
         written.append(save(figure, folder / f"{name}.png"))
     return written
-
-
-def plot_tolerances(points: Sequence[Point], folder: Path) -> Path:
-    """Draw numerical error and accuracy against evaluations, a mark per tolerance; return the file written."""
-    points = sorted(points, key=lambda point: point.evaluations)
-    figure, (error, accuracy) = blank(2)
-    work = [point.evaluations for point in points]
-    error.plot(work, [point.error for point in points], marker="o")
-    error.set(xlabel="evaluations per solve", ylabel="relative error of the final state", yscale="log")
-    error.margins(x=0.15)  # room for the last label
-    percent = [100 * point.accuracy for point in points]
-    accuracy.plot(work, percent, marker="o")
-    accuracy.set(xlabel="evaluations per solve", ylabel="test accuracy, %", ylim=(min(percent) - 2, 100.2))
-    for point in points:
-        label = f"rtol {point.rtol:g}"
-        error.annotate(label, (point.evaluations, point.error), textcoords="offset points", xytext=(6, 4), fontsize=8)
-    return save(figure, folder / "tolerance.png")
 
 
 def blank(columns: int) -> tuple[Figure, list[Axes]]:

@@ -95,9 +95,9 @@ def test_when_stories_begin_does_not_matter_to_a_field_that_knows_no_time(mean_s
     torch.manual_seed(3)
     together = ragged()
     torch.manual_seed(3)
-    apart = ragged(starts=(5.0, -2.0, 0.0))
+    substitution = ragged(starts=(5.0, -2.0, 0.0))
     model = small(**TIGHT)
-    a, b = model.elbo(together, samples=2), model.elbo(apart, samples=2)
+    a, b = model.elbo(together, samples=2), model.elbo(substitution, samples=2)
     torch.testing.assert_close(a.log_likelihood, b.log_likelihood, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(a.kl, b.kl, rtol=1e-9, atol=1e-9)
 

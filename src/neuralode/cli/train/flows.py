@@ -10,7 +10,8 @@ import typer
 
 from neuralode.cli.screen import in_one_sentence, say
 from neuralode.cli.train.finish import finish
-from neuralode.tasks.config import MATCHING_IMAGES, MATCHING_POINTS, SEEDS, Density, Matching
+from neuralode.tasks.config import MATCHING_IMAGES, MATCHING_POINTS, Density, Matching
+from neuralode.training.config_io import SEEDS
 from neuralode.training.run import Run, free_folder
 
 

@@ -11,12 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuralode.core.clock import Flag, Number, scaled
-from neuralode.methods.base import State
+from neuralode.methods.base import Rows
 from neuralode.methods.implicit.gmres import Inverse, gmres
 from neuralode.methods.runge_kutta.explicit import combine
 
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]  # the part of a Butcher matrix that belongs to one block
-Stages: TypeAlias = Sequence[State]
+Stages: TypeAlias = Sequence[Rows]
 
 INEXACT = 1e-3  # of the residual, what is left of it in one iteration by products
 GIVEN_UP = 0.9  # with more than this left, nothing was solved
@@ -28,7 +28,7 @@ class Factors(NamedTuple):
     lu: Float[Tensor, "blocks n n"]
     pivots: Int[Tensor, "blocks n"]
 
-    def solve(self, right: Stages) -> list[State]:
+    def solve(self, right: Stages) -> list[Rows]:
         """The solution, differentiable by the right-hand side."""
         packed = pack(right, len(self.lu))
         return unpack(torch.linalg.lu_solve(self.lu, self.pivots, packed[..., None])[..., 0], right)
@@ -81,12 +81,12 @@ def products(f: Any, matrix: Matrix, times: Sequence[Tensor], states: Stages, h:
     return Inverse(apply, transposed)
 
 
-def _minus(v: State, h: Number, row: tuple[float, ...], images: Stages) -> State:
+def _minus(v: Rows, h: Number, row: tuple[float, ...], images: Stages) -> Rows:
     pivot, total = combine(row, images)
     return scaled(v, -h * pivot, total)
 
 
-def _weighted(row: tuple[float, ...], vectors: Stages) -> State:
+def _weighted(row: tuple[float, ...], vectors: Stages) -> Rows:
     if not any(row):
         return torch.zeros_like(vectors[0])
     pivot, total = combine(row, vectors)
@@ -95,7 +95,7 @@ def _weighted(row: tuple[float, ...], vectors: Stages) -> State:
 
 def krylov(
     f: Any, matrix: Matrix, times: Sequence[Tensor], states: Stages, h: Number, residual: Stages, who: Flag
-) -> list[State]:
+) -> list[Rows]:
     """An increment as near as one iteration has use for; NaN where none is found."""
     inverse = products(f, matrix, times, states, h)
     right = pack(residual, 1 if f.coupled else len(states[0]))
@@ -110,7 +110,7 @@ def pack(stages: Stages, blocks: int) -> Float[Tensor, "blocks n"]:
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def unpack(packed: Float[Tensor, "blocks n"], like: Stages) -> list[State]:
+def unpack(packed: Float[Tensor, "blocks n"], like: Stages) -> list[Rows]:
     """The stages again."""
     found = []
     for part, x in zip(packed.chunk(len(like), 1), like, strict=True):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neuralode.core.clock import Flag, Number, isfinite, maximum, negate, power, scaled, some, where
-from neuralode.methods.base import State, Tolerated
+from neuralode.methods.base import ErrorNorm, Rows
 from neuralode.methods.implicit.linear import Matrix, Stages
 from neuralode.methods.runge_kutta.explicit import combine
 
@@ -33,11 +33,11 @@ class Block:
     base: Stages
     h: Number
 
-    def states(self, z: Stages) -> list[State]:
+    def states(self, z: Stages) -> list[Rows]:
         """Where f is evaluated."""
         return [b + x for b, x in zip(self.base, z, strict=True)]
 
-    def residual(self, slopes: Stages, z: Stages) -> list[State]:
+    def residual(self, slopes: Stages, z: Stages) -> list[Rows]:
         """Z − h (A ⊗ I) K."""
         found = []
         for row, x in zip(self.matrix, z, strict=True):
@@ -55,12 +55,12 @@ class Counted:
         self.cost: Number = torch.zeros_like(h, dtype=torch.int64) if isinstance(h, Tensor) else 0
         self.calls = 0
 
-    def evaluate(self, t: Tensor, y: State, who: Flag) -> State:
+    def evaluate(self, t: Tensor, y: Rows, who: Flag) -> Rows:
         """F there; ``who`` needs it."""
         self.count(who)
         return self.f(t, y)
 
-    def jacobian(self, t: Tensor, y: State, who: Flag) -> Tensor:
+    def jacobian(self, t: Tensor, y: Rows, who: Flag) -> Tensor:
         """∂f/∂y there, whose evaluation counts as one."""
         self.count(who)
         return self.f.jacobian(t, y)
@@ -74,16 +74,16 @@ class Counted:
 class Distance:
     """How large an increment is, by clock: at most 1 is negligible."""
 
-    def __init__(self, y: State, tolerated: Tolerated | None, per_sample: bool) -> None:
-        self.y, self.tolerated, self.per_sample = y, tolerated, per_sample
+    def __init__(self, y: Rows, error_norm: ErrorNorm | None, per_sample: bool) -> None:
+        self.y, self.error_norm, self.per_sample = y, error_norm, per_sample
         self.least = torch.finfo(y.dtype).tiny
         self.unit = UNIT * torch.finfo(y.dtype).eps
 
     def __call__(self, increment: Stages, states: Stages) -> Number:
         """Against what the step tolerates or, where steps are stated, against rounding."""
-        if self.tolerated is None:
+        if self.error_norm is None:
             return self.rounding(increment, states)
-        sizes = [self.tolerated(d, self.y, y) for d, y in zip(increment, states, strict=True)]
+        sizes = [self.error_norm(d, self.y, y) for d, y in zip(increment, states, strict=True)]
         return self._read([size / TOLERATED for size in sizes])
 
     def rounding(self, increment: Stages, states: Stages) -> Number:
@@ -100,20 +100,20 @@ class Distance:
         return size.to(torch.float64) if self.per_sample else size.item()
 
 
-def _largest(rows: State) -> Tensor:
+def _largest(rows: Rows) -> Tensor:
     return torch.linalg.vector_norm(rows, torch.inf, dim=1) if rows.shape[1] else rows.abs().sum(1)
 
 
 class Iterated(NamedTuple):
     """Where an iteration stopped."""
 
-    z: list[State]
+    z: list[Rows]
     solved: Flag
     rate: Number  # the worst contraction seen; 0 where none was
     seen: Flag
 
 
-Solve: TypeAlias = Callable[[Stages, Stages, Flag], list[State]]  # (residual, states, who) -> increment
+Solve: TypeAlias = Callable[[Stages, Stages, Flag], list[Rows]]  # (residual, states, who) -> increment
 
 
 def iterate(
@@ -154,7 +154,7 @@ def iterate(
     z = list(z)
     solved, seen = negate(active), active & False
     worst, last = rate * 0, rate * 0
-    stated = distance.tolerated is None
+    stated = distance.error_norm is None
     least = 1 if stated else 0
     for i in range(limit):
         states = block.states(z)

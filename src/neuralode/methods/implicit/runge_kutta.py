@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from neuralode.core.clock import Number, negate, some, where
-from neuralode.methods.base import State, Step, Tolerated
+from neuralode.methods.base import ErrorNorm, Rows, Step
 from neuralode.methods.implicit.linear import Stages
 from neuralode.methods.implicit.newton import TOLERATED
 from neuralode.methods.implicit.step import Carry, ImplicitStep, Parts, divided, plus, weighted
@@ -53,7 +53,7 @@ class ImplicitRungeKutta(OfTableau):
     iterations: int = 10
 
     implicit = True
-    whole = False  # crosses a whole stretch in one call
+    one_call = False  # crosses a whole stretch in one call
     dense_evaluations = 0  # the inside of a step needs no more of f
     # the error that Newton may leave of a step, in units of the step's tolerance: stages amplify what is left
     # of them (measured up to 0.17)
@@ -78,19 +78,21 @@ class ImplicitRungeKutta(OfTableau):
         explicit = sum(part.matrix is None for part in self._parts.parts)
         return 2 * (self.stages - explicit) + explicit - self.tableau.first_same_as_last
 
-    def evaluations_again(self, inside: bool, carry: Any = None) -> int:
+    def evaluations_again(self, inside: bool, method_state: Any = None) -> int:
         """Evaluations of f in a usual `retake`."""
         return self.stages if inside else self.evaluations_per_step
 
-    def begin(self, f0: State) -> Carry:
+    def begin(self, f0: Rows) -> Carry:
         """What the first step begins with: the slope there, if a stage is there."""
         return Carry(slope=f0) if self._parts.explicit_first else Carry()
 
-    def step(self, f: Any, t: Number, y: State, h: Number, carry: Any, tolerated: Tolerated | None = None) -> Step:
+    def step(
+        self, f: Any, t: Number, y: Rows, h: Number, method_state: Any, error_norm: ErrorNorm | None = None
+    ) -> Step:
         """Attempt one step of size h."""
-        carry = Carry() if carry is None else carry
+        method_state = Carry() if method_state is None else method_state
         with torch.no_grad():
-            work = self._begun(f, t, y, h, tolerated, carry)
+            work = self._begun(f, t, y, h, error_norm, method_state)
             work.run()
             solver, increments = work.solver, work.increments
             y1, error = work.end(), None
@@ -99,7 +101,7 @@ class ImplicitRungeKutta(OfTableau):
             if some(negate(solver.ok)):
                 if error is not None:
                     error = where(solver.ok, error, torch.full_like(error, torch.inf))
-                if tolerated is None:
+                if error_norm is None:
                     # to reject a stated step would not make it smaller: it has no result, and nothing passes for one
                     y1 = where(solver.ok, y1, torch.full_like(y1, torch.nan))
             handed, kept = Carry(), Carry()
@@ -114,12 +116,12 @@ class ImplicitRungeKutta(OfTableau):
                 handed = handed._replace(slope=divided(increments[-1], h))
             else:
                 kept = kept._replace(slope=())
-        ok = solver.ok | (tolerated is None)
+        ok = solver.ok | (error_norm is None)
         return Step(y1, error, handed, kept, increments, ok, work.f.cost, work.f.calls)
 
     def retake(
-        self, f: Any, t: Number, y: State, h: Number, inside: bool, carry: Any = None, derivatives: int = 1
-    ) -> tuple[State, Stages, None]:
+        self, f: Any, t: Number, y: Rows, h: Number, inside: bool, method_state: Any = None, derivatives: int = 1
+    ) -> tuple[Rows, Stages, None]:
         """An accepted step again, its stages solved to rounding.
 
         With gradients enabled, each block is then given ``derivatives`` Newton iterations with a graph, whose matrix is
@@ -130,19 +132,19 @@ class ImplicitRungeKutta(OfTableau):
         work.run(derivatives if torch.is_grad_enabled() else 0)
         return work.end(), work.increments, None
 
-    def interpolate(self, f: Any, t: Number, y: State, h: Number, stages: Stages, thetas: Sequence[float]) -> Tensor:
+    def interpolate(self, f: Any, t: Number, y: Rows, h: Number, stages: Stages, thetas: Sequence[float]) -> Tensor:
         """The states at some θ of one step, each by its own weights b_i(θ): shape [θ, rows, features]."""
         return torch.stack([plus(y, self.weights_at(theta), stages) for theta in thetas])
 
-    def interpolant(self, f: Any, t: Number, y: State, h: Number, stages: Stages) -> Tensor:
+    def interpolant(self, f: Any, t: Number, y: Rows, h: Number, stages: Stages) -> Tensor:
         """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j on the step, θ from 0 to 1: shape [q + 1, rows, features]."""
         powers = zip(*self.tableau.interpolant, strict=True)
         zero = torch.zeros_like(y)
         return torch.stack([y, *(plus(zero, weights, stages) for weights in powers)])
 
     def quadrature(
-        self, f: Any, t: Number, y: State, h: Number, carry: Any = None
-    ) -> list[tuple[float, Tensor, State]]:
+        self, f: Any, t: Number, y: Rows, h: Number, method_state: Any = None
+    ) -> list[tuple[float, Tensor, Rows]]:
         """Weights, times and states of the stages."""
         with torch.no_grad():
             work = self._begun(f, t, y, h)
@@ -151,9 +153,17 @@ class ImplicitRungeKutta(OfTableau):
         return [node for node in nodes if node[0]]
 
     def _begun(
-        self, f: Any, t: Number, y: State, h: Number, tolerated: Tolerated | None = None, carry: Carry | None = None
+        self,
+        f: Any,
+        t: Number,
+        y: Rows,
+        h: Number,
+        error_norm: ErrorNorm | None = None,
+        method_state: Carry | None = None,
     ) -> ImplicitStep:
-        return ImplicitStep(self._parts, f, t, y, h, tolerated, carry or Carry(), self.iterations, self.dense_limit)
+        return ImplicitStep(
+            self._parts, f, t, y, h, error_norm, method_state or Carry(), self.iterations, self.dense_limit
+        )
 
     @cached_property
     def _parts(self) -> Parts:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neuralode.core.clock import Flag, Number, maximum, negate, power, some, where
-from neuralode.methods.base import State
+from neuralode.methods.base import Rows
 from neuralode.methods.implicit.linear import Factors, Matrix, Stages, exact, factorise, krylov
 from neuralode.methods.implicit.newton import UNKNOWN, Block, Counted, Distance, Iterated, Solve, iterate
 
@@ -59,7 +59,7 @@ class Solver:
         self,
         f: Counted,
         t: Tensor,
-        y: State,
+        y: Rows,
         h: Number,
         matrices: Sequence[Matrix],
         distance: Distance,
@@ -78,7 +78,7 @@ class Solver:
         if dense:
             self._prepare()
 
-    def __call__(self, block: Block, guess: Stages) -> list[State]:
+    def __call__(self, block: Block, guess: Stages) -> list[Rows]:
         """Z of a block; clocks on which it is not found are no longer ``ok``."""
         z, left = list(guess), self.running & self.ok
         for n, way in enumerate(self._ways):
@@ -96,7 +96,7 @@ class Solver:
         """What is tried, each where the one before did not do."""
         if not self.dense:
             return [self._by_products, self._by_products]
-        stated = self.distance.tolerated is None
+        stated = self.distance.error_norm is None
         return [self._frozen, self._anew, *([self._throughout] if stated else [])]
 
     def _frozen(self, block: Block, z: Stages, active: Flag) -> Iterated:
@@ -117,7 +117,7 @@ class Solver:
     def _throughout(self, block: Block, z: Stages, active: Flag) -> Iterated:
         """By the Jacobian at every iterate."""
 
-        def solve(residual: Stages, states: Stages, who: Flag) -> list[State]:
+        def solve(residual: Stages, states: Stages, who: Flag) -> list[Rows]:
             for _ in states:
                 self.f.count(who)
             return exact(self.f.f, block.matrix, block.times, states, self.h).solve(residual)
@@ -127,17 +127,17 @@ class Solver:
     def _by_products(self, block: Block, z: Stages, active: Flag) -> Iterated:
         """By products with the Jacobian at every iterate."""
 
-        def solve(residual: Stages, states: Stages, who: Flag) -> list[State]:
+        def solve(residual: Stages, states: Stages, who: Flag) -> list[Rows]:
             for _ in states:
                 self.f.count(who)
             return krylov(self.f.f, block.matrix, block.times, states, self.h, residual, who)
 
-        found = self._iterate(block, z, solve, active, patient=self.distance.tolerated is None)
+        found = self._iterate(block, z, solve, active, patient=self.distance.error_norm is None)
         self._learn(found)
         return found
 
     def _iterate(self, block: Block, z: Stages, solve: Solve, active: Flag, patient: bool = False) -> Iterated:
-        limit = 2 * self.limit if self.distance.tolerated is None else self.limit  # rounding is further away
+        limit = 2 * self.limit if self.distance.error_norm is None else self.limit  # rounding is further away
         noise = _resolution(self.f.f, self.y) ** 0.5 / self.distance.unit if patient else 0.0
         return iterate(self.f, block, z, solve, self.distance, active, self.rate, limit, noise)
 
@@ -200,7 +200,7 @@ class Solver:
         return self.linear._replace(poor=where(self.seen, self.rate > REFRESH, self.linear.poor))
 
 
-def _resolution(f: Any, y: State) -> float:
+def _resolution(f: Any, y: Rows) -> float:
     """Relative resolution of the coarsest dtype in which f works."""
     coarsest = max(torch.finfo(y.dtype).eps, torch.finfo(getattr(f, "dtype", None) or y.dtype).eps)
     if torch.is_autocast_enabled(y.device.type):

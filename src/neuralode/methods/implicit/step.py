@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neuralode.core.clock import Number, column_times, negate, some, stage_times
 from neuralode.core.status import GradientError
-from neuralode.methods.base import State, Tolerated
+from neuralode.methods.base import ErrorNorm, Rows
 from neuralode.methods.implicit.linear import Matrix, Stages, exact, pack, products, unpack
 from neuralode.methods.implicit.newton import Block, Counted, Distance
 from neuralode.methods.implicit.stages import Linear, Solver
@@ -101,10 +101,10 @@ class ImplicitStep:
         parts: Parts,
         f: Any,
         t: Number,
-        y: State,
+        y: Rows,
         h: Number,
-        tolerated: Tolerated | None,
-        carry: Carry,
+        error_norm: ErrorNorm | None,
+        method_state: Carry,
         iterations: int,
         dense_limit: int,
     ) -> None:
@@ -112,7 +112,7 @@ class ImplicitStep:
         self.times = stage_times(t, h, parts.tableau.c, y.dtype.to_real(), y.device)
         self.plain_h = _plain(h)
         self.f = Counted(f, self.plain_h)
-        self.slope = carry.slope if isinstance(carry.slope, Tensor) else None
+        self.slope = method_state.slope if isinstance(method_state.slope, Tensor) else None
         size = (y.numel() if f.coupled else y.shape[1]) * (2 if y.is_complex() else 1)
         self.solver = Solver(
             self.f,
@@ -120,15 +120,15 @@ class ImplicitStep:
             y.detach(),
             self.plain_h,
             parts.matrices,
-            Distance(y.detach(), tolerated, isinstance(self.plain_h, Tensor)),
+            Distance(y.detach(), error_norm, isinstance(self.plain_h, Tensor)),
             iterations,
             size <= dense_limit,
-            carry.linear if isinstance(carry.linear, Linear) else None,
-            None if isinstance(carry.rate, tuple) else carry.rate,
+            method_state.linear if isinstance(method_state.linear, Linear) else None,
+            None if isinstance(method_state.rate, tuple) else method_state.rate,
         )
-        self.increments: list[State] = []  # h K
-        self.states: list[State] = []
-        self.first: State | None = None  # the slope of an explicit first stage
+        self.increments: list[Rows] = []  # h K
+        self.states: list[Rows] = []
+        self.first: Rows | None = None  # the slope of an explicit first stage
 
     def run(self, derivatives: int = 0) -> None:
         """All parts; on a shared clock only up to the first that cannot be solved."""
@@ -166,7 +166,7 @@ class ImplicitStep:
         self.states += [b + x for b, x in zip(base, z, strict=True)]
         self.increments += [weighted(weights, z) for weights in part.inverse]
 
-    def guess(self, part: Part) -> list[State]:
+    def guess(self, part: Part) -> list[Rows]:
         """Z from the slopes that are known, as a polynomial in time continues them."""
         assert part.matrix is not None
         if not self.increments:
@@ -177,7 +177,7 @@ class ImplicitStep:
 
     def differentiable(
         self, part: Part, times: Sequence[Tensor], base: Stages, block: Block, z: Stages, derivatives: int
-    ) -> list[State]:
+    ) -> list[Rows]:
         """The solution with the derivatives that the implicit function theorem gives it.
 
         Newton's map with the exact matrix at the solution, held constant, leaves the solution where it is and has no
@@ -196,7 +196,7 @@ class ImplicitStep:
             z = [x - move for x, move in zip(z, moves, strict=True)]
         return list(z)
 
-    def correction(self, block: Block, states: Stages) -> Callable[[Stages], list[State]]:
+    def correction(self, block: Block, states: Stages) -> Callable[[Stages], list[Rows]]:
         """What the exact Newton iteration at these states makes of a residual, differentiable in that."""
         field, h = self.f.f, self.plain_h
         if self.solver.dense:
@@ -208,13 +208,13 @@ class ImplicitStep:
         blocks = 1 if field.coupled else len(self.y)
         finest = 10 * torch.finfo(self.y.dtype).eps
 
-        def by_products(residual: Stages) -> list[State]:
+        def by_products(residual: Stages) -> list[Rows]:
             # of the residual itself only rounding is left, but not of the cotangents
             return unpack(inverse(pack(residual, blocks), 1e-3, finest), residual)
 
         return by_products
 
-    def end(self) -> State:
+    def end(self) -> Rows:
         """The new state."""
         if self.parts.tableau.stiffly_accurate:
             return self.states[-1]
@@ -228,7 +228,7 @@ def _plain(a: Number) -> Number:
     return a.detach() if a.dim() else a.item()
 
 
-def weighted(weights: Sequence[float], terms: Stages) -> State:
+def weighted(weights: Sequence[float], terms: Stages) -> Rows:
     """Σ wᵢ xᵢ."""
     if not any(weights):
         return torch.zeros_like(terms[0])
@@ -236,7 +236,7 @@ def weighted(weights: Sequence[float], terms: Stages) -> State:
     return total if pivot == 1 else total * pivot
 
 
-def plus(y: State, weights: Sequence[float], terms: Stages) -> State:
+def plus(y: Rows, weights: Sequence[float], terms: Stages) -> Rows:
     """Y + Σ wᵢ xᵢ."""
     if not any(weights):
         return y
@@ -244,7 +244,7 @@ def plus(y: State, weights: Sequence[float], terms: Stages) -> State:
     return torch.add(y, total, alpha=pivot)
 
 
-def divided(increment: State, h: Number) -> State:
+def divided(increment: Rows, h: Number) -> Rows:
     """The slope of an increment; clocks that stand still have none that anyone reads."""
     if isinstance(h, Tensor):
         return increment / (h if not h.dim() else h[:, None]).to(increment.dtype)

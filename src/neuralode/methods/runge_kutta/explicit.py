@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuralode.core.clock import Number, column_times, scaled, stage_times
-from neuralode.methods.base import Evaluate, State, Step, Tolerated
+from neuralode.methods.base import ErrorNorm, Evaluate, Rows, Step
 from neuralode.methods.runge_kutta.base import OfTableau
 from neuralode.methods.runge_kutta.tableau import Tableau
 
@@ -35,7 +35,7 @@ class ExplicitRungeKutta(OfTableau):
     tableau: Tableau
 
     implicit = False
-    whole = False  # crosses a whole stretch in one call
+    one_call = False  # crosses a whole stretch in one call
     inexact = 0.0  # a step is a formula
     memoryless = True  # a step is a function of (t, y, h) alone: it can be re-taken from those
 
@@ -44,7 +44,7 @@ class ExplicitRungeKutta(OfTableau):
         """Evaluations of f in every step but the first, whose first stage is f(t0, y0)."""
         return self.stages - 1 if self.tableau.first_same_as_last else self.stages
 
-    def evaluations_again(self, inside: bool, carry: None = None) -> int:
+    def evaluations_again(self, inside: bool, method_state: None = None) -> int:
         """Evaluations of f in `retake`, and in dense output if the inside of the step is asked for."""
         return self.stages + self.dense_evaluations if inside else self.evaluations_per_step
 
@@ -54,37 +54,37 @@ class ExplicitRungeKutta(OfTableau):
         b = self.tableau.b
         return b[:-1] if self.tableau.first_same_as_last else b
 
-    def begin(self, f0: State) -> State:
+    def begin(self, f0: Rows) -> Rows:
         """What the first step begins with: its first stage."""
         return f0
 
     def step(
-        self, f: Evaluate, t: Number, y: State, h: Number, carry: State | None, tolerated: Tolerated | None = None
+        self, f: Evaluate, t: Number, y: Rows, h: Number, method_state: Rows | None, error_norm: ErrorNorm | None = None
     ) -> Step:
-        """Attempt one step of size h; ``carry`` is f(t, y) if it is known."""
+        """Attempt one step of size h; ``method_state`` is f(t, y) if it is known."""
         table = self.tableau
-        y1, stages = self._stages(f, t, y, h, carry, table.stages)
-        made = table.stages - (carry is not None)
+        y1, stages = self._stages(f, t, y, h, method_state, table.stages)
+        made = table.stages - (method_state is not None)
         following = stages[-1] if table.first_same_as_last else None
         return Step(y1, self._error(h, stages), following, stages[0], stages, True, made, made)
 
     def retake(
-        self, f: Evaluate, t: Number, y: State, h: Number, inside: bool, carry: None = None, derivatives: int = 1
-    ) -> tuple[State, Sequence[Tensor], None]:
+        self, f: Evaluate, t: Number, y: Rows, h: Number, inside: bool, method_state: None = None, derivatives: int = 1
+    ) -> tuple[Rows, Sequence[Tensor], None]:
         """An accepted step again: the new state and its stages, those that only the inside needs if it is asked for."""
         return *self._stages(f, t, y, h, None, self.stages if inside else len(self.weights)), None
 
-    def stages_from(self, f: Evaluate, t: Number, y: State, h: Number, first: State) -> tuple[State, Sequence[Tensor]]:
+    def stages_from(self, f: Evaluate, t: Number, y: Rows, h: Number, first: Rows) -> tuple[Rows, Sequence[Tensor]]:
         """The new state and the stages of a step whose first stage is known."""
         return self._stages(f, t, y, h, first, self.stages)
 
     def quadrature(
-        self, f: Evaluate, t: Number, y: State, h: Number, carry: None = None
-    ) -> list[tuple[float, Tensor, State]]:
+        self, f: Evaluate, t: Number, y: Rows, h: Number, method_state: None = None
+    ) -> list[tuple[float, Tensor, Rows]]:
         """Weight, time and state of the nodes at which the step itself integrates: Σ h wᵢ g(tᵢ, yᵢ)."""
-        visited: list[tuple[Tensor, State]] = []
+        visited: list[tuple[Tensor, Rows]] = []
 
-        def noting(time: Tensor, state: State) -> Tensor:
+        def noting(time: Tensor, state: Rows) -> Tensor:
             visited.append((time, state))
             return f(time, state)
 
@@ -103,13 +103,13 @@ class ExplicitRungeKutta(OfTableau):
         return len(self.tableau.dense_c)
 
     def interpolate(
-        self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor], thetas: Sequence[float]
+        self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Sequence[Tensor], thetas: Sequence[float]
     ) -> Tensor:
         """The states at some θ of one step, each by its own weights b_i(θ): shape [θ, rows, features]."""
         stages = self._with_dense(f, t, y, h, stages)
         return torch.stack([advanced(y, h, self.weights_at(theta), stages) for theta in thetas])
 
-    def interpolant(self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor]) -> Tensor:
+    def interpolant(self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Sequence[Tensor]) -> Tensor:
         """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j on the step, θ from 0 to 1: shape [q + 1, rows, features]."""
         stages = self._with_dense(f, t, y, h, stages)
         lazy = bool(self.tableau.dense_c)
@@ -123,7 +123,7 @@ class ExplicitRungeKutta(OfTableau):
                 total.addcmul_(polynomial, stage.to(work) - first if lazy else stage)
         return torch.cat((y[None], column_times(h, total).to(y.dtype)))
 
-    def _error(self, h: Number, stages: Sequence[Tensor]) -> State | tuple[State, State] | None:
+    def _error(self, h: Number, stages: Sequence[Tensor]) -> Rows | tuple[Rows, Rows] | None:
         """The error estimate, or a pair of them."""
         high, low = self.tableau.b_error, self.tableau.b_error_low
         if high is None:
@@ -131,7 +131,7 @@ class ExplicitRungeKutta(OfTableau):
         error = increment(h, high, stages)
         return error if low is None else (error, increment(h, low, stages))
 
-    def _with_dense(self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor]) -> Sequence[Tensor]:
+    def _with_dense(self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Sequence[Tensor]) -> Sequence[Tensor]:
         """The stages, and those that only the dense output has."""
         table = self.tableau
         if not table.dense_c:
@@ -144,8 +144,8 @@ class ExplicitRungeKutta(OfTableau):
         return stages
 
     def _stages(
-        self, f: Evaluate, t: Number, y: State, h: Number, first: State | None, count: int
-    ) -> tuple[State, list[Tensor]]:
+        self, f: Evaluate, t: Number, y: Rows, h: Number, first: Rows | None, count: int
+    ) -> tuple[Rows, list[Tensor]]:
         """The first ``count`` stages and the new state."""
         table = self.tableau
         times = stage_times(t, h, table.c[:count], y.dtype.to_real(), y.device)
@@ -159,13 +159,13 @@ class ExplicitRungeKutta(OfTableau):
         return advanced(y, h, table.b, stages), stages
 
 
-def advanced(y: State, h: Number, weights: tuple[float, ...], stages: Sequence[Tensor]) -> State:
+def advanced(y: Rows, h: Number, weights: tuple[float, ...], stages: Sequence[Tensor]) -> Rows:
     """``y + h Σ wᵢ kᵢ``."""
     pivot, total = combine(weights, stages)
     return scaled(y, h * pivot, total)
 
 
-def increment(h: Number, weights: tuple[float, ...], stages: Sequence[Tensor]) -> State:
+def increment(h: Number, weights: tuple[float, ...], stages: Sequence[Tensor]) -> Rows:
     """``h Σ wᵢ kᵢ``."""
     pivot, total = combine(weights, stages)
     return column_times(h * pivot, total)

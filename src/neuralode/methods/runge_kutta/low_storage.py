@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from neuralode.core.clock import Number, column, column_times, stage_times
-from neuralode.methods.base import Evaluate, State, Step, Tolerated
+from neuralode.methods.base import ErrorNorm, Evaluate, Rows, Step
 from neuralode.methods.runge_kutta.explicit import ExplicitRungeKutta
 from neuralode.methods.runge_kutta.tableau import TOLERANCE
 
@@ -66,11 +66,11 @@ class LowStorageRungeKutta(ExplicitRungeKutta):
             )
 
     def step(
-        self, f: Evaluate, t: Number, y: State, h: Number, carry: State | None, tolerated: Tolerated | None = None
+        self, f: Evaluate, t: Number, y: Rows, h: Number, method_state: Rows | None, error_norm: ErrorNorm | None = None
     ) -> Step:
-        """One step of size h; ``carry`` is f(t, y) if it is known."""
-        y1, stages = self._stages(f, t, y, h, carry, self.stages)
-        made = self.stages - (carry is not None)
+        """One step of size h; ``method_state`` is f(t, y) if it is known."""
+        y1, stages = self._stages(f, t, y, h, method_state, self.stages)
+        made = self.stages - (method_state is not None)
         return Step(y1, None, None, None, stages, True, made, made)
 
     @property
@@ -79,13 +79,13 @@ class LowStorageRungeKutta(ExplicitRungeKutta):
         return 2
 
     def interpolate(
-        self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor], thetas: Sequence[float]
+        self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Sequence[Tensor], thetas: Sequence[float]
     ) -> Tensor:
         """The states at some θ of one step: shape [θ, rows, features]."""
         coefficients = self.interpolant(f, t, y, h, stages)
         return torch.stack([_at(coefficients, theta) for theta in thetas])
 
-    def interpolant(self, f: Evaluate, t: Number, y: State, h: Number, stages: Sequence[Tensor]) -> Tensor:
+    def interpolant(self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Sequence[Tensor]) -> Tensor:
         """Coefficients C[0…3] of the cubic Hermite polynomial: shape [4, rows, features]."""
         ends = stage_times(t, h, (0.0, 1.0), y.dtype.to_real(), y.device)
         (y1,) = stages
@@ -94,8 +94,8 @@ class LowStorageRungeKutta(ExplicitRungeKutta):
         return torch.stack((y, first, 3 * rise - 2 * first - last, first + last - 2 * rise))
 
     def _stages(
-        self, f: Evaluate, t: Number, y: State, h: Number, first: State | None, count: int
-    ) -> tuple[State, list[Tensor]]:
+        self, f: Evaluate, t: Number, y: Rows, h: Number, first: Rows | None, count: int
+    ) -> tuple[Rows, list[Tensor]]:
         """The new state, and in place of the stages again that.
 
         States that f has seen stay as they are; a new one takes no more room than the slope that is done with.

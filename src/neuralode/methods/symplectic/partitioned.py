@@ -20,7 +20,7 @@ from torch import Tensor
 
 from neuralode.core.clock import Number, column_times, scaled, stage_times
 from neuralode.core.dense_output import horner
-from neuralode.methods.base import State, Step, Tolerated
+from neuralode.methods.base import ErrorNorm, Rows, Step
 from neuralode.methods.symplectic.order import residual
 
 DRIFT, KICK = 0, 1  # which half moves: q, p
@@ -38,7 +38,7 @@ class Halved(Protocol):
         """The slope of q, and that of p."""
         ...
 
-    def __call__(self, t: Tensor, y: State) -> State:
+    def __call__(self, t: Tensor, y: Rows) -> Rows:
         """The whole slope."""
         ...
 
@@ -96,7 +96,7 @@ class Partitioned:
     partitioned = True  # for pairs (q, p), of which each half moves by a slope of its own
     adaptive = False
     implicit = False
-    whole = False
+    one_call = False
     inexact = 0.0
     memoryless = True
     error_order = 0
@@ -158,42 +158,42 @@ class Partitioned:
         """Evaluations in every step but the first: of one function of a `Separable`, or of f, half of which is used."""
         return self.stages - self.first_same_as_last
 
-    def evaluations_again(self, inside: bool, carry: None = None) -> int:
+    def evaluations_again(self, inside: bool, method_state: None = None) -> int:
         """Evaluations in `retake`, and in dense output if the inside of the step is asked for."""
         return self.stages + inside * self.dense_evaluations
 
-    def begin(self, f0: State) -> State:
+    def begin(self, f0: Rows) -> Rows:
         """What the first step begins with: the slope of its first move."""
         return _halves(f0)[self.moves[0][0]]
 
     def step(
-        self, f: Halved, t: Number, y: State, h: Number, carry: State | None, tolerated: Tolerated | None = None
+        self, f: Halved, t: Number, y: Rows, h: Number, method_state: Rows | None, error_norm: ErrorNorm | None = None
     ) -> Step:
-        """One step of size h; ``carry`` is the slope of the first move if it is known."""
-        y1, first, last = self._step(f, t, y, h, carry)
-        made = self.stages - (carry is not None)
+        """One step of size h; ``method_state`` is the slope of the first move if it is known."""
+        y1, first, last = self._step(f, t, y, h, method_state)
+        made = self.stages - (method_state is not None)
         return Step(y1, None, last if self.first_same_as_last else None, first, y1, True, made, made)
 
     def retake(
-        self, f: Halved, t: Number, y: State, h: Number, inside: bool, carry: None = None, derivatives: int = 1
-    ) -> tuple[State, State, None]:
+        self, f: Halved, t: Number, y: Rows, h: Number, inside: bool, method_state: None = None, derivatives: int = 1
+    ) -> tuple[Rows, Rows, None]:
         """An accepted step again: the new state, which is all that the inside is found from, twice."""
         y1, _, _ = self._step(f, t, y, h, None)
         return y1, y1, None
 
-    def interpolate(self, f: Halved, t: Number, y: State, h: Number, stages: State, thetas: Sequence[float]) -> Tensor:
+    def interpolate(self, f: Halved, t: Number, y: Rows, h: Number, stages: Rows, thetas: Sequence[float]) -> Tensor:
         """The states at some θ of one step: shape [θ, rows, features]."""
         coefficients = self.interpolant(f, t, y, h, stages)
         at = torch.tensor(thetas, dtype=y.dtype.to_real(), device=y.device)
         return horner(coefficients[:, None], at[:, None, None])
 
-    def interpolant(self, f: Halved, t: Number, y: State, h: Number, stages: State) -> Tensor:
+    def interpolant(self, f: Halved, t: Number, y: Rows, h: Number, stages: Rows) -> Tensor:
         """Coefficients C[0…3] of the cubic with the states and slopes at both ends: shape [4, rows, features]."""
         begin, end = stage_times(t, h, (0.0, 1.0), y.dtype.to_real(), y.device)
         rise, first, last = stages - y, column_times(h, f(begin, y)), column_times(h, f(end, stages))
         return torch.stack((y, first, 3 * rise - 2 * first - last, first + last - 2 * rise))
 
-    def _step(self, f: Halved, t: Number, y: State, h: Number, first: State | None) -> tuple[State, State, State]:
+    def _step(self, f: Halved, t: Number, y: Rows, h: Number, first: Rows | None) -> tuple[Rows, Rows, Rows]:
         """The new state, and the slopes of the first and of the last move."""
         slopes, halves = f.halves, list(_halves(y))
         times = stage_times(t, h, self.nodes, y.dtype.to_real(), y.device)
@@ -205,7 +205,7 @@ class Partitioned:
         return torch.cat(halves, 1), begun, slope
 
 
-def _halves(rows: State) -> tuple[State, State]:
+def _halves(rows: Rows) -> tuple[Rows, Rows]:
     """The columns of q and those of p, which are as many."""
     width = rows.shape[1] // 2
     return rows[:, :width], rows[:, width:]

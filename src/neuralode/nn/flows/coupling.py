@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from neuralode.core.extras import require
 
 
 @torch.no_grad()
@@ -33,6 +34,9 @@ def optimal_transport(x0: Float[Tensor, "batch *event"], x1: Float[Tensor, "batc
     """
     if x0.shape != x1.shape:
         raise ValueError(f"x0 has shape {list(x0.shape)}; wanted that of x1, {list(x1.shape)}.")
+    require("train", "scipy")
+    from scipy.optimize import linear_sum_assignment
+
     cost = torch.cdist(x1.flatten(1).double(), x0.flatten(1).double()).square()
     _, columns = linear_sum_assignment(cost.cpu().numpy())
     return torch.as_tensor(columns, dtype=torch.int64, device=x0.device)

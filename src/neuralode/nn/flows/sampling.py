@@ -122,7 +122,7 @@ def sample(
             evaluations = int(found.stats.evaluations.max()) if len(x) else 0
             return Sampled(found.y1.to(x0.dtype), evaluations, found.stats.calls, times)
         found: Any = find_method("euler" if method is None else method)
-        if found.implicit or found.partitioned or not found.memoryless or found.whole:
+        if found.implicit or found.partitioned or not found.memoryless or found.one_call:
             raise ValueError(
                 f"method {found.name!r} is not an explicit one-step method; wanted one such as 'midpoint'."
             )

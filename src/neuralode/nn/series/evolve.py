@@ -55,7 +55,7 @@ class Evolve(nn.Module):
         if method is None:
             method = "tsit5" if steps is None else "midpoint"
         found = find_method(method)
-        if steps is not None and (found.implicit or found.partitioned or not found.memoryless or found.whole):
+        if steps is not None and (found.implicit or found.partitioned or not found.memoryless or found.one_call):
             raise ValueError(
                 f"method {found.name!r} cannot be part of a network step by step; wanted an explicit one-step "
                 "method, or steps=None."

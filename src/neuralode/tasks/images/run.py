@@ -21,12 +21,13 @@ from neuralode.data.mnist import fashion_mnist, mnist
 from neuralode.nn import MODELS, ode_blocks
 from neuralode.tasks.config import SOLVER, Images
 from neuralode.tasks.images.module import Batch, Classifier
+from neuralode.tasks.images.plots import plot_tolerances
 from neuralode.tasks.images.tolerance_sweep import RTOLS, Point, sweep
 from neuralode.training.config_io import asked as read_asked
 from neuralode.training.config_io import is_done
 from neuralode.training.device import SILENT, check_device, quiet
 from neuralode.training.fit import Effort, fit, is_global_zero
-from neuralode.training.plots import plot_history, plot_tolerances
+from neuralode.training.plots import plot_history
 from neuralode.training.record_run import check_rate, course, into
 from neuralode.training.resumable_loader import Resumable
 from neuralode.training.run import Run, versions, write_csv

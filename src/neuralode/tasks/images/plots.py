@@ -1,0 +1,26 @@
+"""The picture of precision against work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from neuralode.tasks.images.tolerance_sweep import Point
+from neuralode.training.plots import blank, save
+
+
+def plot_tolerances(points: Sequence[Point], folder: Path) -> Path:
+    """Draw numerical error and accuracy against evaluations, a mark per tolerance; return the file written."""
+    points = sorted(points, key=lambda point: point.evaluations)
+    figure, (error, accuracy) = blank(2)
+    work = [point.evaluations for point in points]
+    error.plot(work, [point.error for point in points], marker="o")
+    error.set(xlabel="evaluations per solve", ylabel="relative error of the final state", yscale="log")
+    error.margins(x=0.15)  # room for the last label
+    percent = [100 * point.accuracy for point in points]
+    accuracy.plot(work, percent, marker="o")
+    accuracy.set(xlabel="evaluations per solve", ylabel="test accuracy, %", ylim=(min(percent) - 2, 100.2))
+    for point in points:
+        label = f"rtol {point.rtol:g}"
+        error.annotate(label, (point.evaluations, point.error), textcoords="offset points", xytext=(6, 4), fontsize=8)
+    return save(figure, folder / "tolerance.png")

@@ -1,0 +1,1 @@
+"""Deprecated paths: use `neuralode.training`, `neuralode.tasks` and `neuralode.nn.flows.coupling`."""
