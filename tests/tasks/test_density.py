@@ -26,14 +26,19 @@ TINY = {"width": 8, "layers": 1, "epochs": 2, "batch_size": 32, "learning_rate":
 MEAN, FACTOR = np.array([10.0, -5.0]), np.array([[2.0, 0.0], [1.5, 0.5]])
 
 
-FEW = {"density_task.STEPS": 2, "density_plots.GRID": 8, "density_plots.FRAMES": 3, "density_plots.REST": 1}
+FEW = {
+    "training.modules.density_module.STEPS": 2,
+    "tasks.density.plots.GRID": 8,
+    "tasks.density.plots.FRAMES": 3,
+    "tasks.density.plots.REST": 1,
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _few_steps():
     with pytest.MonkeyPatch.context() as patch:
         for name, few in FEW.items():
-            patch.setattr(f"neuralode.training.{name}", few)
+            patch.setattr(f"neuralode.{name}", few)
         yield
 
 

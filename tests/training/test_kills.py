@@ -1,6 +1,6 @@
 """The kill test: SIGKILL at twenty random moments over one training, and then the weights of an uninterrupted one.
 
-By its own command, since it takes minutes: ``pytest -m slow tests/train/test_kills.py``. ``NEURALODE_KILLS_SEED`` in
+By its own command, since it takes minutes: ``pytest -m slow tests/training/test_kills.py``. ``NEURALODE_KILLS_SEED`` in
 the environment chooses other moments.
 """
 

@@ -74,7 +74,7 @@ class RowDensity:
 
     Examples
     --------
-    >>> from neuralode.data.tables.series.rows import Rows
+    >>> from neuralode.data.tables.rows import Rows
     >>> rows = np.random.default_rng(0).normal(5.0, 3.0, (50, 2))
     >>> density = RowDensity(Standard.of(Rows(("a", "b"), rows)), Architecture(width=4).build(2))
     >>> density.log_density(rows).shape, density.sample(7, seed=0).shape
