@@ -28,6 +28,7 @@ FLOORS = [
     {"solver"},
     {"gradients"},
     {"engines"},
+    {"autodiff"},
     {"methods", "controllers", "inputs"},
     {"core"},
 ]

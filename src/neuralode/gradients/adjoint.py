@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from neuralode.autodiff.substitution import Substitution
 from neuralode.controllers import CONTROLLERS, PID, Fixed, find_controller
 from neuralode.core.clock import column_times
 from neuralode.core.field import Field
@@ -26,7 +27,6 @@ from neuralode.core.status import GradientError, Status
 from neuralode.engines.loop import solve_loop
 from neuralode.gradients.base import Solved
 from neuralode.gradients.replay import check_unchanged
-from neuralode.gradients.substitution import Substitution
 from neuralode.methods import Method, find_method
 
 

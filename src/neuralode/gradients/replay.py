@@ -14,15 +14,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from neuralode.autodiff.checkpointing import Checkpointed
+from neuralode.autodiff.substitution import Substitution
 from neuralode.core.field import Field
 from neuralode.core.outputs import save_state
 from neuralode.core.problem import Problem
 from neuralode.core.record import AcceptedStep, Plan, StepBatch
 from neuralode.core.status import GradientError
 from neuralode.gradients.base import Solved
-from neuralode.gradients.checkpointing import Checkpointed
 from neuralode.gradients.retake import outputs_at_end, outputs_at_start, places, rerun, retake
-from neuralode.gradients.substitution import Substitution
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from neuralode.autodiff.transforms import followed
 from neuralode.core.clock import some
 from neuralode.core.dense_output import interpolate_outputs
 from neuralode.core.outputs import global_place, save_state
@@ -15,7 +16,6 @@ from neuralode.core.problem import Problem
 from neuralode.core.record import AcceptedStep, Plan, StepBatch
 from neuralode.core.status import reached_end
 from neuralode.gradients.base import Solved
-from neuralode.gradients.transforms import followed
 
 
 def clocks(problem: Problem, step: AcceptedStep, rows: Tensor | None, t: Tensor | None) -> tuple[Any, Any]:

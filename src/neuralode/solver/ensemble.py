@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_flatten_with_path, tree_map
 
+from neuralode.autodiff.captured import modules_of
 from neuralode.core.field import Field
 from neuralode.core.solution import Solution
-from neuralode.gradients.captured import modules_of
 from neuralode.solver.solve import solve
 
 

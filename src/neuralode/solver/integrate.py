@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuralode.autodiff.context import capture_context
+from neuralode.autodiff.transforms import transforming
 from neuralode.controllers import NOWHERE, Stops
 from neuralode.core.norms import Norm
 from neuralode.core.problem import Problem
@@ -18,9 +20,7 @@ from neuralode.core.status import GradientError
 from neuralode.engines.loop import solve_loop
 from neuralode.gradients import Direct, check_gradient
 from neuralode.gradients.base import Solved
-from neuralode.gradients.context import capture_context
 from neuralode.gradients.event_times import attach, with_event_times
-from neuralode.gradients.transforms import transforming
 from neuralode.inputs.events import Event
 from neuralode.solver.probe import add_breaks, look
 from neuralode.solver.results import events_of, occurrences, read, wrap

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from neuralode.autodiff.captured import modules_of, watch
 from neuralode.controllers import Stops, unite
 from neuralode.core.problem import Problem
-from neuralode.gradients.captured import modules_of, watch
 from neuralode.inputs.breaks import breaks_of, paths_in
 from neuralode.inputs.events import Event
 from neuralode.inputs.interpolation import Break

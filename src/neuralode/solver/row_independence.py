@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuralode.autodiff.captured import modules_of
 from neuralode.core.problem import Problem
-from neuralode.gradients.captured import modules_of
 
 LONG = 1e3  # where a solve has no end
 

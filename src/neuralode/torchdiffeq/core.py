@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuralode.autodiff.transforms import transforming
 from neuralode.controllers import find_stops
 from neuralode.core.layout import Layout
 from neuralode.core.norms import Norm
@@ -18,7 +19,6 @@ from neuralode.core.solution import Solution
 from neuralode.core.status import Status
 from neuralode.engines import find_engine
 from neuralode.gradients import Direct, Replay
-from neuralode.gradients.transforms import transforming
 from neuralode.inputs.events import Event
 from neuralode.solver.errors import complain
 from neuralode.solver.integrate import Setting, integrate

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from neuralode.autodiff.transforms import transforming
 from neuralode.gradients import Adjoint
-from neuralode.gradients.transforms import transforming
 from neuralode.torchdiffeq import foreign, transformed
 from neuralode.torchdiffeq.core import Gradient, run
 from neuralode.torchdiffeq.inputs import Task

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuralode.autodiff.substitution import Substitution
 from neuralode.core.field import Field
 from neuralode.core.record import StepBatch
-from neuralode.gradients.substitution import Substitution
 
 
 class Checkpointed:

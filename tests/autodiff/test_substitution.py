@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from neuralode import GradientError, Replay, Separable, solve
-from neuralode.gradients.substitution import Substitute
+from neuralode.autodiff.substitution import Substitute
 
 OPERATIONS = 3  # of the f below
 

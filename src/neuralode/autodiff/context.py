@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralode.gradients.captured import modules_of
+from neuralode.autodiff.captured import modules_of
 
 
 @dataclass(frozen=True)
