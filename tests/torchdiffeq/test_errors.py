@@ -12,7 +12,8 @@ from both import Field, ours, state, theirs
 from torch import Tensor
 
 import neuralode.torchdiffeq._impl as our_impl
-from neuralode import SolveError
+from neuralode import GradientError, SolveError, Status
+from neuralode.core.status import BackwardSolveError
 
 Y = torch.ones(3, dtype=torch.float64)
 T = torch.tensor([0.0, 1.0], dtype=torch.float64)
@@ -259,6 +260,19 @@ def test_a_way_back_that_cannot_go_on_is_refused_as_a_way_there(library: Any) ->
     broken = True
     with pytest.raises(AssertionError, match="non-finite values in state `y`"):
         end.sum().backward()
+
+
+def test_a_backward_solve_that_failed_is_kept_with_the_error() -> None:
+    broken = False
+    y0 = Y.clone().requires_grad_()
+    end = ours.odeint_adjoint(lambda t, y: y * NAN if broken else -y, y0, T, adjoint_params=())[-1]
+    broken = True
+    with pytest.raises(AssertionError) as failed:
+        end.sum().backward()
+    cause = failed.value.__cause__
+    assert isinstance(cause, BackwardSolveError)
+    assert isinstance(cause, GradientError)
+    assert (cause.status, cause.time) == (Status.NONFINITE, 1.0)
 
 
 @pytest.mark.parametrize("library", [ours, theirs], ids=["ours", "theirs"])

@@ -53,5 +53,25 @@ class GradientError(RuntimeError):
     """A gradient that would have been wrong, or that the chosen method cannot give."""
 
 
+class BackwardSolveError(GradientError):
+    """The adjoint equation could not be solved backwards in time.
+
+    Attributes
+    ----------
+    status : Status
+        How the backward solve ended.
+    time : float
+        The output time from which it was solved backwards.
+    """
+
+    def __init__(self, status: Status, time: float) -> None:
+        super().__init__(
+            f"the adjoint equation could not be solved back from t={time:.6g} ({status.name.lower()}); "
+            "gradient='replay' does not solve backwards."
+        )
+        self.status = status
+        self.time = time
+
+
 class StiffnessWarning(UserWarning):
     """A solve arrived, but an explicit method took many steps for the sake of stability alone."""

@@ -23,7 +23,7 @@ from neuralode.core.layout import lay_out
 from neuralode.core.norms import Norm
 from neuralode.core.problem import Problem
 from neuralode.core.record import Plan, Record, StepBatch
-from neuralode.core.status import GradientError, Status
+from neuralode.core.status import BackwardSolveError, GradientError, Status
 from neuralode.engines.loop import solve_loop
 from neuralode.gradients.base import Solved
 from neuralode.gradients.replay import check_unchanged
@@ -283,11 +283,7 @@ class Sweep:
         status = torch.as_tensor(record.status)
         finite = problem.y0.isfinite().all(1) if self.per_sample else torch.tensor(True)
         if bool(((status >= Status.MAX_STEPS) & finite.to(status.device)).any()):
-            name = Status(int(status.max())).name.lower()
-            raise GradientError(
-                f"the adjoint equation could not be solved back from t={problem.t[..., 0].max().item():.6g} ({name}); "
-                "gradient='replay' does not solve backwards."
-            )
+            raise BackwardSolveError(Status(int(status.max())), problem.t[..., 0].max().item())
         self.controller = self.controller.resume(record.h)
         return record
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuralode.core.layout import Layout, lay_out
-from neuralode.core.status import GradientError
+from neuralode.core.status import BackwardSolveError
 from neuralode.gradients import Adjoint
 from neuralode.gradients.adjoint import _Adjoint as AdjointFunction
 from neuralode.torchdiffeq.callbacks import observe
@@ -58,9 +58,7 @@ class _Swept(AdjointFunction):
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         try:
             return AdjointFunction.backward(ctx, *cotangents)
-        except GradientError as error:
-            if "could not be solved back" not in str(error):
-                raise
+        except BackwardSolveError as error:
             raise AssertionError(f"underflow in dt, or non-finite values in state `y`: {error}") from error
 
 
