@@ -191,7 +191,7 @@ def done(tmp_path_factory):
 
 def test_the_table_sets_errors_beside_the_published_ones_and_trains_nothing_again(done):
     said: list[str] = []
-    rows = table2(30, (0, 1), done, said.append, recipes=RECIPES)
+    rows = table2(30, (0, 1), done, log=said.append, configs=RECIPES)
     assert said == []
     assert [(row["model"], row["published"]) for row in rows] == [("latent-ode", 0.1642), ("rnn", 0.3937)]
     for row in rows:
@@ -201,8 +201,8 @@ def test_the_table_sets_errors_beside_the_published_ones_and_trains_nothing_agai
 
 
 def test_a_run_of_another_recipe_is_not_taken_for_this_one(done):
-    with pytest.raises(ValueError, match="another recipe"):
-        table2(30, (0,), done, recipes=[replace(RECIPES[0], epochs=7)])
+    with pytest.raises(ValueError, match="holds a run with another config"):
+        table2(30, (0,), done, configs=[replace(RECIPES[0], epochs=7)])
 
 
 @pytest.mark.slow
@@ -211,7 +211,7 @@ def test_a_training_that_was_cut_off_goes_on(done):
     summary = place / "summary.json"
     summary.write_text(json.dumps({**json.loads(summary.read_text()), "interrupted": True}))
     said: list[str] = []
-    table2(30, (0, 1), done, said.append, recipes=RECIPES)
+    table2(30, (0, 1), done, log=said.append, configs=RECIPES)
     assert len(said) == 1
     assert not Run(place).summary["interrupted"]
 

@@ -32,7 +32,7 @@ def table2(
 
     chosen = _numbers("seeds", seeds)
     shown = ("model", "published", "test_rmse", "spread", "window_rmse", "floor_rmse")
-    rows = reproduced(observed, chosen, out, tell=say)
+    rows = reproduced(observed, chosen, out, log=say)
     show_rows([{name: row[name] for name in shown} for row in rows], f"Table 2, {observed} observations")
     say(f"Table and picture: {out / f'table2-{observed}.csv'}, {out / f'table2-{observed}.png'}.")
 
@@ -60,15 +60,15 @@ def figure4(
     """Fit flows of 2, 8 and 32 units, and of as many planar layers, to energies (Chen et al. 2018, Figure 4)."""
     from neuralode.reproduce.figure4 import figure4 as reproduced
 
-    rows = reproduced(out, tell=say, seed=seed)
+    rows = reproduced(out, log=say, seed=seed)
     show_rows([{name: row[name] for name in ("target", "kind", "size", "kl")} for row in rows], "KL(q‖p) in nats")
     say(f"Table and picture: {out / 'figure4.csv'}, {out / 'figure4.png'}.")
 
 
 def _compare(density: str, seeds: str, out: Path) -> None:
-    from neuralode.reproduce.flows import compare_flows
+    from neuralode.reproduce.figure5 import compare_flows
 
-    rows = compare_flows(density, _numbers("seeds", seeds), out, tell=say)
+    rows = compare_flows(density, _numbers("seeds", seeds), out, log=say)
     shown = ("model", "width", "entropy", "truth", "nats", "gap", "spread", "parameters", "seconds")
     show_rows([{name: row[name] for name in shown} for row in rows], f"{density}, held-out nats")
     say(f"Table and picture: {out / f'{density}.csv'}, {out / f'{density}.png'}.")

@@ -1,4 +1,4 @@
-"""Table 2 of Chen et al.: the error of forecasts on bi-directional spirals, of a latent ODE and a recurrent network.
+"""Reproduce Table 2 of Chen et al.: forecast errors of a latent ODE and a recurrent network on bi-directional spirals.
 
 References
 ----------
@@ -16,86 +16,96 @@ from typing import Any
 
 import torch
 
-from neuralode.reproduce.pool import side_by_side
+from neuralode.reproduce.finished_runs import check_same_config
+from neuralode.reproduce.process_pool import run_in_processes
 from neuralode.tasks.config import Spirals
 from neuralode.tasks.spirals.run import describe, train
 from neuralode.training.plots import blank, save
 from neuralode.training.run import Run, write_csv
 
-# Root mean squared errors by model and observations; the recurrent network is told the time between observations.
+# Root mean squared errors by model and number of observations. Times between observations are an input of the RNN.
 PUBLISHED: Mapping[str, Mapping[int, float]] = {
     "latent-ode": {30: 0.1642, 50: 0.1502, 100: 0.1346},
     "rnn": {30: 0.3937, 50: 0.3202, 100: 0.1813},
 }
-# By model and observations: the fewer there are, the more epochs it takes, and the less time an epoch takes.
+# By model and number of observations. With fewer observations, more epochs are needed and each is faster.
 EPOCHS: Mapping[str, Mapping[int, int]] = {
     "latent-ode": {30: 100, 50: 80, 100: 50},
     "rnn": {30: 60, 50: 45, 100: 30},
 }
 
 Row = dict[str, Any]
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def table2(
     observed: int,
     seeds: Sequence[int] = (0, 1, 2),
     folder: Path = Path("runs/table2"),
-    tell: Tell = print,
     *,
-    recipes: Sequence[Spirals] | None = None,
+    log: Log = print,
+    configs: Sequence[Spirals] | None = None,
     processes: int | None = None,
 ) -> list[Row]:
-    """Train both models for each seed and set their errors beside the published ones.
+    """Train both models once per seed and compare their errors with the published ones.
 
-    The trainings run side by side, one thread each, in processes of their own: a script that calls this does so below
-    ``if __name__ == "__main__":``. A training that is finished in ``folder`` is not done again, one that was cut off
-    goes on where it was.
+    The trainings run in parallel processes of one thread each. A script that calls this function must do so below
+    ``if __name__ == "__main__":``. Runs that are already finished in ``folder`` are not repeated; interrupted ones are
+    resumed.
 
     Parameters
     ----------
     observed : int
-        The column: 30, 50 or 100 points of each series.
-    seeds : sequence of int
-        One training of each model for each.
-    folder : Path
-        Where the runs go, and ``table2-<observed>.csv`` and ``.png``.
-    tell : callable
-        Called with a sentence as each training ends.
-    recipes : sequence of Spirals, optional
-        What is trained, one row each, `recipes_for` the column unless given; observations and seed are filled in.
-    processes : int, optional
-        Side by side; as many as there are cores unless given.
+        Column of the table: 30, 50 or 100 observed points per series.
+    seeds : sequence of int, default=(0, 1, 2)
+        Each model is trained once per seed.
+    folder : Path, default=Path("runs/table2")
+        Folder for the runs, ``table2-<observed>.csv`` and ``table2-<observed>.png``.
+    log : callable, default=print
+        Called with one line when a training finishes.
+    configs : sequence of Spirals, default=None
+        One row of the table each; None is `default_configs`. Number of observations and seed are filled in.
+    processes : int, default=None
+        Number of parallel processes. None uses every available core.
 
     Returns
     -------
     list of dict
-        A row a model: the published error, ours as mean and standard deviation over seeds, and for each seed.
+        One row per model: the published error, the mean and standard deviation of ours over seeds, and ours by seed.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to train, or a folder holds a run with another config.
+    KeyboardInterrupt
+        If a training was interrupted.
     """
-    recipes = recipes_for(observed) if recipes is None else recipes
-    if not seeds or not recipes:
-        raise ValueError(f"seeds={seeds!r} and recipes={recipes!r} ask for no training; wanted at least one of each.")
-    jobs = [replace(recipe, observed=observed, seed=seed) for recipe in recipes for seed in seeds]
-    places = {wanted: _place(folder, wanted) for wanted in jobs}
-    left = [wanted for wanted, place in places.items() if not _done(place, wanted)]
-    for wanted in side_by_side(partial(_train, folder=folder), left, processes):
-        run = Run.open(places[wanted])
+    configs = default_configs(observed) if configs is None else configs
+    if not seeds or not configs:
+        raise ValueError(
+            f"seeds={seeds!r} and configs={configs!r} leave nothing to train; wanted at least one of each."
+        )
+    jobs = [replace(config, observed=observed, seed=seed) for config in configs for seed in seeds]
+    folders = {job: _run_folder(folder, job) for job in jobs}
+    unfinished = [job for job in jobs if not _is_finished(folders[job], job)]
+    for job in run_in_processes(partial(_train, folder=folder), unfinished, processes):
+        run = Run.open(folders[job])
         if run.summary["interrupted"]:
             raise KeyboardInterrupt
-        tell(f"{wanted.model}, seed {wanted.seed}: {_figures(run.summary)}")
-    runs = [{wanted.seed: Run(places[wanted]) for wanted in jobs if wanted.model == recipe.model} for recipe in recipes]
-    rows = [_row(recipe.model, observed, trained) for recipe, trained in zip(recipes, runs, strict=True)]
+        log(f"{job.model}, seed {job.seed}: {_describe(run.summary)}")
+    runs = [{job.seed: Run(folders[job]) for job in jobs if job.model == config.model} for config in configs]
+    rows = [_row(config.model, observed, runs_by_seed) for config, runs_by_seed in zip(configs, runs, strict=True)]
     write_csv(folder / f"table2-{observed}.csv", rows)
     plot_rows(rows, seeds, folder / f"table2-{observed}.png")
     return rows
 
 
-def recipes_for(observed: int) -> tuple[Spirals, ...]:
-    """What is trained for a column: the longest first, so that processes end together; both of about one size.
+def default_configs(observed: int) -> tuple[Spirals, ...]:
+    """Return the configs for a column, the longest training first; both models have about the same size.
 
     Examples
     --------
-    >>> [(recipe.model, recipe.epochs) for recipe in recipes_for(30)]
+    >>> [(config.model, config.epochs) for config in default_configs(30)]
     [('latent-ode', 100), ('rnn', 60)]
     """
     hidden = {"latent-ode": 40, "rnn": 54}
@@ -106,43 +116,41 @@ def recipes_for(observed: int) -> tuple[Spirals, ...]:
 
 
 def plot_rows(rows: Sequence[Row], seeds: Sequence[int], path: Path) -> Path:
-    """Draw each seed's error, their mean, and the published one; return the file written."""
+    """Plot the error of each seed, their mean and the published error; return the path."""
     figure, [axes] = blank(1)
-    lines = {"mean": ("test_rmse", "-"), "published": ("published", "--"), "who knows the curves": ("floor_rmse", ":")}
-    for place, row in enumerate(rows):
-        axes.plot([place] * len(seeds), [row[f"seed_{seed}"] for seed in seeds], "o", color="tab:blue", alpha=0.5)
+    lines = {"mean": ("test_rmse", "-"), "published": ("published", "--"), "curves known": ("floor_rmse", ":")}
+    for i, row in enumerate(rows):
+        axes.plot([i] * len(seeds), [row[f"seed_{seed}"] for seed in seeds], "o", color="tab:blue", alpha=0.5)
         for color, (label, (name, style)) in zip(("tab:blue", "black", "grey"), lines.items(), strict=True):
             height = float("nan") if row[name] == "" else row[name]
-            ends = [place - 0.2, place + 0.2]
-            axes.plot(ends, [height, height], color=color, linestyle=style, label=label if place == 0 else "_")
+            ends = [i - 0.2, i + 0.2]
+            axes.plot(ends, [height, height], color=color, linestyle=style, label=label if i == 0 else "_")
     axes.set_xticks(range(len(rows)), [row["model"] for row in rows])
-    axes.set(ylabel="error of forecasts", ylim=(0, None), xlim=(-0.5, len(rows) - 0.5))
+    axes.set(ylabel="forecast error", ylim=(0, None), xlim=(-0.5, len(rows) - 0.5))
     axes.set_title(f"{rows[0]['observed']} observations", fontsize="medium")
     axes.legend(fontsize=8)
     return save(figure, path)
 
 
-def _train(wanted: Spirals, folder: Path) -> None:
-    place = _place(folder, wanted)
-    train(wanted, place, resume=(place / "config.json").is_file(), tell=_silent)
+def _train(config: Spirals, folder: Path) -> None:
+    run_folder = _run_folder(folder, config)
+    train(config, run_folder, resume=(run_folder / "config.json").is_file(), tell=_ignore_epoch)
 
 
-def _silent(row: Mapping[str, float]) -> None:
+def _ignore_epoch(row: Mapping[str, float]) -> None:
     pass
 
 
-def _place(folder: Path, wanted: Spirals) -> Path:
-    return folder / f"observed-{wanted.observed}" / f"{wanted.model}-{wanted.seed}"
+def _run_folder(folder: Path, config: Spirals) -> Path:
+    return folder / f"observed-{config.observed}" / f"{config.model}-{config.seed}"
 
 
-def _done(place: Path, wanted: Spirals) -> bool:
-    """Whether it is there and finished; `ValueError` if what is there was asked something else."""
-    if not (place / "config.json").is_file():
+def _is_finished(folder: Path, config: Spirals) -> bool:
+    # Unlike `finished_runs.is_finished`: these runs can be interrupted, and then have a summary that says so.
+    if not (folder / "config.json").is_file():
         return False
-    there, here = ({**config, "versions": None} for config in (Run(place).config, describe(wanted)))
-    if there != here:
-        raise ValueError(f"{place} holds a run of another recipe, {there}; wanted an empty folder, or {here}.")
-    return (place / "summary.json").is_file() and not Run(place).summary["interrupted"]
+    check_same_config(folder, describe(config))
+    return (folder / "summary.json").is_file() and not Run(folder).summary["interrupted"]
 
 
 def _row(model: str, observed: int, runs: Mapping[int, Run]) -> Row:
@@ -166,7 +174,7 @@ def _row(model: str, observed: int, runs: Mapping[int, Run]) -> Row:
     }
 
 
-def _figures(summary: Mapping[str, Any]) -> str:
+def _describe(summary: Mapping[str, float]) -> str:
     return (
         f"{summary['test_rmse']:.4f} beyond the window, {summary['window_rmse']:.4f} within, {summary['seconds']:.0f} s"
     )
