@@ -35,12 +35,12 @@ class CutOff(Callback):
 
 def assert_cuts_leave_no_trace(task: Any, wanted: Any, home: Path, steps: Iterable[int]) -> None:
     """A run that is cut off at these steps comes to the weights and the figures of one that is left alone."""
-    through = task.train(wanted, home / "through", on_progress=lambda row: None)
+    through = task.train(wanted, home / "through", tell=lambda row: None)
     folder = home / "cut"
     for step in steps:
         with pytest.raises(Cut):
-            task.train(wanted, folder, resume=folder.exists(), callbacks=[CutOff(step)], on_progress=lambda row: None)
-    done = task.train(wanted, folder, resume=True, on_progress=lambda row: None)
+            task.train(wanted, folder, resume=folder.exists(), callbacks=[CutOff(step)], tell=lambda row: None)
+    done = task.train(wanted, folder, resume=True, tell=lambda row: None)
     weights, uninterrupted = (run.folder / "weights.safetensors" for run in (done, through))
     assert weights.read_bytes() == uninterrupted.read_bytes()
     figures = [[{**row, "seconds": 0} for row in run.metrics] for run in (done, through)]

@@ -175,7 +175,7 @@ def test_a_jacobian_that_contracts_badly_is_made_anew(name: str) -> None:
 
 
 @dense_or_not
-@pytest.mark.parametrize("tolerated", [None, tolerance(1e-6, 1e-8)], ids=["stated", "tolerated"])
+@pytest.mark.parametrize("error_norm", [None, tolerance(1e-6, 1e-8)], ids=["stated", "tolerated"])
 @pytest.mark.parametrize("name", ["sdirk2", "gl4", *ADAPTIVE])
 def test_the_cost_is_what_was_evaluated(name: str, error_norm: Any, products: bool) -> None:
     field, method, method_state, y = Plain(pendulum), method_of(name, products), None, STARTS
@@ -251,7 +251,7 @@ def test_coarse_arithmetic_in_f_is_taken_for_what_it_is(name: str) -> None:
 
 
 @dense_or_not
-@pytest.mark.parametrize("tolerated", [None, tolerance(1e-5, 1e-7, True)], ids=["stated", "tolerated"])
+@pytest.mark.parametrize("error_norm", [None, tolerance(1e-5, 1e-7, True)], ids=["stated", "tolerated"])
 @each_method
 def test_a_row_of_a_step_is_to_the_bit_what_it_is_alone(name: str, error_norm: Any, products: bool) -> None:
     method = method_of(name, products)
