@@ -185,7 +185,7 @@ BAD = {
     ),
     "an event from no tensor": Bad(
         lambda library: library.odeint_event(decay, Y, 0.0, event_fn=lambda t, y: y[0] - 0.5), TypeError,
-        "t0 is a float; wanted a floating tensor",
+        "t0 is a float; wanted a floating-point tensor with one element",
     ),
     # the adjoint
     "an adjoint of a plain function": Bad(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import pytest
@@ -222,6 +223,17 @@ def test_unknown_options_are_warned_of_and_go_on(
         ys = library.odeint(swing, Y0, T, method=method, options=options)
     assert warning in [str(w.message) for w in warned]
     assert ys.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "solve", [ours.odeint, partial(ours.odeint_adjoint, adjoint_params=())], ids=["odeint", "odeint_adjoint"]
+)
+def test_warnings_name_the_line_of_the_caller(solve: Any) -> None:
+    with pytest.warns(UserWarning, match="Unexpected arguments") as warned:
+        solve(Told(), Y0, T, method="explicit_adams", options={"foo": 1, "max_order": 3})
+    beginnings = {str(w.message)[:25] for w in warned}
+    assert beginnings == {"AdamsBashforth: Unexpecte", "Solver 'explicit_adams' d", "max_order is below 4, so "}
+    assert {w.filename for w in warned} == {__file__}
 
 
 def test_known_options_are_not_warned_of_and_the_callers_dict_is_left_alone() -> None:

@@ -1,7 +1,7 @@
-"""The interface of torchdiffeq on this solver: ``import neuralode.torchdiffeq as torchdiffeq`` is all that changes.
+"""torchdiffeq's interface to this solver: replace ``import torchdiffeq`` by ``import neuralode.torchdiffeq``.
 
-Signatures, options, warnings and types of errors are torchdiffeq's, level 0.2.5 with the methods of its repository. The
-numbers agree with its own to the tolerances; where they do not, docs/torchdiffeq.md says why.
+Signatures, options, warnings and types of errors are those of torchdiffeq 0.2.5, with the further methods of its
+repository. Results agree with torchdiffeq's to the tolerances; docs/torchdiffeq.md explains every difference.
 
 Examples
 --------
@@ -14,13 +14,11 @@ torch.Size([5, 2])
 
 from neuralode.torchdiffeq import _impl
 from neuralode.torchdiffeq.adjoint import find_parameters, odeint_adjoint
-from neuralode.torchdiffeq.dense import odeint_dense
-from neuralode.torchdiffeq.events import odeint_event
-from neuralode.torchdiffeq.forward import odeint
 from neuralode.torchdiffeq.install import install, uninstall
+from neuralode.torchdiffeq.odeint import odeint, odeint_dense, odeint_event
 from neuralode.torchdiffeq.solvers import SOLVERS
 
-__version__ = "0.2.5"  # of the interface: what projects compare
+__version__ = "0.2.5"  # the version of torchdiffeq's interface, which projects compare
 
 __all__ = [
     "SOLVERS",

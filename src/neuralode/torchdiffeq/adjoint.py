@@ -1,63 +1,97 @@
-"""`odeint_adjoint`: the gradient by the adjoint equation, and what torchdiffeq lets its users say about that."""
+"""`odeint_adjoint`: solve, with the gradient by the adjoint equation."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from neuralode.torchdiffeq.backwards import OdeintAdjointMethod
-from neuralode.torchdiffeq.core import Gradient
-from neuralode.torchdiffeq.eager import eager
-from neuralode.torchdiffeq.foreign import ascending, flat, unflatten
-from neuralode.torchdiffeq.inputs import Task, check, check_options, find_solver
+from neuralode.core.layout import Layout, lay_out
+from neuralode.torchdiffeq.adjoint_equation import BackwardSolve, largest_norm, solve_adjoint_by_odeint
+from neuralode.torchdiffeq.arguments import (
+    Arguments,
+    EventFunction,
+    Function,
+    State,
+    Tolerance,
+    check_arguments,
+    check_options,
+    check_parameters,
+    find_solver,
+    tightest_tolerance,
+)
+from neuralode.torchdiffeq.external_solvers import flatten
+from neuralode.torchdiffeq.odeint import exclude_from_compile
+from neuralode.torchdiffeq.options import SINGLE_STEP, SolverOptions, read_options
+from neuralode.torchdiffeq.solve import AdjointGradient, GradientOptions, solve
 from neuralode.torchdiffeq.solvers import SOLVERS
-from neuralode.torchdiffeq.sweeping import Way, largest, sweeping
-from neuralode.torchdiffeq.tasks import solve_task
+from neuralode.torchdiffeq.user_function import Observer, make_observer
+
+SMALLEST_TOLERANCE = 1e-300  # stands for 0: the solver's adjoint requires positive tolerances
 
 
-@eager
+@exclude_from_compile
 def odeint_adjoint(
-    func: Any,
-    y0: Any,
+    func: Function,
+    y0: State,
     t: Tensor,
     *,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
+    rtol: Tolerance | None = 1e-7,
+    atol: Tolerance | None = 1e-9,
     method: str | None = None,
     options: dict[str, Any] | None = None,
-    event_fn: Any = None,
-    adjoint_rtol: Any = None,
-    adjoint_atol: Any = None,
+    event_fn: EventFunction | None = None,
+    adjoint_rtol: Tolerance | None = None,
+    adjoint_atol: Tolerance | None = None,
     adjoint_method: str | None = None,
     adjoint_options: dict[str, Any] | None = None,
     adjoint_params: Iterable[Tensor] | None = None,
 ) -> Any:
-    """`odeint` with the adjoint equation for its gradient: constant memory, correct to tolerance.
+    """Solve as `odeint`, with the gradient by the adjoint equation: constant memory, correct to the tolerances.
 
     Parameters
     ----------
-    func, y0, t, rtol, atol, method, options, event_fn
-        As in `odeint`. func is a `torch.nn.Module`, unless ``adjoint_params`` are given.
-    adjoint_rtol, adjoint_atol : float, optional
-        Tolerances of the backward solve; those of the forward one unless given. Of several the tightest is taken.
-    adjoint_method : str, optional
-        Method of the backward solve; that of the forward one unless given.
-    adjoint_options : dict, optional
-        Its options; those of the forward solve but for ``norm`` unless given. ``norm`` may be "seminorm", which leaves
-        the parameters out, or a callable that is given scaled errors of (t, y, λ, parameters).
-    adjoint_params : iterable of Tensor, optional
-        What receives gradients besides y0 and t, and nothing else does; the parameters of func unless given.
+    func : callable
+        ``func(t, y)``, as in `odeint`; a `torch.nn.Module`, unless ``adjoint_params`` are given.
+    y0 : Tensor or tuple of Tensor
+        The state at ``t[0]``.
+    t : Tensor[T]
+        Output times, strictly increasing or decreasing.
+    rtol : float, Tensor or sequence, default=1e-7
+        Relative tolerance, as in `odeint`.
+    atol : float, Tensor or sequence, default=1e-9
+        Absolute tolerance, as in `odeint`.
+    method : str, default=None
+        A name in `SOLVERS`; None stands for "dopri5".
+    options : dict, default=None
+        Options of the method.
+    event_fn : callable, default=None
+        ``event_fn(t, y)``, as in `odeint`.
+    adjoint_rtol : float, Tensor or sequence, default=None
+        Relative tolerance of the backward solve, the smallest if there are several; None stands for ``rtol``.
+    adjoint_atol : float, Tensor or sequence, default=None
+        Absolute tolerance of the backward solve, likewise; None stands for ``atol``.
+    adjoint_method : str, default=None
+        Method of the backward solve; None stands for ``method``.
+    adjoint_options : dict, default=None
+        Options of the backward solve; None stands for ``options`` without ``norm``. ``norm`` may be "seminorm", which
+        leaves the parameters out, or a callable of the scaled errors of (t, y, λ, parameters).
+    adjoint_params : iterable of Tensor, default=None
+        The tensors that receive gradients besides y0 and t, exclusively; None stands for the parameters of func.
 
     Returns
     -------
     Tensor or tuple of Tensor
         As `odeint`.
+
+    Raises
+    ------
+    AssertionError, ValueError, TypeError
+        For invalid arguments and for solves that fail, with the types that torchdiffeq raises.
 
     Examples
     --------
@@ -75,11 +109,14 @@ def odeint_adjoint(
     >>> func.weight.grad.shape
     torch.Size([2, 2])
     """
-    if adjoint_params is None and not isinstance(func, nn.Module):
-        raise ValueError(
-            f"func must be an instance of nn.Module to specify the adjoint parameters, and is a {type(func).__name__}; "
-            "or say what receives gradients by `adjoint_params`: `adjoint_params=()` if nothing does but y0 and t."
-        )
+    if adjoint_params is None:
+        if not isinstance(func, nn.Module):
+            raise ValueError(
+                "func must be an instance of nn.Module to specify the adjoint parameters, and is a "
+                f"{type(func).__name__}; or pass the tensors that receive gradients as `adjoint_params`: "
+                "`adjoint_params=()` if only y0 and t do."
+            )
+        adjoint_params = find_parameters(func)
     if adjoint_method is None:
         adjoint_method = method
     inherited = adjoint_options is None
@@ -88,19 +125,29 @@ def odeint_adjoint(
             "If `adjoint_method != method` then we cannot infer `adjoint_options` from `options`, which are those of "
             f"{method!r}: pass adjoint_options={{...}} for {adjoint_method!r}."
         )
-    task = check(func, y0, t, rtol, atol, method, options, event_fn, SOLVERS)
+    arguments = check_arguments(
+        func, y0, t, rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn, solvers=SOLVERS
+    )
     if inherited:
-        adjoint_options = {name: value for name, value in task.options.items() if name != "norm"}
+        adjoint_options = {name: value for name, value in arguments.options.items() if name != "norm"}
     adjoint_options = check_options(adjoint_options)
-    params = _params(find_parameters(func) if adjoint_params is None else adjoint_params, adjoint_options.get("norm"))
-    way = _way(task, adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options, inherited)
-    if _sweepable(task, way):
-        return solve_task(task, Gradient(partial(sweeping, task, way, params), params))
-    return _by_odeint(task, way, params)
+    parameters = check_parameters(adjoint_params, adjoint_options.get("norm"))
+    backward = _read_backward_solve(
+        arguments,
+        adjoint_method,
+        adjoint_options,
+        rtol=tightest_tolerance("adjoint_rtol", adjoint_rtol),
+        atol=tightest_tolerance("adjoint_atol", adjoint_atol),
+        inherited=inherited,
+    )
+    if not _solver_adjoint_applies(arguments, backward):
+        return solve_adjoint_by_odeint(arguments, backward, parameters)
+    build = partial(_build_gradient, arguments, backward, parameters=parameters)
+    return solve(arguments, GradientOptions(build, parameters))
 
 
 def find_parameters(module: nn.Module) -> list[Tensor]:
-    """The parameters of a module; of a replica that `torch.nn.DataParallel` made, its differentiable tensors.
+    """Return the parameters of a module; of a `torch.nn.DataParallel` replica its differentiable tensors.
 
     Examples
     --------
@@ -111,105 +158,112 @@ def find_parameters(module: nn.Module) -> list[Tensor]:
     assert isinstance(module, nn.Module), f"module is a {type(module).__name__}; wanted a torch.nn.Module."
     if not getattr(module, "_is_replica", False):
         return list(module.parameters())
-    found = {
+    tensors = {
         id(x): x
         for part in module.modules()
         for x in part.__dict__.values()
         if isinstance(x, Tensor) and x.requires_grad
     }
-    return list(found.values())
+    return list(tensors.values())
 
 
-def _params(given: Iterable[Tensor], norm: Any) -> tuple[Tensor, ...]:
-    """Those that gradients can flow to, each once."""
-    given = tuple(given)
-    for place, x in enumerate(given):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"adjoint_params[{place}] is a {type(x).__name__}; wanted tensors.")
-    found = tuple({id(x): x for x in given if x.requires_grad}.values())
-    if callable(norm) and any(not x.requires_grad for x in given):
-        warnings.warn(
-            "An adjoint parameter was passed without requiring gradient: it is left out of the adjoint equation, and "
-            "so of what the adjoint norm is given.",
-            stacklevel=3,
-        )
-    return found
-
-
-def _way(task: Task, rtol: Any, atol: Any, method: str | None, options: dict[str, Any], inherited: bool) -> Way:
-    name = task.method if method is None else method
-    solver = find_solver(name, SOLVERS)
+def _read_backward_solve(
+    arguments: Arguments,
+    method: str | None,
+    options: dict[str, Any],
+    *,
+    rtol: float | None,
+    atol: float | None,
+    inherited: bool,
+) -> BackwardSolve:
+    """Read the settings of the backward solve; ``inherited`` options are those of the forward solve."""
+    method = arguments.method if method is None else method
+    solver = find_solver(method, SOLVERS)
     norm = options.pop("norm", None)
     if norm is not None and norm != "seminorm" and not callable(norm):
         raise TypeError(f"adjoint_options['norm']={norm!r}; wanted 'seminorm' or a callable.")
-    if inherited and solver is task.solver:  # what it does not know was warned of
-        options = {key: value for key, value in options.items() if key in getattr(solver, "options", options)}
-    rtol, atol = _tightest("adjoint_rtol", rtol), _tightest("adjoint_atol", atol)
-    tolerances = {"rtol": task.rtol if rtol is None else rtol, "atol": task.atol if atol is None else atol}
-    back = replace(task, method=name, solver=solver, options=options, event_fn=None, **tolerances)
-    return Way(back, rtol, atol, norm)
+    if inherited and solver is arguments.solver:  # the forward solve warns about unknown options
+        options = {name: value for name, value in options.items() if name in getattr(solver, "options", options)}
+    tolerances = {
+        "rtol": arguments.rtol if rtol is None else rtol,
+        "atol": arguments.atol if atol is None else atol,
+    }
+    changed = replace(arguments, method=method, solver=solver, options=options, event_fn=None, **tolerances)
+    return BackwardSolve(changed, rtol=rtol, atol=atol, norm=norm)
 
 
-def _tightest(name: str, tolerance: Any) -> float | None:
-    if tolerance is None:
-        return None
-    values = torch.cat([torch.as_tensor(x, dtype=torch.float64).reshape(-1) for x in _each(tolerance)])
-    sound = (values >= 0) & values.isfinite()
-    assert bool(sound.all()), f"{name}={tolerance!r}; wanted finite tolerances that are not negative."
-    return float(values.min())
+def _solver_adjoint_applies(arguments: Arguments, backward: BackwardSolve) -> bool:
+    """Return whether the solver's own adjoint supports this backward solve.
 
-
-def _each(tolerance: Any) -> list:
-    return list(tolerance) if isinstance(tolerance, (tuple, list)) else [tolerance]
-
-
-def _sweepable(task: Task, way: Way) -> bool:
-    """Whether the core's adjoint can go this way.
-
-    It stops where the forward solve stops; and the derivative by the start that it gives is that of the flow, which is
-    not that of torchdiffeq where steps are stated.
+    It stops at the stop times of the forward solve. Its derivative with respect to the start time is that of the exact
+    flow, which differs from torchdiffeq's for fixed steps.
     """
-    if not (task.native and way.task.native) or way.task.options.get("grid_constructor") is not None:
+    options, backward_options = arguments.options, backward.arguments.options
+    if not (arguments.native and backward.arguments.native) or backward_options.get("grid_constructor") is not None:
         return False
-    if task.t.requires_grad and not way.task.solver.adaptive and task.event_fn is None:
+    if arguments.t.requires_grad and not backward.arguments.solver.adaptive and arguments.event_fn is None:
         return False
-    return all(_same(task.options.get(name), way.task.options.get(name)) for name in ("step_t", "jump_t", "perturb"))
+    return all(_same_option(options.get(name), backward_options.get(name)) for name in ("step_t", "jump_t", "perturb"))
 
 
-def _same(a: Any, b: Any) -> bool:
+def _same_option(a: Any, b: Any) -> bool:
     if a is None or b is None:
         return a is b
     return torch.equal(torch.as_tensor(a), torch.as_tensor(b))
 
 
-def _by_odeint(task: Task, way: Way, params: tuple[Tensor, ...]) -> Any:
-    """The same by way of `odeint` alone."""
-    it = flat(task)
-    norm = _flat_norm(it.options["norm"], way.norm, it.shapes)
-    options = {**ascending(way.task.options, task.direction), "norm": norm}
-    tolerances = [
-        _tightest(name, own) if mine is None else mine
-        for name, own, mine in (("rtol", task.rtol, way.rtol), ("atol", task.atol, way.atol))
-    ]
-    found = OdeintAdjointMethod.apply(
-        it.shapes, it.func, it.y0, it.t, it.rtol, it.atol, task.method, it.options, it.event_fn, *tolerances,
-        way.task.method, options, task.t.requires_grad, *params,
-    )  # fmt: skip
-    if it.event_fn is None:
-        return unflatten(found, it.shapes, (len(it.t),))
-    event_t, y = found
-    return event_t.to(task.t) * task.direction, unflatten(y, it.shapes, (2,))
+def _build_gradient(
+    arguments: Arguments, backward: BackwardSolve, layout: Layout, *, parameters: tuple[Tensor, ...]
+) -> AdjointGradient:
+    """Return the solver's adjoint with torchdiffeq's norm and callbacks."""
+    options = read_options(backward.arguments, "_adjoint")
+    return AdjointGradient(
+        rtol=None if backward.rtol is None else max(backward.rtol, SMALLEST_TOLERANCE),
+        atol=None if backward.atol is None else max(backward.atol, SMALLEST_TOLERANCE),
+        method=getattr(options.method, "method", options.method),  # backward steps need no interpolation
+        norm=_adjoint_norm(arguments, backward.norm),
+        controller=SINGLE_STEP if options.grid_at_outputs else options.controller,
+        observer=_adjoint_observer(arguments, backward, options, layout=layout, parameters=parameters),
+    )
 
 
-def _flat_norm(state_norm: Callable[..., Any], choice: Any, shapes: Any) -> Callable[..., Any]:
-    """The norm of (t, y, λ, parameters), of which y and λ are flat."""
-    if not callable(choice):
-        return lambda errors: largest(state_norm, errors, choice is None)
-    if shapes is None:
-        return choice
+def _adjoint_norm(
+    arguments: Arguments, norm: str | Callable[..., Any] | None
+) -> Literal["full", "seminorm"] | Callable[..., Tensor]:
+    """Return the norm of the backward solve as the solver's adjoint takes it: of (y, λ, parameters)."""
+    state_norm = arguments.options.get("norm")
+    if not callable(norm) and state_norm is None and isinstance(arguments.y0, Tensor):
+        return "full" if norm is None else "seminorm"
 
-    def norm(errors: tuple) -> Any:
-        t, y, adjoint, *params = errors
-        return choice((t, *unflatten(y, shapes), *unflatten(adjoint, shapes), *params))
+    def norm_with_time(errors: tuple[Any, Any, tuple[Tensor, ...]]) -> Tensor:
+        y, adjoint, parameters = errors
+        t = flatten(y).new_zeros(())
+        if not callable(norm):
+            return largest_norm(state_norm, (t, y, adjoint, *parameters), with_parameters=norm is None)
+        parts = (y, adjoint) if isinstance(y, Tensor) else (*y, *adjoint)
+        return torch.as_tensor(norm((t, *parts, *parameters))).abs()
 
-    return norm
+    return norm_with_time
+
+
+def _adjoint_observer(
+    arguments: Arguments,
+    backward: BackwardSolve,
+    options: SolverOptions,
+    *,
+    layout: Layout,
+    parameters: tuple[Tensor, ...],
+) -> Observer | None:
+    """Return the observer of the backward solve; callbacks receive (∂L/∂t, y, λ, ∂L/∂θ)."""
+    reversed_arguments = replace(backward.arguments, t=arguments.t.detach().flip(0))
+    packed = torch.zeros(layout.rows, layout.features, dtype=layout.dtype, device=layout.device)
+    with_parameters = lay_out((packed, packed, *parameters), False)
+    without_parameters = lay_out((packed, packed), False)
+
+    def unpack(rows: Tensor) -> tuple[Tensor, ...]:
+        # an implicit method adds up the cotangents of the parameters outside of its state
+        has_parameters = rows.numel() == with_parameters.rows * with_parameters.features
+        y, adjoint, *cotangents = (with_parameters if has_parameters else without_parameters).unpack(rows)
+        return rows.new_zeros(()), *(flatten(layout.unpack(x)) for x in (y, adjoint)), *cotangents
+
+    return make_observer(reversed_arguments, options.callbacks, limit=options.limit, unpack=unpack)

@@ -1,80 +1,53 @@
-"""`odeint_event`: a solve that ends where a function becomes zero, differentiable with the time at which it does."""
+"""Event functions: combine their values into one, and differentiate the time of an event."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from neuralode.torchdiffeq.eager import eager
-from neuralode.torchdiffeq.foreign import flatten, unflatten
-from neuralode.torchdiffeq.forward import odeint
-from neuralode.torchdiffeq.tasks import Linked, events_at
+from neuralode.torchdiffeq.arguments import EventFunction, Function, State
+from neuralode.torchdiffeq.external_solvers import flatten, unflatten
 
 
-@eager
-def odeint_event(
-    func: Any,
-    y0: Any,
-    t0: Tensor,
-    *,
-    event_fn: Any,
-    reverse_time: bool = False,
-    odeint_interface: Any = odeint,
-    **kwargs: Any,
-) -> tuple[Tensor, Any]:
-    """Solve until an event, with gradients through the time of the event.
+class DifferentiableEvent:
+    """An event function whose event time is differentiable; `odeint` treats the time of other events as a constant."""
 
-    Parameters
-    ----------
-    func, y0
-        As in `odeint`.
-    t0 : Tensor
-        Where to start, 0-d or of one number.
-    event_fn : callable
-        ``event_fn(t, y)``, as in `odeint`; what it uses receives gradients too.
-    reverse_time : bool
-        Go backwards in time.
-    odeint_interface : callable
-        `odeint`, `odeint_adjoint`, or a function that calls one of them.
-    **kwargs
-        Passed on to it.
+    def __init__(self, event_fn: EventFunction) -> None:
+        self.event_fn = event_fn
 
-    Returns
-    -------
-    Tensor, Tensor or tuple of Tensor
-        The time of the event, and the states at ``t0`` and there.
+    def __call__(self, t: Tensor, y: State) -> Tensor:
+        """Evaluate the event function."""
+        return self.event_fn(t, y)
 
-    Examples
-    --------
-    >>> import torch
-    >>> from neuralode.torchdiffeq import odeint_event
-    >>> rate = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
-    >>> y0 = torch.ones(1, dtype=torch.float64)
-    >>> t, ys = odeint_event(lambda t, y: -rate * y, y0, torch.tensor(0.0), event_fn=lambda t, y: y - 0.5)
-    >>> t.backward()
-    >>> round(t.item(), 5), round(rate.grad.item(), 5)  # log(2) / rate, -log(2) / rate²
-    (0.34657, -0.17329)
+
+def combine_event_values(
+    event_fn: EventFunction, t: Tensor, y0: State, *, differentiable: bool = True
+) -> tuple[Callable[[Tensor, State], Tensor], bool]:
+    """Return a function with one value that is zero where any value of an event function is zero.
+
+    The function is positive at the start (t, y0). Also return whether a value is zero there.
     """
-    if not isinstance(t0, Tensor) or t0.numel() != 1 or not t0.is_floating_point():
-        came = f"{t0.dtype}, shape {list(t0.shape)}" if isinstance(t0, Tensor) else f"a {type(t0).__name__}"
-        raise TypeError(f"t0 is {came}; wanted a floating tensor of one time.")
-    start = t0.reshape(1)
-    t = torch.cat((start, start.detach() + (-1 if reverse_time else 1)))
-    event_t, states = odeint_interface(func, y0, t, event_fn=Linked(event_fn), **kwargs)
-    if not event_t.requires_grad and flatten(states).requires_grad:
-        return rerouted(func, y0, t[0], event_fn, event_t, states)
-    return event_t, states
+    with torch.no_grad():
+        signs = torch.as_tensor(event_fn(t.detach(), y0)).sign()
+
+    def combined(time: Tensor, y: State) -> Tensor:
+        with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+            return (event_fn(time, y) * signs).min()
+
+    return combined, bool((signs == 0).any())
 
 
-def rerouted(func: Any, y0: Any, t0: Tensor, event_fn: Any, event_t: Tensor, states: Any) -> tuple[Tensor, Any]:
-    """Link a time that was found without a graph to the state there, by the implicit function theorem.
+def link_event_time(
+    func: Function, y0: State, t0: Tensor, *, event_fn: EventFunction, event_t: Tensor, states: State
+) -> tuple[Tensor, State]:
+    """Give an event time without a graph its derivatives, by the implicit function theorem.
 
-    With g(t, y(t)) = 0: dt = −dg / ġ, ġ = ∂g/∂t + ∂g/∂y · f; and y moves by f dt.
+    With g(t, y(t)) = 0: dt = −dg / ġ, where ġ = ∂g/∂t + ∂g/∂y · f. The state at the event changes by f dt.
     """
-    combined, _ = events_at(event_fn, t0, y0)
+    combined, _ = combine_event_values(event_fn, t0, y0)
     shapes = None if isinstance(states, Tensor) else tuple(part.shape[1:] for part in states)
     end = flatten(tree_map(lambda part: part[-1], states))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Let ``import torchdiffeq`` in other people's code find this package."""
+"""Make ``import torchdiffeq`` in other packages load this package instead."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ from types import ModuleType
 
 OURS = "neuralode.torchdiffeq"
 THEIRS = "torchdiffeq"
-PARTS = ("", "._impl", "._impl.odeint", "._impl.adjoint", "._impl.misc", "._impl.solvers")
+MODULES = ("", "._impl", "._impl.odeint", "._impl.adjoint", "._impl.misc", "._impl.solvers")
 
 _replaced: dict[str, ModuleType] = {}
 
 
 def install() -> ModuleType:
-    """From here on ``import torchdiffeq`` gives this package, also to code that was not written for it.
+    """Make every later ``import torchdiffeq`` load this package, including in packages written for torchdiffeq.
 
-    Call it before whatever uses torchdiffeq is imported: names that a module has taken from the other one stay with it.
-    Calling it again changes nothing.
+    Call it before importing packages that use torchdiffeq: names that a module has already imported from torchdiffeq
+    are not replaced. Calling it again changes nothing.
 
     Returns
     -------
     module
-        What ``import torchdiffeq`` gives now.
+        The module that ``import torchdiffeq`` now loads.
+
+    Warns
+    -----
+    UserWarning
+        If torchdiffeq was imported before.
 
     Examples
     --------
@@ -37,19 +42,19 @@ def install() -> ModuleType:
     ours = import_module(OURS)
     if sys.modules.get(THEIRS) is ours:
         return ours
-    loaded = {name: module for name, module in sys.modules.items() if _belongs(name)}
+    loaded = {name: module for name, module in sys.modules.items() if _belongs_to_torchdiffeq(name)}
     if loaded:
         warnings.warn(
-            "torchdiffeq was imported before neuralode.torchdiffeq.install(): modules that took names from it keep "
-            "those. Call install() first.",
+            "torchdiffeq was imported before neuralode.torchdiffeq.install(): names that modules have imported from it "
+            "are not replaced. Call install() first.",
             stacklevel=2,
         )
     _replaced.clear()
     _replaced.update(loaded)
     for name in loaded:
         del sys.modules[name]
-    for part in PARTS:
-        sys.modules[THEIRS + part] = import_module(OURS + part)
+    for module in MODULES:
+        sys.modules[THEIRS + module] = import_module(OURS + module)
     return ours
 
 
@@ -57,11 +62,11 @@ def uninstall() -> None:
     """Undo `install`."""
     if sys.modules.get(THEIRS) is not import_module(OURS):
         return
-    for name in [name for name in sys.modules if _belongs(name)]:
+    for name in [name for name in sys.modules if _belongs_to_torchdiffeq(name)]:
         del sys.modules[name]
     sys.modules.update(_replaced)
     _replaced.clear()
 
 
-def _belongs(name: str) -> bool:
+def _belongs_to_torchdiffeq(name: str) -> bool:
     return name == THEIRS or name.startswith(THEIRS + ".")

@@ -1,8 +1,7 @@
-"""The registry of methods, by the names that torchdiffeq has for them. It may be written into."""
+"""`SOLVERS`: the registry of methods under torchdiffeq's names. Users may add solver classes of their own."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,39 +9,50 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralode.methods import ExplicitAdams, ImplicitAdams, Scipy, methods
-from neuralode.torchdiffeq.inputs import Task, check
-from neuralode.torchdiffeq.tasks import solve_task
+from neuralode.methods import ExplicitAdams, ImplicitAdams, Method, Scipy, methods
+from neuralode.torchdiffeq.arguments import (
+    Arguments,
+    CheckedTolerance,
+    EventFunction,
+    Function,
+    Tolerance,
+    check_arguments,
+    warn_caller,
+)
+from neuralode.torchdiffeq.solve import solve
 
-ADAPTIVE = frozenset(
+ADAPTIVE_OPTIONS = frozenset(
     {
         "min_step", "max_step", "first_step", "step_t", "jump_t", "safety", "ifactor", "dfactor", "max_num_steps",
         "dtype", "norm",
     }
 )  # fmt: skip
-SCIPY = frozenset({"min_step", "max_step", "solver", "norm", "grid_points", "eps"})
-STATED = frozenset({"step_size", "grid_constructor", "interp", "perturb", "norm"})
-LOWEST_ORDER, HIGHEST_ORDER = 4, 12  # of Adams' methods
-GATHERED = 3  # slopes before the first multistep step
-CORRECTIONS = 4
-STATED_CALLBACKS = frozenset({"callback_step"})
+SCIPY_OPTIONS = frozenset({"min_step", "max_step", "solver", "norm", "grid_points", "eps"})
+FIXED_STEP_OPTIONS = frozenset({"step_size", "grid_constructor", "interp", "perturb", "norm"})
+FIXED_STEP_CALLBACKS = frozenset({"callback_step"})
 ADAPTIVE_CALLBACKS = frozenset({"callback_step", "callback_accept_step", "callback_reject_step"})
+
+# Adams methods
+LOWEST_ORDER, HIGHEST_ORDER = 4, 12  # of max_order; below the lowest torchdiffeq takes rk4
+DEFAULT_ORDER = 5  # torchdiffeq's is 12, with which explicit steps have almost no stability region
+STARTING_SLOPES = 3  # gathered by rk4 steps before the first multistep step
+MAX_CORRECTIONS = 4
 
 
 @dataclass(frozen=True)
 class Solver:
-    """What a name in `SOLVERS` stands for.
+    """An entry of `SOLVERS`.
 
     Parameters
     ----------
     title : str
-        What torchdiffeq calls the class, for its warnings.
+        The name of the class in torchdiffeq, for its warnings.
     build : callable
-        The method of the core, from a task with its options.
+        Returns the method for some arguments with their options.
     adaptive : bool
-        Whether steps are chosen by their error.
+        Whether the method adapts its step size to an error estimate.
     options : frozenset of str
-        The options it knows.
+        The options that it supports.
     callbacks : frozenset of str
         The callbacks of func that it calls.
 
@@ -53,94 +63,121 @@ class Solver:
     """
 
     title: str
-    build: Callable[[Task], Any]
+    build: Callable[[Arguments], Method]
     adaptive: bool
     options: frozenset[str]
     callbacks: frozenset[str]
+
+    native = True
 
     @property
     def __name__(self) -> str:
         return self.title
 
-    native = True
-
     def valid_callbacks(self) -> set[str]:
-        """The callbacks of func that it calls."""
+        """Return the callbacks of func that the solver calls."""
         return set(self.callbacks)
 
-    def __call__(self, func: Any, y0: Tensor, rtol: Any, atol: Any, **options: Any) -> Bound:
-        """By torchdiffeq's own protocol, for those who call its solvers themselves."""
-        return Bound(self, func, y0, rtol, atol, options)
+    def __call__(self, func: Function, y0: Tensor, rtol: Tolerance, atol: Tolerance, **options: Any) -> BoundSolver:
+        """Follow torchdiffeq's protocol for solver classes, for code that calls them directly."""
+        return BoundSolver(solver=self, func=func, y0=y0, rtol=rtol, atol=atol, options=options)
 
 
 @dataclass(frozen=True)
-class Bound:
-    """A solver with all that it needs but the times."""
+class BoundSolver:
+    """A solver with all its arguments except the times."""
 
     solver: Solver
-    func: Any
+    func: Function
     y0: Tensor
-    rtol: Any
-    atol: Any
+    rtol: Tolerance
+    atol: Tolerance
     options: dict[str, Any]
 
     def integrate(self, t: Tensor) -> Tensor:
-        """The states at these times."""
-        return solve_task(self._task(t, None))
+        """Return the states at some times."""
+        return solve(self._arguments(t, None))
 
-    def integrate_until_event(self, t0: Tensor, event_fn: Callable[..., Any]) -> tuple[Tensor, Tensor]:
-        """The time of an event after t0, and the states at both."""
-        return solve_task(self._task(torch.stack((t0, t0.detach() + 1)), event_fn))
+    def integrate_until_event(self, t0: Tensor, event_fn: EventFunction) -> tuple[Tensor, Tensor]:
+        """Return the time of the first event after t0, and the states at both times."""
+        return solve(self._arguments(torch.stack((t0, t0.detach() + 1)), event_fn))
 
-    def _task(self, t: Tensor, event_fn: Any) -> Task:
-        names = {self.solver.title: self.solver}
-        return check(self.func, self.y0, t, self.rtol, self.atol, self.solver.title, self.options, event_fn, names)
+    def _arguments(self, t: Tensor, event_fn: EventFunction | None) -> Arguments:
+        return check_arguments(
+            self.func,
+            self.y0,
+            t,
+            rtol=self.rtol,
+            atol=self.atol,
+            method=self.solver.title,
+            options=self.options,
+            event_fn=event_fn,
+            solvers={self.solver.title: self.solver},
+        )
 
 
 def _adaptive(title: str, name: str) -> Solver:
-    return Solver(title, lambda task: methods()[name], True, ADAPTIVE, ADAPTIVE_CALLBACKS)
+    return Solver(
+        title,
+        build=lambda arguments: methods()[name],
+        adaptive=True,
+        options=ADAPTIVE_OPTIONS,
+        callbacks=ADAPTIVE_CALLBACKS,
+    )
 
 
-def _stated(title: str, name: str) -> Solver:
-    return Solver(title, lambda task: methods()[name], False, STATED, STATED_CALLBACKS)
+def _fixed_step(title: str, name: str) -> Solver:
+    return Solver(
+        title,
+        build=lambda arguments: methods()[name],
+        adaptive=False,
+        options=FIXED_STEP_OPTIONS,
+        callbacks=FIXED_STEP_CALLBACKS,
+    )
 
 
 def _implicit(title: str, name: str) -> Solver:
-    def build(task: Task) -> Any:
+    def build(arguments: Arguments) -> Method:
         method: Any = methods()[name]
-        # theirs counts another iteration, which needs more of them: ours has at least as many as it wants by itself
-        return replace(method, iterations=max(method.iterations, int(task.options.get("max_iters", 0))))
+        # max_iters counts torchdiffeq's functional iterations; Newton's iteration needs at least its own default
+        return replace(method, iterations=max(method.iterations, int(arguments.options.get("max_iters", 0))))
 
-    return Solver(title, build, False, STATED | {"max_iters"}, STATED_CALLBACKS)
+    return replace(_fixed_step(title, name), build=build, options=FIXED_STEP_OPTIONS | {"max_iters"})
 
 
-def _adams(task: Task, implicit: bool) -> Any:
-    """The order that is asked for, or one that is stable.
+def _adams(title: str, *, implicit: bool) -> Solver:
+    return Solver(
+        title,
+        build=lambda arguments: _adams_method(arguments, implicit),
+        adaptive=False,
+        options=FIXED_STEP_OPTIONS | {"max_order", "max_iters"} | ({"implicit"} if implicit else set()),
+        callbacks=FIXED_STEP_CALLBACKS,
+    )
 
-    The ``max_order`` of torchdiffeq counts the new point: k − 1 slopes are used, of which three are gathered by steps
-    of rk4. Left to itself it takes 12, with which explicit steps have next to no region of stability.
-    """
-    options = task.options
-    order = int(options.get("max_order", 5))
+
+def _adams_method(arguments: Arguments, implicit: bool) -> Method:
+    """Return an Adams method of the order given by ``max_order``, which counts the new point among its points."""
+    options = arguments.options
+    order = int(options.get("max_order", DEFAULT_ORDER))
     assert order <= HIGHEST_ORDER, f"max_order must be at most {HIGHEST_ORDER}; got {order}."
     if order < LOWEST_ORDER:
-        warnings.warn(f"max_order is below {LOWEST_ORDER}, so the solver reduces to `rk4`.", stacklevel=6)
+        warn_caller(f"max_order is below {LOWEST_ORDER}, so the solver reduces to `rk4`.")
         return methods()["rk4_38"]
-    start = GATHERED if "max_order" in options else order - 1
+    start = STARTING_SLOPES if "max_order" in options else order - 1
     if not (implicit and options.get("implicit", True)):
         return ExplicitAdams(order - 1, start)
-    rtol, atol = (_smallest(tolerance) for tolerance in (task.rtol, task.atol))
-    return ImplicitAdams(order, int(options.get("max_iters", CORRECTIONS)), rtol, atol, start)
+    return ImplicitAdams(
+        order,
+        iterations=int(options.get("max_iters", MAX_CORRECTIONS)),
+        rtol=_smallest(arguments.rtol),
+        atol=_smallest(arguments.atol),
+        start=start,
+    )
 
 
-def _smallest(tolerance: Any) -> float:
+def _smallest(tolerance: CheckedTolerance) -> float:
     parts = tolerance if isinstance(tolerance, tuple) else (tolerance,)
     return min(float(torch.as_tensor(part).min()) for part in parts)
-
-
-def _multistep(title: str, implicit: bool) -> Solver:
-    known = STATED | {"max_order", "max_iters"} | ({"implicit"} if implicit else set())
-    return Solver(title, lambda task: _adams(task, implicit), False, known, STATED_CALLBACKS)
 
 
 SOLVERS: dict[str, Any] = {
@@ -150,14 +187,14 @@ SOLVERS: dict[str, Any] = {
     "bosh3": _adaptive("Bosh3Solver", "bosh3"),
     "fehlberg2": _adaptive("Fehlberg2", "fehlberg2"),
     "adaptive_heun": _adaptive("AdaptiveHeunSolver", "adaptive_heun"),
-    "euler": _stated("Euler", "euler"),
-    "midpoint": _stated("Midpoint", "midpoint"),
-    "heun2": _stated("Heun2", "heun2"),
-    "heun3": _stated("Heun3", "heun3"),
-    "rk4": _stated("RK4", "rk4_38"),
-    "explicit_adams": _multistep("AdamsBashforth", False),
-    "implicit_adams": _multistep("AdamsBashforthMoulton", True),
-    "fixed_adams": _multistep("AdamsBashforthMoulton", True),
+    "euler": _fixed_step("Euler", "euler"),
+    "midpoint": _fixed_step("Midpoint", "midpoint"),
+    "heun2": _fixed_step("Heun2", "heun2"),
+    "heun3": _fixed_step("Heun3", "heun3"),
+    "rk4": _fixed_step("RK4", "rk4_38"),
+    "explicit_adams": _adams("AdamsBashforth", implicit=False),
+    "implicit_adams": _adams("AdamsBashforthMoulton", implicit=True),
+    "fixed_adams": _adams("AdamsBashforthMoulton", implicit=True),
     "implicit_euler": _implicit("ImplicitEuler", "implicit_euler"),
     "implicit_midpoint": _implicit("ImplicitMidpoint", "implicit_midpoint"),
     "trapezoid": _implicit("Trapezoid", "trapezoid"),
@@ -168,6 +205,10 @@ SOLVERS: dict[str, Any] = {
     "sdirk2": _implicit("SDIRK2", "sdirk2"),
     "trbdf2": _implicit("TRBDF2", "trbdf2"),
     "scipy_solver": Solver(
-        "ScipyWrapperODESolver", lambda task: Scipy(task.options.get("solver", "LSODA")), True, SCIPY, frozenset()
+        "ScipyWrapperODESolver",
+        build=lambda arguments: Scipy(arguments.options.get("solver", "LSODA")),
+        adaptive=True,
+        options=SCIPY_OPTIONS,
+        callbacks=frozenset(),
     ),
 }

@@ -1,4 +1,4 @@
-"""Where torchdiffeq has its insides: what others import from there."""
+"""torchdiffeq's private module layout, for packages that import from it."""
 
 from neuralode.torchdiffeq._impl import adjoint, misc, solvers
 from neuralode.torchdiffeq._impl.adjoint import odeint_adjoint

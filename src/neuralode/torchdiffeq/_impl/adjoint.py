@@ -1,6 +1,6 @@
-"""torchdiffeq's place for `odeint_adjoint`."""
+"""The names of torchdiffeq's ``_impl.adjoint``."""
 
 from neuralode.torchdiffeq.adjoint import find_parameters, odeint_adjoint
-from neuralode.torchdiffeq.backwards import OdeintAdjointMethod
+from neuralode.torchdiffeq.adjoint_equation import OdeintAdjointMethod
 
 __all__ = ["OdeintAdjointMethod", "find_parameters", "odeint_adjoint"]

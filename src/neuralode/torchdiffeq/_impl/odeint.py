@@ -1,8 +1,6 @@
-"""torchdiffeq's place for the registry of methods and for `odeint`."""
+"""The names of torchdiffeq's ``_impl.odeint``."""
 
-from neuralode.torchdiffeq.dense import odeint_dense
-from neuralode.torchdiffeq.events import odeint_event
-from neuralode.torchdiffeq.forward import odeint
+from neuralode.torchdiffeq.odeint import odeint, odeint_dense, odeint_event
 from neuralode.torchdiffeq.solvers import SOLVERS
 
 __all__ = ["SOLVERS", "odeint", "odeint_dense", "odeint_event"]
