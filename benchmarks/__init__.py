@@ -1,1 +1,1 @@
-"""Workloads, ours beside our peers in one run: ``python -m benchmarks``."""
+"""Benchmarks of neuralode and of other libraries, side by side in one run: ``python -m benchmarks``."""

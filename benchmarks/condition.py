@@ -1,7 +1,7 @@
-"""What it costs that f uses a tensor computed before the solve: an encoder's answer, as a conditional flow has.
+"""Cost of an f that uses a tensor computed before the solve, such as the output of an encoder in a conditional flow.
 
-A training step of an MLP of 2 × 64 units over (y, code), batch 64, tsit5 at 1e-4: "computed" has its code from an
-encoder, "given" the same code as constants, and nothing else to do. ``python -m benchmarks condition``.
+A training step of an MLP of 2 × 64 units over (y, code), batch 64, tsit5 at 1e-4. "computed": the code is the output of
+an encoder; "given": the same code, detached. ``python -m benchmarks condition``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from benchmarks.timing import Table, Timing, interleaved
 from neuralode import solve
 
-ROWS, SEEN, CODE, STATE, WIDTH = 64, 8, 16, 2, 64
+ROWS, INPUTS, CODE, STATE, WIDTH = 64, 8, 16, 2, 64
 CLOCKS = {"shared": False, "per sample": True}
 GRADIENTS = ("replay", "adjoint", "direct")
 
 
 @dataclass(frozen=True)
 class Step:
-    """A training step: the gradient, the clock, where the code is from, and how long it takes."""
+    """One training step: gradient, clock, source of the code, and time."""
 
     gradient: str
     clock: str
@@ -32,34 +32,34 @@ class Step:
 
 
 class Conditional(nn.Module):
-    """A field of (y, code), and the encoder of the code."""
+    """A field of (y, code) and the encoder of the code."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Linear(SEEN, CODE)
+        self.encoder = nn.Linear(INPUTS, CODE)
         self.field = nn.Sequential(
             nn.Linear(STATE + CODE, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, STATE)
         )
 
     def f(self, code: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """The field where the code is this one."""
+        """Return the field with a given code."""
         return lambda t, y: self.field(torch.cat((y, code), 1))
 
 
 def run(device: torch.device, samples: int) -> tuple[list[Step], list[Table]]:
-    """Every gradient on both clocks, both codes in turn."""
+    """Measure every gradient on both clocks, with both codes."""
     torch.manual_seed(0)
     model = Conditional().to(device)
-    seen, y0 = torch.randn(ROWS, SEEN, device=device), torch.randn(ROWS, STATE, device=device)
+    inputs, y0 = torch.randn(ROWS, INPUTS, device=device), torch.randn(ROWS, STATE, device=device)
 
     def step(gradient: str, per_sample: bool, computed: bool) -> Callable[[], Any]:
-        def once() -> None:
-            code = model.encoder(seen)
+        def run_once() -> None:
+            code = model.encoder(inputs)
             f = model.f(code if computed else code.detach())
             sol = solve(f, y0, (0.0, 3.0), gradient=gradient, per_sample=per_sample, rtol=1e-4, atol=1e-4)
             sol.y1.square().sum().backward()
 
-        return once
+        return run_once
 
     runs = {
         (gradient, clock, code): step(gradient, CLOCKS[clock], code == "computed")
@@ -67,12 +67,17 @@ def run(device: torch.device, samples: int) -> tuple[list[Step], list[Table]]:
         for clock in CLOCKS
         for code in ("computed", "given")
     }
-    times = interleaved({" ".join(name): once for name, once in runs.items()}, samples, device)
+    times = interleaved({" ".join(name): run_once for name, run_once in runs.items()}, samples, device)
     steps = [Step(*name, times[" ".join(name)]) for name in runs]
     rows = [
-        (one.gradient, one.clock, str(one.milliseconds), str(other.milliseconds),
-         f"{one.milliseconds.median / other.milliseconds.median:.2f}")
-        for one, other in zip(steps[::2], steps[1::2], strict=True)
-    ]  # fmt: skip
+        (
+            computed.gradient,
+            computed.clock,
+            str(computed.milliseconds),
+            str(given.milliseconds),
+            f"{computed.milliseconds.median / given.milliseconds.median:.2f}",
+        )
+        for computed, given in zip(steps[::2], steps[1::2], strict=True)
+    ]
     columns = ("gradient", "clock", "computed, ms", "given, ms", "ratio")
-    return steps, [Table("A training step whose f uses what an encoder computed", columns, rows)]
+    return steps, [Table("Training step of an f that uses the output of an encoder", columns, rows)]

@@ -1,10 +1,9 @@
-"""`neuralode.torchdiffeq` beside torchdiffeq: the same calls, taken in turns in one run.
+"""Drop-in replacement: `neuralode.torchdiffeq` against torchdiffeq, the same calls in turn in one run.
 
-Speed is of W1's field in float32; "calls" counts evaluations of f, "peak" is what is held at
-most beside what was there before, and "error" is the distance to SciPy's DOP853 at
-1e-12 in float64, relative to its size (of gradients, to those of an eighth-order solve in float64). Accuracy is of the
-same field in float64; since the two choose other steps, theirs is also read where it has as many evaluations as ours,
-off a curve through tolerances half a decade apart.
+Speed is measured on W1's field in float32. "calls" counts evaluations of f, "peak" is the peak of allocated memory, and
+"error" is the relative distance to SciPy's DOP853 at 1e-12 in float64 (for gradients, to an eighth-order solve in
+float64). Accuracy is measured on the same field in float64. As the two libraries take different steps, the error of
+torchdiffeq is also interpolated at our number of evaluations, from a curve with two tolerances per decade.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from benchmarks.memory import peak_bytes
 from benchmarks.timing import Table, Timing, interleaved
 
 TOLERANCE, OUTPUTS, SPAN = 1e-6, 11, 10.0
-STEPS = 100  # of rk4
+STEPS = 100  # steps of rk4
 LIBRARIES = {"neuralode": ours, "torchdiffeq": theirs}
 DOPRI5 = {"method": "dopri5", "rtol": TOLERANCE, "atol": TOLERANCE}
 RK4 = {"method": "rk4", "options": {"step_size": SPAN / STEPS}}
 
 FORWARD, BACKWARD = "forward", "forward + gradient"
-WAYS: dict[str, tuple[str, str, dict[str, Any]]] = {
+CALLS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dopri5, odeint, forward": (FORWARD, "odeint", DOPRI5),
     "dopri5, odeint, forward + gradient": (BACKWARD, "odeint", DOPRI5),
     "dopri5, odeint_adjoint, forward + gradient": (BACKWARD, "odeint_adjoint", DOPRI5),
@@ -44,25 +43,25 @@ WAYS: dict[str, tuple[str, str, dict[str, Any]]] = {
     f"rk4 in {STEPS} steps, odeint_adjoint, forward + gradient": (BACKWARD, "odeint_adjoint", RK4),
 }
 
-COMPARED = Size(128, 2, 64)  # where accuracy is compared
-CHOSEN = {  # three tolerances each
+ACCURACY_SIZE = Size(128, 2, 64)
+ADAPTIVE_TOLERANCES = {
     "dopri5": (1e-4, 1e-6, 1e-8),
     "dopri8": (1e-6, 1e-8, 1e-10),
     "bosh3": (1e-3, 1e-5, 1e-7),
     "adaptive_heun": (1e-2, 1e-3, 1e-4),
 }
-STATED = ("rk4", "explicit_adams", "implicit_adams")
-STATED_STEPS = (50, 100, 200)
+FIXED_STEP_METHODS = ("rk4", "explicit_adams", "implicit_adams")
+FIXED_STEPS = (50, 100, 200)
 
 Solver = Callable[[SmallField, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Result:
-    """One library on one size, in one way."""
+    """One library and one kind of call at one size."""
 
     size: Size
-    way: str
+    call: str
     library: str
     timing: Timing
     calls_forward: int
@@ -73,7 +72,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """One method at one setting: evaluations and error of ours, of theirs, and theirs at as many evaluations."""
+    """One method at one setting: evaluations and error of both libraries, and their error at our evaluations."""
 
     method: str
     setting: str
@@ -81,40 +80,45 @@ class Accuracy:
     error: float
     their_calls: int
     their_error: float
-    their_error_then: float
+    their_error_at_our_calls: float
 
 
 def run(device: torch.device, samples: int) -> tuple[list[Any], list[Table]]:
-    """Measure; returns the results and the tables that show them."""
+    """Measure; return the results and their tables."""
     results: list[Result] = []
     for size in SIZES:
         print(f"dropin: {size}", file=sys.stderr, flush=True)
         results += measure(size, device, samples)
     print("dropin: accuracy", file=sys.stderr, flush=True)
-    found = accuracies()
-    evidence = dropin_differences.measure()
-    tables = [*(table(results, way) for way in WAYS), ratios(results), accuracy(found)]
-    return [*results, *found, *evidence], [*tables, dropin_differences.table(evidence)]
+    accuracies = measure_accuracy()
+    differences = dropin_differences.measure()
+    tables = [*(table(results, call) for call in CALLS), ratios(results), accuracy_table(accuracies)]
+    return [*results, *accuracies, *differences], [*tables, dropin_differences.table(differences)]
 
 
 # ----------------------------------------------------------------------------------------------------------- speed
 
 
 def measure(size: Size, device: torch.device, samples: int) -> list[Result]:
-    f, y0 = SmallField(size).to(device), start(size).to(device)
-    t = torch.linspace(0, SPAN, OUTPUTS, device=device)
-    wanted_ys, wanted_gradient = solution(size), gradient_in_double(size)
+    f = SmallField(size).to(device)
+    problem = f, start(size).to(device), torch.linspace(0, SPAN, OUTPUTS, device=device)
+    expected_ys, expected_gradient = solution(size), gradient_in_double(size)
     results = []
-    for way, (what, interface, arguments) in WAYS.items():
+    for call, (what, interface, arguments) in CALLS.items():
         solvers = {name: partial(solve, getattr(lib, interface), arguments) for name, lib in LIBRARIES.items()}
-        once = forward_of if what == FORWARD else gradient_of
-        timings = interleaved({name: partial(once, s, f, y0, t) for name, s in solvers.items()}, samples, device)
+        function = forward_of if what == FORWARD else gradient_of
+        runs = {name: partial(function, solver, *problem) for name, solver in solvers.items()}
+        timings = interleaved(runs, samples, device)
         for name, solver in solvers.items():
-            ys, found, forward, backward = counted(solver, f, y0, t)
-            error = _relative(ys, wanted_ys) if what == FORWARD else _relative(found, wanted_gradient)
-            backward = 0 if what == FORWARD else backward
-            peak = peak_bytes(partial(once, solver, f, y0, t), device)
-            results.append(Result(size, way, name, timings[name], forward, backward, peak, error))
+            ys, gradient, forward, backward = counted(solver, *problem)
+            measured = {
+                "timing": timings[name],
+                "calls_forward": forward,
+                "calls_backward": 0 if what == FORWARD else backward,
+                "peak": peak_bytes(runs[name], device),
+                "error": _relative(ys, expected_ys) if what == FORWARD else _relative(gradient, expected_gradient),
+            }
+            results.append(Result(size, call, name, **measured))
     return results
 
 
@@ -132,16 +136,16 @@ def gradient_of(solver: Solver, f: SmallField, y0: Tensor, t: Tensor) -> Tensor:
 
 
 def counted(solver: Solver, f: SmallField, y0: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int, int]:
-    """Outputs, gradient, and the calls of f that each took."""
+    """Return outputs, gradient, and the number of calls of f for each."""
     f.calls = 0
     ys = solver(f, y0, t)
     forward = f.calls
-    found = _flat(torch.autograd.grad(ys.sum(), list(f.parameters())))
-    return ys, found, forward, f.calls - forward
+    gradient = _flat(torch.autograd.grad(ys.sum(), list(f.parameters())))
+    return ys, gradient, forward, f.calls - forward
 
 
 def solution(size: Size) -> Tensor:
-    """The outputs by SciPy in float64."""
+    """Return the outputs by SciPy in float64."""
     f, y0 = SmallField(size).double(), start(size).double()
 
     def slope(t: float, y: np.ndarray) -> np.ndarray:
@@ -149,73 +153,95 @@ def solution(size: Size) -> Tensor:
             return f(torch.tensor(t), torch.from_numpy(y).reshape(y0.shape)).reshape(-1).numpy()
 
     times = np.linspace(0, SPAN, OUTPUTS)
-    found = solve_ivp(slope, (0, SPAN), y0.reshape(-1).numpy(), "DOP853", times, rtol=1e-12, atol=1e-12)
-    return torch.from_numpy(found.y.T).reshape(OUTPUTS, *y0.shape)
+    options = {"method": "DOP853", "t_eval": times, "rtol": 1e-12, "atol": 1e-12}
+    solved = solve_ivp(slope, (0, SPAN), y0.reshape(-1).numpy(), **options)
+    return torch.from_numpy(solved.y.T).reshape(OUTPUTS, *y0.shape)
 
 
 def gradient_in_double(size: Size) -> Tensor:
-    f, y0 = SmallField(size).double(), start(size).double()
-    t = torch.linspace(0, SPAN, OUTPUTS, dtype=torch.float64)
-    return gradient_of(partial(solve, ours.odeint, {"method": "dopri8", "rtol": 1e-12, "atol": 1e-12}), f, y0, t)
+    problem = SmallField(size).double(), start(size).double(), torch.linspace(0, SPAN, OUTPUTS, dtype=torch.float64)
+    return gradient_of(partial(solve, ours.odeint, {"method": "dopri8", "rtol": 1e-12, "atol": 1e-12}), *problem)
 
 
-def table(results: list[Result], way: str) -> Table:
+def table(results: list[Result], call: str) -> Table:
     rows = [
         [
             str(r.size), r.library, str(r.timing), str(r.calls_forward), str(r.calls_backward),
             f"{r.peak / 2**20:.2f}", f"{r.error:.1e}",
         ]
         for r in results
-        if r.way == way
+        if r.call == call
     ]  # fmt: skip
     columns = ["batch, dim, width", "library", "ms (range)", "calls forward", "calls backward", "peak, MiB", "error"]
-    return Table(f"Drop-in: {way}", columns, rows)
+    return Table(f"Drop-in: {call}", columns, rows)
 
 
 def ratios(results: list[Result]) -> Table:
-    """How many times faster we are."""
-    median = {(r.size, r.way, r.library): r.timing.median for r in results}
+    """Tabulate the speedup over torchdiffeq."""
+    median = {(r.size, r.call, r.library): r.timing.median for r in results}
     rows = [
-        [str(size), *(f"{median[size, w, 'torchdiffeq'] / median[size, w, 'neuralode']:.2f} ×" for w in WAYS)]
+        [str(size), *(f"{median[size, c, 'torchdiffeq'] / median[size, c, 'neuralode']:.2f} ×" for c in CALLS)]
         for size in dict.fromkeys(r.size for r in results)
     ]
-    return Table("Drop-in: times faster than torchdiffeq", ["batch, dim, width", *WAYS], rows)
+    return Table("Drop-in: speedup over torchdiffeq", ["batch, dim, width", *CALLS], rows)
 
 
 # -------------------------------------------------------------------------------------------------------- accuracy
 
 
-def accuracies() -> list[Accuracy]:
-    wanted = solution(COMPARED)
-    found = []
-    for method, tolerances in CHOSEN.items():
+def measure_accuracy() -> list[Accuracy]:
+    expected = solution(ACCURACY_SIZE)
+    results = []
+    for method, tolerances in ADAPTIVE_TOLERANCES.items():
         decades = math.log10(min(tolerances)), math.log10(max(tolerances))
         sweep = np.arange(2 * decades[0] - 2, 2 * decades[1] + 3) / 2
-        curve = [tried(theirs, wanted, method, 10**k) for k in sweep.tolist()]
+        curve = [calls_and_error(theirs, expected, {"method": method, **both(10**k)}) for k in sweep.tolist()]
         for tolerance in tolerances:
-            calls, error = tried(ours, wanted, method, tolerance)
-            other = tried(theirs, wanted, method, tolerance)
-            found.append(Accuracy(method, f"{tolerance:.0e}", calls, error, *other, read_off(curve, calls)))
-    for method in STATED:
-        curve = [tried(theirs, wanted, method, None, steps) for steps in (20, 30, 50, 70, 100, 140, 200, 280, 400)]
-        for steps in STATED_STEPS:
-            calls, error = tried(ours, wanted, method, None, steps)
-            other = tried(theirs, wanted, method, None, steps)
-            found.append(Accuracy(method, f"{steps} steps", calls, error, *other, read_off(curve, calls)))
-    return found
+            arguments = {"method": method, **both(tolerance)}
+            results.append(accuracy(f"{tolerance:.0e}", expected, arguments=arguments, curve=curve))
+    for method in FIXED_STEP_METHODS:
+        numbers = (20, 30, 50, 70, 100, 140, 200, 280, 400)
+        curve = [calls_and_error(theirs, expected, {"method": method, **fixed(steps)}) for steps in numbers]
+        for steps in FIXED_STEPS:
+            arguments = {"method": method, **fixed(steps)}
+            results.append(accuracy(f"{steps} steps", expected, arguments=arguments, curve=curve))
+    return results
 
 
-def tried(library: Any, wanted: Tensor, method: str, tolerance: float | None, steps: int = 0) -> tuple[int, float]:
-    """Evaluations and error of one solve in float64."""
-    f, y0 = SmallField(COMPARED).double(), start(COMPARED).double()
+def both(tolerance: float) -> dict[str, Any]:
+    return {"rtol": tolerance, "atol": tolerance}
+
+
+def fixed(steps: int) -> dict[str, Any]:
+    return {"options": {"step_size": SPAN / steps}}
+
+
+def accuracy(setting: str, expected: Tensor, *, arguments: dict[str, Any], curve: list[tuple[int, float]]) -> Accuracy:
+    """Return evaluations and error of both libraries for one call."""
+    calls, error = calls_and_error(ours, expected, arguments)
+    their_calls, their_error = calls_and_error(theirs, expected, arguments)
+    return Accuracy(
+        arguments["method"],
+        setting,
+        calls=calls,
+        error=error,
+        their_calls=their_calls,
+        their_error=their_error,
+        their_error_at_our_calls=error_at(curve, calls),
+    )
+
+
+def calls_and_error(library: Any, expected: Tensor, arguments: dict[str, Any]) -> tuple[int, float]:
+    """Return evaluations and error of one solve in float64."""
+    f, y0 = SmallField(ACCURACY_SIZE).double(), start(ACCURACY_SIZE).double()
     t = torch.linspace(0, SPAN, OUTPUTS, dtype=torch.float64)
-    how = {"options": {"step_size": SPAN / steps}} if tolerance is None else {"rtol": tolerance, "atol": tolerance}
-    ys = forward_of(partial(solve, library.odeint, {"method": method, **how}), f, y0, t)
-    return f.calls, _relative(ys, wanted)
+    with torch.no_grad():
+        ys = library.odeint(f, y0, t, **arguments)
+    return f.calls, _relative(ys, expected)
 
 
-def read_off(curve: list[tuple[int, float]], calls: int) -> float:
-    """The error on a curve at so many calls, by straight lines between logarithms; NaN beyond its ends."""
+def error_at(curve: list[tuple[int, float]], calls: int) -> float:
+    """Interpolate the error log-linearly at a number of calls; NaN outside the range of the curve."""
     points = sorted((n, error) for n, error in curve if math.isfinite(error) and error > 0)
     if not points or not points[0][0] <= calls <= points[-1][0]:
         return math.nan
@@ -223,16 +249,16 @@ def read_off(curve: list[tuple[int, float]], calls: int) -> float:
     return float(np.exp(np.interp(math.log(calls), np.log(numbers), np.log(errors))))
 
 
-def accuracy(found: list[Accuracy]) -> Table:
+def accuracy_table(results: list[Accuracy]) -> Table:
     rows = [
         [a.method, a.setting, str(a.calls), _error(a.error), str(a.their_calls), _error(a.their_error),
-         _error(a.their_error_then)]
-        for a in found
+         _error(a.their_error_at_our_calls)]
+        for a in results
     ]  # fmt: skip
     columns = [
         "method", "tolerance or steps", "calls", "error", "torchdiffeq: calls", "error", "error at our calls",
     ]  # fmt: skip
-    return Table(f"Drop-in: accuracy in float64, {OUTPUTS} outputs, ({COMPARED})", columns, rows)
+    return Table(f"Drop-in: accuracy in float64, {OUTPUTS} outputs, ({ACCURACY_SIZE})", columns, rows)
 
 
 def _error(error: float) -> str:
@@ -243,6 +269,6 @@ def _flat(tensors: Any) -> Tensor:
     return torch.cat([x.reshape(-1) for x in tensors])
 
 
-def _relative(found: Tensor, wanted: Tensor) -> float:
-    error = float((found.detach().cpu().double() - wanted).norm() / wanted.norm())
+def _relative(result: Tensor, expected: Tensor) -> float:
+    error = float((result.detach().cpu().double() - expected).norm() / expected.norm())
     return error if math.isfinite(error) else math.inf

@@ -1,4 +1,4 @@
-"""The field of W1 and W8, and a count of its calls."""
+"""Field of W1 and W8, which counts its calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIZES = (Size(1, 2, 64), Size(128, 2, 64), Size(1024, 2, 64), Size(128, 64, 256)
 
 
 class SmallField(nn.Module):
-    """f = 3·MLP(y) with two hidden tanh layers, initialised as PyTorch does, seed 0."""
+    """f = 3·MLP(y) with two hidden tanh layers and PyTorch's default initialization, seed 0."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -44,5 +44,5 @@ class SmallField(nn.Module):
 
 
 def start(size: Size) -> Tensor:
-    """The same initial states for everyone."""
+    """Return the initial states, equal for all libraries."""
     return torch.randn(size.batch, size.dim, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""How much memory something holds at its peak, by the allocator's own account."""
+"""Peak memory of a function, as reported by the allocator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(run: Callable[[], Any], device: torch.device | None = None) -> int:
-    """The most that ``run`` holds at once, beside what was there before."""
+    """Return the peak of the memory that ``run`` allocates, in bytes."""
     gc.collect()
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,8 +1,9 @@
-"""Irregular series: each walked over at its own times, against the usual walk over the union of the batch's times.
+"""Irregular series: a recurrence over each series' own times against one over the union of all times in the batch.
 
-On PhysioNet, with the same weights both ways. Steps in a row are those that wait for each other: an ODE step and a GRU
-update each. The usual walk moves every patient to every time of the batch and masks who was not seen then. Both take
-one Euler step from a time to the next, by the same code: calling a solver there, as is also usual, costs more.
+PhysioNet, with the same weights for both. "sequential steps" cannot run in parallel: each is an ODE step and a GRU
+update. The union recurrence, which is the usual one, moves every patient to every time of the batch and masks patients
+without an observation there. Both take one Euler step between times with the same code; calling a solver instead, as is
+also usual, costs more.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ from neuralode.tasks.physionet.interpolation import bound, half, latent_ode, on_
 from neuralode.training.modules.series_classification import Batch, Batches
 
 BATCH = 64
-BATCHES = 3  # timed together: they differ in how long they are
-PATIENTS = 8000  # of an epoch, where it is not measured
-EVERY = (6, 1)  # minutes that times are rounded to
+BATCHES = 3  # timed together, as their lengths differ
+PATIENTS = 8000  # per extrapolated epoch
+EVERY = (6, 1)  # minutes to which times are rounded
 HIDDEN, WIDTH, LATENT = 40, 50, 20
-UNION, OWN, ALIKE = "union of times", "own times", "own times, like lengths together"
+UNION, OWN, SORTED = "union of times", "own times", "own times, batches of similar length"
 
 
 class UnionODERNN(ODERNN):
-    """The same network, walked over the union of all times.
+    """The same network, with the recurrence over the union of all times.
 
     Parameters
     ----------
     hold : bool
-        Keep the state at 0 until a series' first observation, as our walk has it; the usual one lets it drift.
+        Keep the state at 0 until the first observation of a series, as `ODERNN` does. Usually it evolves before.
     """
 
     def __init__(self, *args, hold: bool = False, **options) -> None:
@@ -46,100 +47,110 @@ class UnionODERNN(ODERNN):
 
     def states(self, observed: Observations) -> Tensor:
         rows, steps = observed.inside.nonzero(as_tuple=True)
-        times, place = torch.unique(observed.times[rows, steps], return_inverse=True)
+        times, index = torch.unique(observed.times[rows, steps], return_inverse=True)
         inputs = self.inputs(observed)[rows, steps]
-        shown = inputs.new_zeros(len(times), len(observed), inputs.shape[1])
-        shown[place, rows] = inputs
-        there = torch.zeros(len(times), len(observed), 1, dtype=torch.bool, device=shown.device)
-        there[place, rows] = True
-        begun = there.long().cummax(0).values.bool()
+        inputs_at = inputs.new_zeros(len(times), len(observed), inputs.shape[1])
+        inputs_at[index, rows] = inputs
+        present = torch.zeros(len(times), len(observed), 1, dtype=torch.bool, device=inputs_at.device)
+        present[index, rows] = True
+        started = present.long().cummax(0).values.bool()
 
-        h, walked = shown.new_zeros(len(observed), self.hidden), []
+        h, history = inputs_at.new_zeros(len(observed), self.hidden), []
         for step in range(len(times)):
             if step:
                 moved = self.between(h, times[step - 1].expand(len(h)), times[step].expand(len(h)))
-                h = torch.where(begun[step - 1], moved, h) if self.hold else moved
-            h = torch.where(there[step], self.cell(shown[step], h), h)
-            walked.append(h)
+                h = torch.where(started[step - 1], moved, h) if self.hold else moved
+            h = torch.where(present[step], self.cell(inputs_at[step], h), h)
+            history.append(h)
         states = h.new_zeros(*observed.times.shape, self.hidden)
-        states[rows, steps] = torch.stack(walked)[place, rows]
+        states[rows, steps] = torch.stack(history)[index, rows]
         return states
 
 
 @dataclass(frozen=True)
 class Result:
-    """One way at one rounding: a training step of 64 patients, and what follows from it."""
+    """One variant at one rounding of times: a training step of 64 patients."""
 
     every: int
     what: str
-    way: str
+    variant: str
     timing: Timing
-    steps: float  # of the walk, or times that the decoder answers for, as a mean over the batches
+    steps: float  # sequential steps, or output times of the decoder; mean over the batches
     epoch: float  # seconds for 8,000 patients at this rate
 
 
 def run(device: torch.device, samples: int) -> tuple[list[Result], list[Table]]:
-    """Measure both roundings; returns the results and the tables that show them."""
+    """Measure both roundings of times; return the results and their tables."""
     results, epochs, gaps = [], [], []
     for every in EVERY:
         print(f"series: {every} min", file=sys.stderr, flush=True)
         try:
             patients = physionet("ab", every=every)
         except FileNotFoundError as error:
-            return [], [Table("Series", ["left out"], [[str(error)]])]
-        results += walks(patients, every, device, samples) + decoders(patients, every, device, samples)
+            return [], [Table("Series", ["skipped"], [[str(error)]])]
+        timed = {"device": device, "samples": samples}
+        results += recurrences(patients, every, **timed) + decoders(patients, every, **timed)
         epochs.append([f"{every} min", f"{epoch(patients, device):.1f}"])
         gaps += agreement(patients, every)
     tables = [
-        table(results, "ODE-RNN", UNION, "steps in a row"),
-        table(results, "latent ODE", "per_sample=False", "output times"),
+        table(results, "ODE-RNN", baseline=UNION, counted="sequential steps"),
+        table(results, "latent ODE", baseline="per_sample=False", counted="output times"),
     ]
-    tables.append(Table("A whole epoch of ours, with its optimizer", ["times", "seconds, 7,991 patients"], epochs))
-    note = "The largest difference between the states of the two walks, float64, relative to the largest state."
-    tables.append(Table("Union against own times", ["times", "between observations", "difference"], gaps, note))
+    tables.append(Table("One epoch of ours, optimizer included", ["times", "seconds, 7,991 patients"], epochs))
+    note = "Maximum difference between the states of the two recurrences in float64, relative to the largest state."
+    tables.append(Table("Union against own times", ["times", "between observations", "difference"], gaps, note=note))
     return results, tables
 
 
-def walks(patients: Patients, every: int, device: torch.device, samples: int) -> list[Result]:
-    """A training step of the ODE-RNN."""
+def recurrences(patients: Patients, every: int, *, device: torch.device, samples: int) -> list[Result]:
+    """Time a training step of the ODE-RNN."""
     ours = network(ODERNN, device)
     theirs = network(UnionODERNN, device)
     theirs.load_state_dict(ours.state_dict())
     torch.manual_seed(0)
     scaled = patients.scaled_as(patients)
-    some = torch.randperm(len(patients))[: BATCHES * BATCH].split(BATCH)
-    mixed = [(scaled.observed[rows].to(device), scaled.died[rows].long().to(device)) for rows in some]
-    alike = [(x.to(device), y.to(device)) for (x, y), _ in zip(shuffled(scaled), range(BATCHES * 4), strict=False)]
-    plans = {UNION: (theirs, mixed), OWN: (ours, mixed), ALIKE: (ours, alike)}
-    timings = interleaved({way: partial(learn, *plan) for way, plan in plans.items()}, samples, device)
-    length = {UNION: moments, OWN: longest, ALIKE: longest}
+    chosen = torch.randperm(len(patients))[: BATCHES * BATCH].split(BATCH)
+    random_batches = [(scaled.observed[rows].to(device), scaled.died[rows].long().to(device)) for rows in chosen]
+    sorted_batches = [
+        (x.to(device), y.to(device)) for (x, y), _ in zip(shuffled(scaled), range(BATCHES * 4), strict=False)
+    ]
+    variants = {UNION: (theirs, random_batches), OWN: (ours, random_batches), SORTED: (ours, sorted_batches)}
+    timings = interleaved({name: partial(learn, *v) for name, v in variants.items()}, samples, device)
+    length = {UNION: distinct_times, OWN: longest, SORTED: longest}
     return [
-        result(every, "ODE-RNN", way, timings[way], [length[way](observed) for observed, _ in plans[way][1]])
-        for way in plans
+        result(
+            every,
+            what="ODE-RNN",
+            variant=name,
+            timing=timings[name],
+            counts=[length[name](observed) for observed, _ in batches],
+        )
+        for name, (_, batches) in variants.items()
     ]
 
 
-def decoders(patients: Patients, every: int, device: torch.device, samples: int) -> list[Result]:
-    """Decoding by the latent ODE and its derivative, from z0 on; and a whole training step, with its recognition."""
+def decoders(patients: Patients, every: int, *, device: torch.device, samples: int) -> list[Result]:
+    """Time decoding by the latent ODE with its gradient from z0, and a whole training step with the encoder."""
     torch.manual_seed(0)
     observed = on_unit_scale(patients)
-    some = torch.randperm(len(patients))[: BATCHES * BATCH].split(BATCH)
-    batches = [observed[rows].to(device) for rows in some]
+    chosen = torch.randperm(len(patients))[: BATCHES * BATCH].split(BATCH)
+    batches = [observed[rows].to(device) for rows in chosen]
     runs: dict[tuple[str, str], Callable[[], None]] = {}
     for per_sample in (True, False):
         torch.manual_seed(1)
         reader = ODERNN(observed.channels, HIDDEN, width=WIDTH, method="euler")
         model = latent_ode(observed.channels, LATENT, reader, WIDTH).to(device)
         model.per_sample = per_sample
-        way = f"per_sample={per_sample}"
-        runs["latent ODE, decoding", way] = partial(decode, model, batches)
-        runs["latent ODE, training step", way] = partial(explain, model, batches)
+        variant = f"per_sample={per_sample}"
+        runs["latent ODE, decoding", variant] = partial(decode, model, batches)
+        runs["latent ODE, training step", variant] = partial(fit_bound, model, batches)
     timings = interleaved({str(key): call for key, call in runs.items()}, samples, device)
     results = []
-    for what, way in runs:
-        length = longest if way == "per_sample=True" else moments
+    for what, variant in runs:
+        length = longest if variant == "per_sample=True" else distinct_times
         counts = [length(batch) for batch in batches]
-        results.append(result(every, what, way, timings[str((what, way))], counts))
+        timing = timings[str((what, variant))]
+        results.append(result(every, what=what, variant=variant, timing=timing, counts=counts))
     return results
 
 
@@ -161,13 +172,13 @@ def decode(model: LatentODE, batches: Sequence[Observations]) -> None:
         model.likelihood.log_prob(model.decode(z[0]), observed.values, observed.seen).sum().backward()
 
 
-def explain(model: LatentODE, batches: Sequence[Observations]) -> None:
+def fit_bound(model: LatentODE, batches: Sequence[Observations]) -> None:
     for observed in batches:
         bound(model, observed.keeping(half(observed)), observed).mean().backward()
 
 
 def epoch(patients: Patients, device: torch.device) -> float:
-    """Seconds that all patients take once, with the optimizer."""
+    """Return the seconds of one pass over all patients, optimizer included."""
     scaled = patients.scaled_as(patients)
     model = network(ODERNN, device)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
@@ -183,7 +194,7 @@ def epoch(patients: Patients, device: torch.device) -> float:
 
 
 def agreement(patients: Patients, every: int) -> list[list[str]]:
-    """How far the two walks are apart: by the error of the solver, which takes more steps on the union."""
+    """Tabulate the difference of the two recurrences: solver error, as the union takes more steps."""
     observed = patients.scaled_as(patients).observed[torch.arange(16)].to(torch.float64)
     rows = []
     for name, solver in {
@@ -196,8 +207,8 @@ def agreement(patients: Patients, every: int) -> list[list[str]]:
         theirs = UnionODERNN(37, HIDDEN, width=WIDTH, hold=True, **solver).double()
         theirs.load_state_dict(ours.state_dict())
         with torch.no_grad():
-            mine, usual = ours.states(observed), theirs.states(observed)
-        rows.append([f"{every} min", name, f"{float((mine - usual).abs().max() / mine.abs().max()):.1e}"])
+            own, union = ours.states(observed), theirs.states(observed)
+        rows.append([f"{every} min", name, f"{float((own - union).abs().max() / own.abs().max()):.1e}"])
     return rows
 
 
@@ -205,7 +216,7 @@ def shuffled(patients: Patients) -> Batches:
     return Batches(patients.observed, patients.died.long(), BATCH, shuffle=True)
 
 
-def moments(observed: Observations) -> int:
+def distinct_times(observed: Observations) -> int:
     return len(torch.unique(observed.times[observed.inside]))
 
 
@@ -213,22 +224,22 @@ def longest(observed: Observations) -> int:
     return int(observed.lengths.max())
 
 
-def result(every: int, what: str, way: str, timing: Timing, counts: Sequence[int]) -> Result:
-    each = replace(
-        timing, median=timing.median / len(counts), low=timing.low / len(counts), high=timing.high / len(counts)
-    )
-    return Result(every, what, way, each, sum(counts) / len(counts), PATIENTS / BATCH * each.median / 1e3)
+def result(every: int, *, what: str, variant: str, timing: Timing, counts: Sequence[int]) -> Result:
+    n = len(counts)
+    per_batch = replace(timing, median=timing.median / n, low=timing.low / n, high=timing.high / n)
+    epoch = PATIENTS / BATCH * per_batch.median / 1e3
+    return Result(every, what, variant, timing=per_batch, steps=sum(counts) / n, epoch=epoch)
 
 
-def table(results: list[Result], what: str, usual: str, counted: str) -> Table:
+def table(results: list[Result], what: str, *, baseline: str, counted: str) -> Table:
     ours = [r for r in results if r.what.startswith(what)]
-    reference = {(r.every, r.what): r.timing.median for r in ours if r.way == usual}
+    reference = {(r.every, r.what): r.timing.median for r in ours if r.variant == baseline}
     rows = [
         [
-            f"{r.every} min", r.what, r.way, f"{r.steps:.0f}", str(r.timing), f"{r.epoch:.1f}",
+            f"{r.every} min", r.what, r.variant, f"{r.steps:.0f}", str(r.timing), f"{r.epoch:.1f}",
             f"{reference[r.every, r.what] / r.timing.median:.1f}×",
         ]
         for r in ours
     ]  # fmt: skip
-    columns = ["times", "what", "way", counted, "ms a step (range)", "s for 8,000 patients", "faster"]
+    columns = ["times", "what", "variant", counted, "ms per step (range)", "s for 8,000 patients", "speedup"]
     return Table(f"{what}: forward and backward, batch {BATCH}", columns, rows)

@@ -1,4 +1,4 @@
-"""Timing several things so that the machine's noise falls on all alike."""
+"""Time several functions so that noise of the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-SHORTEST_SAMPLE = 0.02  # seconds; quicker runs are repeated within one sample
+MIN_SAMPLE_SECONDS = 0.02  # faster runs are repeated within one sample
 WARM_UP_RUNS = 2
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one run: the median of the samples, and their range."""
+    """Median and range of the samples, in milliseconds per run."""
 
     median: float
     low: float
@@ -30,7 +30,7 @@ class Timing:
 
 
 def interleaved(runs: dict[str, Callable[[], Any]], samples: int, device: torch.device) -> dict[str, Timing]:
-    """Time each of ``runs``, one sample of each in turn, in an order that is reversed every other time."""
+    """Time all runs in turn, one sample each, in an order that alternates between forward and reverse."""
     repeats = {name: _repeats(run, device) for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(samples):
@@ -43,7 +43,7 @@ def _repeats(run: Callable[[], Any], device: torch.device) -> int:
     for _ in range(WARM_UP_RUNS):
         run()
     once = _seconds(run, 1, device)
-    return max(1, round(SHORTEST_SAMPLE / once))
+    return max(1, round(MIN_SAMPLE_SECONDS / once))
 
 
 def _seconds(run: Callable[[], Any], repeats: int, device: torch.device) -> float:
@@ -62,12 +62,12 @@ def _synchronise(device: torch.device) -> None:
 
 def _summary(seconds: Sequence[float]) -> Timing:
     ordered = sorted(1e3 * value for value in seconds)
-    return Timing(ordered[len(ordered) // 2], ordered[0], ordered[-1], len(ordered))
+    return Timing(median=ordered[len(ordered) // 2], low=ordered[0], high=ordered[-1], samples=len(ordered))
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a workload found, ready to print and to keep."""
+    """Results of a workload as a Markdown table."""
 
     title: str
     columns: Sequence[str]
@@ -86,7 +86,7 @@ class Table:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures were taken on."""
+    """Describe the machine and software that produce the figures."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "machine": platform.machine(),
@@ -96,9 +96,8 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def save(folder: Path, workload: str, device: torch.device, results: Sequence[Any]) -> Path:
-    """Write the results of a workload as JSON, beside what they were taken on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{workload}-{device.type}.json"
+def save(results: Sequence[Any], path: Path, *, device: torch.device) -> Path:
+    """Write results and a description of the machine as JSON, and return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine(device), "results": [asdict(x) for x in results]}, indent=2))
     return path

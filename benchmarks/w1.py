@@ -1,7 +1,7 @@
-"""W1, the small neural ODE: forward, and the gradient of the sum of its outputs by the parameters.
+"""W1, small neural ODE: forward, and the gradient of the sum of its outputs with respect to the parameters.
 
-Every row of the tables is taken in one run, in turns; "calls" counts evaluations of f, so that equal work is seen to be
-equal, and "error" is the distance to a float64 solve at 1e-12, relative to its size.
+All rows of a table are measured in turn in one run. "calls" counts evaluations of f, which shows whether libraries do
+equal work. "error" is the relative distance to a float64 solve at tolerance 1e-12.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ GRADIENT: dict[str, Solver] = {
 
 @dataclass(frozen=True)
 class Result:
-    """One solver on one size."""
+    """One solver at one size."""
 
     size: Size
     what: str
@@ -72,7 +72,7 @@ def forward_of(solver: Solver, f: SmallField, y0: Tensor, t: Tensor) -> Tensor:
 
 
 def reference(size: Size) -> tuple[Tensor, Tensor]:
-    """Outputs and gradient in float64 by an eighth-order pair of a peer, on the CPU."""
+    """Return outputs and gradient in float64, by torchdiffeq's dopri8 on the CPU."""
     f, y0 = SmallField(size).double(), start(size).double()
     t = torch.linspace(0, SPAN, OUTPUTS, dtype=torch.float64)
     ys = torchdiffeq.odeint(f, y0, t, method="dopri8", rtol=1e-12, atol=1e-12)
@@ -81,7 +81,7 @@ def reference(size: Size) -> tuple[Tensor, Tensor]:
 
 
 def run(device: torch.device, samples: int) -> tuple[list[Result], list[Table]]:
-    """Measure every size; returns the results and the tables that show them."""
+    """Measure every size; return the results and their tables."""
     results = []
     for size in SIZES:
         print(f"W1: {size}", file=sys.stderr, flush=True)
@@ -90,26 +90,27 @@ def run(device: torch.device, samples: int) -> tuple[list[Result], list[Table]]:
 
 
 def measure(size: Size, device: torch.device, samples: int) -> list[Result]:
-    f, y0 = SmallField(size).to(device), start(size).to(device)
-    t = torch.linspace(0, SPAN, OUTPUTS, device=device)
-    wanted_ys, wanted_gradient = reference(size)
+    f = SmallField(size).to(device)
+    problem = f, start(size).to(device), torch.linspace(0, SPAN, OUTPUTS, device=device)
+    expected_ys, expected_gradient = reference(size)
 
-    timings = interleaved({name: partial(forward_of, s, f, y0, t) for name, s in FORWARD.items()}, samples, device)
+    timings = interleaved({name: partial(forward_of, s, *problem) for name, s in FORWARD.items()}, samples, device)
     results = []
     for name, solver in FORWARD.items():
         f.calls = 0
-        error = _relative(forward_of(solver, f, y0, t), wanted_ys)
-        results.append(Result(size, "forward", name, timings[name], f.calls, 0, error))
+        error = _relative(forward_of(solver, *problem), expected_ys)
+        calls = {"calls_forward": f.calls, "calls_backward": 0}
+        results.append(Result(size, "forward", name, timing=timings[name], **calls, error=error))
 
-    timings = interleaved({name: partial(gradient_of, s, f, y0, t) for name, s in GRADIENT.items()}, samples, device)
+    timings = interleaved({name: partial(gradient_of, s, *problem) for name, s in GRADIENT.items()}, samples, device)
     for name, solver in GRADIENT.items():
         f.calls = 0
-        ys = solver(f, y0, t)
+        ys = solver(*problem)
         forward_calls = f.calls
-        found = _flat(list(torch.autograd.grad(ys.sum(), list(f.parameters()))))
-        calls = forward_calls, f.calls - forward_calls
-        error = _relative(found, wanted_gradient)
-        results.append(Result(size, "forward + gradient", name, timings[name], *calls, error))
+        gradient = _flat(list(torch.autograd.grad(ys.sum(), list(f.parameters()))))
+        calls = {"calls_forward": forward_calls, "calls_backward": f.calls - forward_calls}
+        error = _relative(gradient, expected_gradient)
+        results.append(Result(size, "forward + gradient", name, timing=timings[name], **calls, error=error))
     return results
 
 
@@ -124,43 +125,32 @@ def table(results: list[Result], what: str) -> Table:
 
 
 def targets(results: list[Result]) -> Table:
-    """How many times faster we are."""
+    """Tabulate the speedup over torchdiffeq."""
     median = {(r.size, r.what, r.solver): r.timing.median for r in results}
-    rows = []
-    for size in dict.fromkeys(r.size for r in results):
-        both = partial(_ratio, median, size, "forward + gradient")
-        rows.append(
-            [
-                str(size),
-                _ratio(median, size, "forward", "torchdiffeq", "neuralode"),
-                both("torchdiffeq adjoint", "neuralode replay"),
-                both("torchdiffeq backprop", "neuralode replay"),
-                both("torchdiffeq backprop", "neuralode direct"),
-                both("torchdiffeq adjoint", "neuralode adjoint"),
-            ]
-        )
-    columns = [
-        "batch, dim, width",
-        "forward",
-        "replay vs adjoint",
-        "replay vs backprop",
-        "direct vs backprop",
-        "adjoint vs adjoint",
+    compared = {
+        "forward": ("forward", "torchdiffeq", "neuralode"),
+        "replay vs adjoint": ("forward + gradient", "torchdiffeq adjoint", "neuralode replay"),
+        "replay vs backprop": ("forward + gradient", "torchdiffeq backprop", "neuralode replay"),
+        "direct vs backprop": ("forward + gradient", "torchdiffeq backprop", "neuralode direct"),
+        "adjoint vs adjoint": ("forward + gradient", "torchdiffeq adjoint", "neuralode adjoint"),
+    }
+    rows = [
+        [
+            str(size),
+            *(f"{median[size, what, t] / median[size, what, n]:.2f}×" for what, t, n in compared.values()),
+        ]
+        for size in dict.fromkeys(r.size for r in results)
     ]
     note = (
-        "Times faster than torchdiffeq, gradients with their forward pass. Wanted: forward ≥ 3 at (1, 2, 64) and ≥ 1.5 "
-        "at (128, 64, 256); replay vs adjoint ≥ 3 everywhere."
+        "Speedup over torchdiffeq; gradients include their forward pass. Goal: forward ≥ 3 at (1, 2, 64) and ≥ 1.5 at "
+        "(128, 64, 256); replay vs adjoint ≥ 3 at every size."
     )
-    return Table("W1 against torchdiffeq", columns, rows, note)
-
-
-def _ratio(median: dict, size: Size, what: str, theirs: str, mine: str) -> str:
-    return f"{median[size, what, theirs] / median[size, what, mine]:.2f}×"
+    return Table("W1 against torchdiffeq", ["batch, dim, width", *compared], rows, note=note)
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:
     return torch.cat([x.reshape(-1) for x in tensors])
 
 
-def _relative(found: Tensor, wanted: Tensor) -> float:
-    return float((found.detach().cpu().double() - wanted).norm() / wanted.norm())
+def _relative(result: Tensor, expected: Tensor) -> float:
+    return float((result.detach().cpu().double() - expected).norm() / expected.norm())

@@ -1,11 +1,10 @@
-"""W5, a continuous normalizing flow on two moons: a training step under every gradient, and under our peers'.
+"""W5, continuous normalizing flow on two moons: a training step with each of our gradients, and with other libraries.
 
-The model is one that has been trained a little, so that its solves are those of a flow and not of a first guess. All
-libraries take the same field, batch, method (dopri5) and tolerances; the divergence is exact. torchdiffeq is given it
-twice: written as it usually is, with one `autograd.grad` a dimension as in its own example; and as we write it, so that
-the share of the right-hand side in what is gained is seen. Errors of gradients are against plain
-backpropagation in float64: of the same accepted steps for our own gradients at 40 stated steps, which is what "exact"
-means; of a solve at 1e-10 for a whole training step, which is what the user gets.
+The model is trained for a few steps first, so that its solves are typical of a flow. All libraries use the same field,
+batch, method (dopri5) and tolerances; the divergence is exact. torchdiffeq runs with two right-hand sides: that of its
+own example, with one `autograd.grad` per dimension, and ours, to separate the gain of the right-hand side from that of
+the solver. Gradient errors are relative to backpropagation in float64: through the same steps for 40 fixed steps, which
+tests whether a gradient is exact, and through a solve at 1e-10 for a training step.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ from neuralode.nn.flows import ConcatSquashField, Exact
 
 BATCH, WIDTH, LAYERS = 512, 128, 3
 TOLERANCE = 1e-5
-STATED_STEPS = 40
-PEAKS_AT = (10, 20, 40, 80)  # stated steps
-TRAINED_STEPS = 400
+FIXED_STEPS = 40
+PEAK_STEPS = (10, 20, 40, 80)  # fixed steps for the memory table
+TRAINING_STEPS = 400  # before measuring
 
 GRADIENTS: dict[str, Any] = {
     "replay": Replay(),
@@ -45,15 +44,15 @@ GRADIENTS: dict[str, Any] = {
     "direct": "direct",
 }
 
-Loss = Callable[[nn.Module, Tensor], Tensor]  # of a field and a batch
+Loss = Callable[[nn.Module, Tensor], Tensor]  # (field, batch) -> loss
 
 
 @dataclass(frozen=True)
 class Result:
-    """One way to a training step."""
+    """One variant of a training step."""
 
     what: str
-    way: str
+    variant: str
     timing: Timing | None
     calls: int
     peak: int
@@ -62,15 +61,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Peak:
-    """What one way holds at so many steps."""
+    """Peak memory of one variant at a number of steps."""
 
     steps: int
-    way: str
+    variant: str
     bytes: int
 
 
-class Counted(nn.Module):
-    """The field, and how often it is called."""
+class CountingField(nn.Module):
+    """The field, with a count of its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,27 +91,27 @@ def ours(gradient: Any, field: nn.Module, x: Tensor) -> Tensor:
     return -flow.log_prob(x).mean()
 
 
-class Plain(nn.Module):
-    """The same field written as it usually is, layer by layer: the same parameters and the same numbers."""
+class LayerwiseField(nn.Module):
+    """The same field written layer by layer, as is usual: same parameters, same values."""
 
-    def __init__(self, field: Counted) -> None:
+    def __init__(self, field: CountingField) -> None:
         super().__init__()
         self.field = field
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         self.field.calls += 1
         net, begin, time = self.field.net, 0, t.view(1, 1)
-        for place, (linear, width) in enumerate(zip(net.linears, net.widths, strict=True), start=1):
-            own = slice(begin, begin + width)
-            gate = torch.sigmoid(F.linear(time, net.gate.weight[own], net.gate.bias[own]))
-            x = linear(x) * gate + F.linear(time, net.shift.weight[own])
-            x = x if place == len(net.widths) else torch.tanh(x)
+        for layer, (linear, width) in enumerate(zip(net.linears, net.widths, strict=True), start=1):
+            units = slice(begin, begin + width)
+            gate = torch.sigmoid(F.linear(time, net.gate.weight[units], net.gate.bias[units]))
+            x = linear(x) * gate + F.linear(time, net.shift.weight[units])
+            x = x if layer == len(net.widths) else torch.tanh(x)
             begin += width
         return x
 
 
-class AsOurs(nn.Module):
-    """The right-hand side with the divergence as we take it, for torchdiffeq."""
+class OurRightHandSide(nn.Module):
+    """Right-hand side for torchdiffeq with our divergence."""
 
     def __init__(self, field: nn.Module) -> None:
         super().__init__()
@@ -123,12 +122,12 @@ class AsOurs(nn.Module):
         return rates.value, rates.divergence[:, None]
 
 
-class AsTheirs(nn.Module):
-    """The same with the divergence as torchdiffeq's example takes it: one pass back for each dimension."""
+class TheirRightHandSide(nn.Module):
+    """Right-hand side as in the example of torchdiffeq: one backward pass per dimension."""
 
-    def __init__(self, field: Counted) -> None:
+    def __init__(self, field: CountingField) -> None:
         super().__init__()
-        self.field = Plain(field)
+        self.field = LayerwiseField(field)
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
@@ -140,7 +139,7 @@ class AsTheirs(nn.Module):
         return value, trace[:, None]
 
 
-def torchdiffeq_by(solve: Any, right_hand_side: Any, field: nn.Module, x: Tensor) -> Tensor:
+def torchdiffeq_loss(solve: Any, right_hand_side: Any, field: nn.Module, x: Tensor) -> Tensor:
     state = (x, x.new_zeros(len(x), 1))
     t = torch.tensor([1.0, 0.0], dtype=x.dtype, device=x.device)
     z, log_det = solve(right_hand_side(field), state, t, method="dopri5", rtol=TOLERANCE, atol=TOLERANCE)
@@ -148,29 +147,30 @@ def torchdiffeq_by(solve: Any, right_hand_side: Any, field: nn.Module, x: Tensor
 
 
 PEERS: dict[str, Loss] = {
-    "torchdiffeq adjoint": partial(torchdiffeq_by, torchdiffeq.odeint_adjoint, AsTheirs),
-    "torchdiffeq backprop": partial(torchdiffeq_by, torchdiffeq.odeint, AsTheirs),
-    "torchdiffeq adjoint, our right-hand side": partial(torchdiffeq_by, torchdiffeq.odeint_adjoint, AsOurs),
+    "torchdiffeq adjoint": partial(torchdiffeq_loss, torchdiffeq.odeint_adjoint, TheirRightHandSide),
+    "torchdiffeq backprop": partial(torchdiffeq_loss, torchdiffeq.odeint, TheirRightHandSide),
+    "torchdiffeq adjoint, our right-hand side": partial(torchdiffeq_loss, torchdiffeq.odeint_adjoint, OurRightHandSide),
 }
 
 
 def run(device: torch.device, samples: int) -> tuple[list[Result | Peak], list[Table]]:
-    """Measure; returns the results and the tables that show them."""
-    print(f"W5: training for {TRAINED_STEPS} steps", file=sys.stderr, flush=True)
+    """Measure; return the results and their tables."""
+    print(f"W5: training for {TRAINING_STEPS} steps", file=sys.stderr, flush=True)
     field, x = trained(device)
-    results = [*stated(field, x, device, samples), *training_step(field, x, device, samples)]
-    held = peaks(field, x, device)
+    timed = {"device": device, "samples": samples}
+    results = [*fixed_steps(field, x, **timed), *training_step(field, x, **timed)]
+    memory = peaks(field, x, device)
     tables = [table(results, what) for what in dict.fromkeys(r.what for r in results)]
-    return [*results, *held], [*tables, growth(held), targets(results)]
+    return [*results, *memory], [*tables, growth(memory), targets(results)]
 
 
-def trained(device: torch.device) -> tuple[Counted, Tensor]:
-    """A flow on its way, and the batch that all are given."""
+def trained(device: torch.device) -> tuple[CountingField, Tensor]:
+    """Return a partly trained field, and the batch for all measurements."""
     moons, generator = find_density("moons"), torch.Generator().manual_seed(0)
-    field = Counted().to(device)
+    field = CountingField().to(device)
     flow = CNF(field, 2, method="midpoint", step_size=0.1).to(device)
     optimizer = torch.optim.Adam(flow.parameters(), 5e-3)
-    for _ in range(TRAINED_STEPS):
+    for _ in range(TRAINING_STEPS):
         optimizer.zero_grad()
         (-flow.log_prob(moons.sample(BATCH, generator).to(device)).mean()).backward()
         optimizer.step()
@@ -178,64 +178,67 @@ def trained(device: torch.device) -> tuple[Counted, Tensor]:
     return field, moons.sample(BATCH, generator).to(device)
 
 
-def loss_by_steps(gradient: Any, steps: int, field: nn.Module, x: Tensor) -> Tensor:
-    """In so many equal steps, the same for all."""
+def fixed_step_loss(gradient: Any, steps: int, field: nn.Module, x: Tensor) -> Tensor:
+    """Return the loss of a solve with equal steps."""
     grid = Given(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
     return -CNF(field, 2, method="dopri5", controller=grid, gradient=gradient).to(x).log_prob(x).mean()
 
 
-def peaks(field: Counted, x: Tensor, device: torch.device) -> list[Peak]:
-    """What each way holds at its peak, as steps grow in number."""
+def peaks(field: CountingField, x: Tensor, device: torch.device) -> list[Peak]:
+    """Measure peak memory of each gradient against the number of steps."""
     print("W5: memory", file=sys.stderr, flush=True)
-    return [
-        Peak(steps, name, peak_bytes(partial(gradient_of, partial(loss_by_steps, gradient, steps), field, x), device))
-        for steps in PEAKS_AT
-        for name, gradient in GRADIENTS.items()
-    ]
+    results = []
+    for steps in PEAK_STEPS:
+        for name, gradient in GRADIENTS.items():
+            run_once = partial(gradient_of, partial(fixed_step_loss, gradient, steps), field, x)
+            results.append(Peak(steps, name, peak_bytes(run_once, device)))
+    return results
 
 
-def stated(field: Counted, x: Tensor, device: torch.device, samples: int) -> list[Result]:
-    """Forty steps, the same for all: time and memory in float32, error in float64."""
-    ways = {name: partial(loss_by_steps, gradient, STATED_STEPS) for name, gradient in GRADIENTS.items()}
+def fixed_steps(field: CountingField, x: Tensor, *, device: torch.device, samples: int) -> list[Result]:
+    """Measure 40 fixed steps: time and memory in float32, gradient error in float64."""
+    losses = {name: partial(fixed_step_loss, gradient, FIXED_STEPS) for name, gradient in GRADIENTS.items()}
     double, x64 = copy.deepcopy(field).double(), x.double()
-    exact = gradient_of(ways["direct"], double, x64)
-    errors = {name: relative(gradient_of(way, double, x64), exact) for name, way in ways.items()}
-    return measured(f"{STATED_STEPS} stated steps", ways, field, x, errors, device, samples)
+    exact = gradient_of(losses["direct"], double, x64)
+    errors = {name: relative(gradient_of(loss, double, x64), exact) for name, loss in losses.items()}
+    return measure(f"{FIXED_STEPS} fixed steps", losses, errors, field=field, x=x, device=device, samples=samples)
 
 
-def training_step(field: Counted, x: Tensor, device: torch.device, samples: int) -> list[Result]:
-    """As one trains: adaptive steps at the tolerance."""
-    ways: dict[str, Loss] = {f"neuralode {name}": partial(ours, gradient) for name, gradient in GRADIENTS.items()}
-    ways |= PEERS
+def training_step(field: CountingField, x: Tensor, *, device: torch.device, samples: int) -> list[Result]:
+    """Measure a training step with adaptive steps."""
+    losses: dict[str, Loss] = {f"neuralode {name}": partial(ours, gradient) for name, gradient in GRADIENTS.items()}
+    losses |= PEERS
     flow = CNF(copy.deepcopy(field), 2, rtol=1e-10, atol=1e-10).double().to(device)
     exact = flat(torch.autograd.grad(-flow.log_prob(x.double()).mean(), list(flow.field.parameters())))  # type: ignore[union-attr]
-    errors = {name: relative(gradient_of(way, field, x), exact) for name, way in ways.items()}
-    results = measured("a training step", ways, field, x, errors, device, samples)
+    errors = {name: relative(gradient_of(loss, field, x), exact) for name, loss in losses.items()}
+    results = measure("a training step", losses, errors, field=field, x=x, device=device, samples=samples)
     if device.type == "cpu" and w5_diffrax.available():
         results += [
-            Result("a training step", way, timing, 0, 0, relative(found, exact))
-            for way, timing, found in w5_diffrax.measure(field.net, x, TOLERANCE, samples)
+            Result("a training step", name, timing, calls=0, peak=0, error=relative(gradient, exact))
+            for name, timing, gradient in w5_diffrax.measure(field.net, x, tolerance=TOLERANCE, samples=samples)
         ]
     return results
 
 
-def measured(
+def measure(
     what: str,
-    ways: dict[str, Loss],
-    field: Counted,
-    x: Tensor,
+    losses: dict[str, Loss],
     errors: dict[str, float],
+    *,
+    field: CountingField,
+    x: Tensor,
     device: torch.device,
     samples: int,
 ) -> list[Result]:
     print(f"W5: {what}", file=sys.stderr, flush=True)
-    runs = {name: partial(gradient_of, way, field, x) for name, way in ways.items()}
+    runs = {name: partial(gradient_of, loss, field, x) for name, loss in losses.items()}
     timings = interleaved(runs, samples, device)
     results = []
-    for name, one in runs.items():
+    for name, run_once in runs.items():
         field.calls = 0
-        one()
-        results.append(Result(what, name, timings[name], field.calls, peak_bytes(one, device), errors[name]))
+        run_once()
+        calls, peak = field.calls, peak_bytes(run_once, device)
+        results.append(Result(what, name, timings[name], calls=calls, peak=peak, error=errors[name]))
     return results
 
 
@@ -247,37 +250,36 @@ def flat(gradients: Any) -> Tensor:
     return torch.cat([g.reshape(-1) for g in gradients])
 
 
-def relative(found: Tensor, exact: Tensor) -> float:
-    return float((found.double().to(exact.device) - exact).norm() / exact.norm())
+def relative(gradient: Tensor, exact: Tensor) -> float:
+    return float((gradient.double().to(exact.device) - exact).norm() / exact.norm())
 
 
 def table(results: list[Result], what: str) -> Table:
     rows = [
-        [r.way, str(r.timing), str(r.calls or "–"), f"{r.peak / 2**20:.1f}" if r.peak else "–", f"{r.error:.1e}"]
+        [r.variant, str(r.timing), str(r.calls or "–"), f"{r.peak / 2**20:.1f}" if r.peak else "–", f"{r.error:.1e}"]
         for r in results
         if r.what == what
     ]
     note = (
         "Errors in float64 against direct, for the same steps."
-        if "stated" in what
+        if "fixed" in what
         else "Errors in float32 against a float64 solve at 1e-10."
     )
-    columns = ["way", "ms (range)", "calls of f", "peak, MiB", "gradient error"]
-    return Table(f"W5 {what}: batch {BATCH}, width {WIDTH} × {LAYERS}", columns, rows, note)
+    columns = ["variant", "ms (range)", "calls of f", "peak, MiB", "gradient error"]
+    return Table(f"W5 {what}: batch {BATCH}, width {WIDTH} × {LAYERS}", columns, rows, note=note)
 
 
-def growth(held: list[Peak]) -> Table:
-    by = {(p.way, p.steps): p.bytes / 2**20 for p in held}
-    rows = [[way, *(f"{by[way, steps]:.1f}" for steps in PEAKS_AT)] for way in GRADIENTS]
-    return Table("W5 peak memory against steps, MiB", ["way", *map(str, PEAKS_AT)], rows)
+def growth(results: list[Peak]) -> Table:
+    peak = {(p.variant, p.steps): p.bytes / 2**20 for p in results}
+    rows = [[name, *(f"{peak[name, steps]:.1f}" for steps in PEAK_STEPS)] for name in GRADIENTS]
+    return Table("W5 peak memory against steps, MiB", ["variant", *map(str, PEAK_STEPS)], rows)
 
 
 def targets(results: list[Result]) -> Table:
-    """How far we are ahead."""
-    by = {(r.what, r.way): r for r in results}
-    step = {way: r.timing.median for (what, way), r in by.items() if what == "a training step" and r.timing}
-    stated = {way: r for (what, way), r in by.items() if "stated" in what}
-    rows = [[way, f"{ms / step['neuralode replay']:.2f} ×"] for way, ms in step.items() if "neuralode" not in way]
-    rows.append(["memory of direct over replay, 40 steps", f"{stated['direct'].peak / stated['replay'].peak:.1f} ×"])
-    note = "Times of a training step over that of replay. Wanted: torchdiffeq's adjoint ≥ 3 ×; memory ≥ 10 ×."
-    return Table("W5 against others", ["", "over replay"], rows, note)
+    """Tabulate times relative to replay, and the ratio of memory."""
+    step = {r.variant: r.timing.median for r in results if r.what == "a training step" and r.timing}
+    fixed = {r.variant: r for r in results if "fixed" in r.what}
+    rows = [[name, f"{ms / step['neuralode replay']:.2f} ×"] for name, ms in step.items() if "neuralode" not in name]
+    rows.append(["memory of direct over replay, 40 steps", f"{fixed['direct'].peak / fixed['replay'].peak:.1f} ×"])
+    note = "Times of a training step over that of replay. Goal: torchdiffeq's adjoint ≥ 3 ×; memory ≥ 10 ×."
+    return Table("W5 against other libraries", ["", "over replay"], rows, note=note)

@@ -1,7 +1,7 @@
-"""W5 on diffrax: the same weights, batch, method and tolerances, in JAX.
+"""W5 on diffrax, in JAX: the same weights, batch, method and tolerances.
 
-Its reverse mode is measured with checkpoints (the best of several numbers of them) and by solving the adjoint equation
-backwards. Compilation is left out of the times; threads are held to one, as ours are.
+Two reverse modes are measured: recursive checkpointing, with the best of several numbers of checkpoints, and the
+continuous adjoint. Times exclude compilation. JAX runs on one thread, as PyTorch does.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ CHECKPOINTS = (8, 16, 32, 64)
 
 
 def available() -> bool:
-    """Whether diffrax is installed: `pip install 'neuralode[peers]'`."""
+    """Return whether diffrax is installed (``pip install 'neuralode[peers]'``)."""
     return importlib.util.find_spec("diffrax") is not None
 
 
-def measure(net: ConcatSquashField, x: Tensor, tolerance: float, samples: int) -> list[tuple[str, Timing, Tensor]]:
-    """Time and gradient of a training step, by each of its ways; gradients laid out as ``net.parameters()``."""
+def measure(net: ConcatSquashField, x: Tensor, *, tolerance: float, samples: int) -> list[tuple[str, Timing, Tensor]]:
+    """Return name, time and gradient of each reverse mode; gradients are flattened like ``net.parameters()``."""
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
     import diffrax
     import jax
@@ -39,11 +39,11 @@ def measure(net: ConcatSquashField, x: Tensor, tolerance: float, samples: int) -
     def field(weights: dict, t: Any, y: Any) -> Any:
         gates = jax.nn.sigmoid(weights["gate.weight"][:, 0] * t + weights["gate.bias"])
         shifts, begin = weights["shift.weight"][:, 0] * t, 0
-        for place, width in enumerate(net.widths, start=1):
-            own = slice(begin, begin + width)
-            w, b = weights[f"linears.{place - 1}.weight"], weights[f"linears.{place - 1}.bias"]
-            y = (y @ w.T + b) * gates[own] + shifts[own]
-            y = y if place == len(net.widths) else jnp.tanh(y)
+        for layer, width in enumerate(net.widths, start=1):
+            units = slice(begin, begin + width)
+            w, b = weights[f"linears.{layer - 1}.weight"], weights[f"linears.{layer - 1}.bias"]
+            y = (y @ w.T + b) * gates[units] + shifts[units]
+            y = y if layer == len(net.widths) else jnp.tanh(y)
             begin += width
         return y
 
@@ -71,7 +71,7 @@ def measure(net: ConcatSquashField, x: Tensor, tolerance: float, samples: int) -
     adjoints = {f"checkpoints={n}": diffrax.RecursiveCheckpointAdjoint(checkpoints=n) for n in CHECKPOINTS}
     adjoints["backsolve"] = diffrax.BacksolveAdjoint()
     steps = {name: jax.jit(partial(jax.grad(loss), adjoint=adjoint)) for name, adjoint in adjoints.items()}
-    found = {name: step(weights) for name, step in steps.items()}
+    gradients = {name: step(weights) for name, step in steps.items()}
     runs = {name: (lambda step=step: jax.block_until_ready(step(weights))) for name, step in steps.items()}
     timings = interleaved(runs, samples, torch.device("cpu"))
     best = min((f"checkpoints={n}" for n in CHECKPOINTS), key=lambda name: timings[name].median)
@@ -80,4 +80,4 @@ def measure(net: ConcatSquashField, x: Tensor, tolerance: float, samples: int) -
     def flat(gradient: dict) -> Tensor:
         return torch.cat([torch.tensor(jax.device_get(gradient[name])).reshape(-1) for name in names])
 
-    return [(f"diffrax, {name}", timings[name], flat(found[name])) for name in (best, "backsolve")]
+    return [(f"diffrax, {name}", timings[name], flat(gradients[name])) for name in (best, "backsolve")]

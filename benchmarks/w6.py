@@ -1,9 +1,9 @@
-"""W6, the paper's ODE-Net on MNIST: a training step under every gradient, and under torchdiffeq's.
+"""W6, the paper's ODE-Net on MNIST: a training step with each of our gradients, and with torchdiffeq's.
 
-All ways begin with the same weights, take the same batches in the same order, one batch each in turn, and step the same
-optimizer; tolerances are the paper's, 1e-3. torchdiffeq is given the field as the paper's authors write it, the time
-laid out as a channel beside the others, and also as `ConvField` computes it, so that the share of the field in what is
-gained is seen. Wanted is at most 0.6 of the time of torchdiffeq's adjoint, on two threads (``--threads 2``).
+All variants start from the same weights, see the same batches in the same order, in turn, and use the same optimizer;
+tolerances are 1e-3, as in the paper. torchdiffeq runs with the field of the paper's authors, which concatenates time as
+a channel, and also with `ConvField`, to separate the gain of the field from that of the solver. The goal is at most 0.6
+of the time of torchdiffeq's adjoint, on two threads (``--threads 2``).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TOLERANCE = 1e-3
 METHODS = ("tsit5", "dopri5", "bosh3")
 GRADIENTS = ("replay", "adjoint", "direct")
 LEARNING_RATE = 1e-3
-TRIED = (1e-3, 1e-2, 1e-1)  # tolerances whose error is measured
+TOLERANCES = (1e-3, 1e-2, 1e-1)  # at which the error is measured
 REFERENCE_IMAGES, REFERENCE_TOLERANCE = 32, 1e-7  # in float64
 
 Batches = tuple[Tensor, Tensor]  # images and labels, [BATCHES, BATCH, ...]
@@ -39,19 +39,19 @@ Batches = tuple[Tensor, Tensor]  # images and labels, [BATCHES, BATCH, ...]
 
 @dataclass(frozen=True)
 class Result:
-    """One way to a training step; calls of the field going forward and back."""
+    """One variant of a training step, with its calls of the field forward and backward."""
 
-    way: str
+    variant: str
     timing: Timing
     forward_calls: int
     backward_calls: int
     peak: int
-    bare: Timing | None  # the same number of evaluations and products, and no solver
+    bare: Timing | None  # the same number of evaluations and vector-Jacobian products without a solver
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What a method makes of a tolerance: root mean square error of the feature maps, whose size is about 1."""
+    """Root mean square error of the feature maps, whose magnitude is about 1, at one tolerance."""
 
     method: str
     tolerance: float
@@ -60,7 +60,7 @@ class Precision:
 
 
 class ChannelField(ConvField):
-    """The same field as the paper's authors write it: the time is a channel beside the others."""
+    """The same field in the form of the paper's authors, with time as an additional channel."""
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         y = self.conv1(self._with_time(t, torch.relu(self.norm1(y))))
@@ -72,13 +72,13 @@ class ChannelField(ConvField):
         return torch.cat([torch.ones_like(y[:, :1]) * t, y], dim=1)
 
 
-class Theirs(nn.Module):
-    """The net with torchdiffeq in the middle."""
+class TorchdiffeqNet(nn.Module):
+    """The network with torchdiffeq as its solver."""
 
-    def __init__(self, net: Any, solver: Callable[..., Any], as_a_channel: bool, method: str) -> None:
+    def __init__(self, net: Any, solver: Callable[..., Any], *, time_channel: bool, method: str) -> None:
         super().__init__()
         self.stem, self.head, self.solver, self.method = net.stem, net.head, solver, method
-        self.field: Any = ChannelField(net.head[-1].in_features) if as_a_channel else net.ode.f
+        self.field: Any = ChannelField(net.head[-1].in_features) if time_channel else net.ode.f
         self.field.load_state_dict(net.ode.f.state_dict())
         self.register_buffer("t", torch.tensor([0.0, 1.0]))
 
@@ -88,11 +88,11 @@ class Theirs(nn.Module):
 
 
 class Training:
-    """A net on its way, and how often its field is called."""
+    """A network in training, and the number of calls of its field."""
 
     def __init__(self, net: Any, batches: Batches) -> None:
-        self.net, self.batches, self.place = net, batches, 0
-        self.field: Any = net.field if isinstance(net, Theirs) else net.ode.f
+        self.net, self.batches, self.position = net, batches, 0
+        self.field: Any = net.field if isinstance(net, TorchdiffeqNet) else net.ode.f
         self.optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE)
         self.calls, self.forward_calls = 0, 0
         self.field.register_forward_pre_hook(self._called)
@@ -101,11 +101,11 @@ class Training:
         self.calls += 1
 
     def batch(self) -> Iterator[Tensor]:
-        self.place = (self.place + 1) % len(self.batches[0])
-        return (part[self.place] for part in self.batches)
+        self.position = (self.position + 1) % len(self.batches[0])
+        return (part[self.position] for part in self.batches)
 
     def step(self) -> None:
-        """One step of training."""
+        """Run one training step."""
         images, labels = self.batch()
         self.optimizer.zero_grad()
         self.calls = 0
@@ -115,7 +115,7 @@ class Training:
         self.optimizer.step()
 
     def bare(self, forward_calls: int, products: int) -> None:
-        """The same without a solver: so many evaluations of the field, and so many with their product."""
+        """Run the same number of evaluations and vector-Jacobian products without a solver."""
         images, labels = self.batch()
         self.optimizer.zero_grad()
         maps = self.net.stem(images)
@@ -132,11 +132,11 @@ class Training:
 
 
 def run(device: torch.device, samples: int) -> tuple[list[Result | Precision], list[Table]]:
-    """Measure; returns the results and the tables that show them."""
+    """Measure; return the results and their tables."""
     batches, note = images(device)
     torch.manual_seed(0)
     start = ODENet().to(device)
-    trainings = {way: Training(net.to(device), batches) for way, net in nets(start).items()}
+    trainings = {variant: Training(net.to(device), batches) for variant, net in nets(start).items()}
     print("W6: training steps", file=sys.stderr, flush=True)
     results = measured(trainings, max(samples, BATCHES), device)
     print("W6: precision", file=sys.stderr, flush=True)
@@ -145,93 +145,107 @@ def run(device: torch.device, samples: int) -> tuple[list[Result | Precision], l
 
 
 def images(device: torch.device) -> tuple[Batches, str]:
-    """Batches to learn from, and what they are."""
+    """Return training batches and a sentence that describes them."""
     try:
         tensors, note = mnist().train.tensors, "Batches of MNIST."
-    except OSError as absent:
-        tensors = (torch.rand(BATCH * BATCHES, 1, 28, 28), torch.randint(10, (BATCH * BATCHES,)))
-        note = f"Batches of noise, as MNIST is not here: {absent}"
+    except OSError as error:
+        tensors = (torch.rand((BATCH * BATCHES, 1, 28, 28)), torch.randint(10, (BATCH * BATCHES,)))
+        note = f"Batches of noise, as MNIST is not available: {error}"
     return tuple(x[: BATCH * BATCHES].unflatten(0, (BATCHES, BATCH)).to(device) for x in tensors), note  # type: ignore[return-value]
 
 
 def nets(start: Any) -> dict[str, Any]:
-    """Every way, from the same weights."""
-    ways: dict[str, Any] = {}
+    """Return every variant, with the same weights."""
+    variants: dict[str, Any] = {}
     for method in METHODS:
         for gradient in GRADIENTS:
             net = copy.deepcopy(start)
             net.ode.method, net.ode.gradient = method, gradient
-            ways[f"neuralode {method} {gradient}"] = net
+            variants[f"neuralode {method} {gradient}"] = net
     adjoint, backprop = torchdiffeq.odeint_adjoint, torchdiffeq.odeint
-    for way, solver, as_a_channel, method in (
+    for variant, solver, time_channel, method in (
         ("torchdiffeq dopri5 adjoint", adjoint, True, "dopri5"),
         ("torchdiffeq dopri5 adjoint, our field", adjoint, False, "dopri5"),
         ("torchdiffeq bosh3 adjoint", adjoint, True, "bosh3"),
         ("torchdiffeq dopri5 backprop", backprop, True, "dopri5"),
         ("torchdiffeq dopri5 backprop, our field", backprop, False, "dopri5"),
     ):
-        ways[way] = Theirs(copy.deepcopy(start), solver, as_a_channel, method)
-    return ways
+        variants[variant] = TorchdiffeqNet(copy.deepcopy(start), solver, time_channel=time_channel, method=method)
+    return variants
 
 
 def measured(trainings: dict[str, Training], samples: int, device: torch.device) -> list[Result]:
     counts: dict[str, tuple[int, int]] = {}
     runs: dict[str, Callable[[], None]] = {}
-    for way, one in trainings.items():
-        runs[way] = one.step
-        one.step()
-        counts[way] = one.forward_calls, one.calls - one.forward_calls
-        if way.endswith("replay"):
-            runs[f"{way}, bare"] = partial(Training(copy.deepcopy(one.net), one.batches).bare, *counts[way])
+    for variant, training in trainings.items():
+        runs[variant] = training.step
+        training.step()
+        counts[variant] = training.forward_calls, training.calls - training.forward_calls
+        if variant.endswith("replay"):
+            bare = Training(copy.deepcopy(training.net), training.batches).bare
+            runs[f"{variant}, bare"] = partial(bare, *counts[variant])
     timings = interleaved(runs, samples, device)
     return [
-        Result(way, timings[way], *counts[way], peak_bytes(one.step, device), timings.get(f"{way}, bare"))
-        for way, one in trainings.items()
+        Result(
+            variant,
+            timings[variant],
+            *counts[variant],
+            peak=peak_bytes(training.step, device),
+            bare=timings.get(f"{variant}, bare"),
+        )
+        for variant, training in trainings.items()
     ]
 
 
-def precision(net: Any, some: Tensor) -> list[Precision]:
-    """Errors of the feature maps that the block gives, against a solve in float64."""
-    found = []
+def precision(net: Any, images: Tensor) -> list[Precision]:
+    """Return errors of the feature maps after the ODE block, against a solve in float64."""
+    results = []
     with torch.no_grad():
-        maps, field = net.stem(some), net.ode.f
+        maps, field = net.stem(images), net.ode.f
         reference = copy.deepcopy(field).double()
-        true = solve(reference, maps.double(), (0.0, 1.0), rtol=REFERENCE_TOLERANCE, atol=REFERENCE_TOLERANCE).y1
+        exact = solve(reference, maps.double(), (0.0, 1.0), rtol=REFERENCE_TOLERANCE, atol=REFERENCE_TOLERANCE).y1
         for method in METHODS:
-            for tolerance in TRIED:
+            for tolerance in TOLERANCES:
                 solution = solve(field, maps, (0.0, 1.0), method=method, rtol=tolerance, atol=tolerance)
-                error = float((solution.y1 - true).square().mean().sqrt())
-                found.append(Precision(method, tolerance, int(solution.stats.evaluations.max()), error))
-    return found
+                error = float((solution.y1 - exact).square().mean().sqrt())
+                evaluations = int(solution.stats.evaluations.max())
+                results.append(Precision(method, tolerance, evaluations=evaluations, error=error))
+    return results
 
 
 def table(results: list[Result], note: str) -> Table:
-    [peer] = [r.timing.median for r in results if r.way == "torchdiffeq dopri5 adjoint"]
+    [reference] = [r.timing.median for r in results if r.variant == "torchdiffeq dopri5 adjoint"]
     rows = [
         [
-            r.way,
+            r.variant,
             str(r.timing),
-            f"{r.timing.median / peer:.2f}",
+            f"{r.timing.median / reference:.2f}",
             f"{r.forward_calls} + {r.backward_calls}",
             f"{r.peak / 2**20:.0f}",
             f"{r.timing.median / r.bare.median:.2f}" if r.bare else "–",
         ]
         for r in results
     ]
-    columns = ["way", "ms (range)", "of torchdiffeq's adjoint", "calls of f", "peak, MiB", "tax"]
-    note = f"{note} Calls going forward + back, at the first batch. Tax: over as many bare evaluations and products."
-    return Table(f"W6: ODE-Net, batch {BATCH}, tolerance {TOLERANCE:g}", columns, rows, note)
+    columns = ["variant", "ms (range)", "of torchdiffeq's adjoint", "calls of f", "peak, MiB", "overhead"]
+    note = (
+        f"{note} Calls forward + backward, on the first batch. Overhead: over the same bare evaluations and products."
+    )
+    return Table(f"W6: ODE-Net, batch {BATCH}, tolerance {TOLERANCE:g}", columns, rows, note=note)
 
 
 def targets(results: list[Result]) -> Table:
-    """How far we are ahead, with the field as the paper has it and with ours in torchdiffeq too."""
-    by = {r.way: r.timing.median for r in results}
-    peers = [way for way in by if "torchdiffeq" in way and "adjoint" in way]
-    rows = [[way, *(f"{ms / by[peer]:.2f}" for peer in peers)] for way, ms in by.items() if way.startswith("neuralode")]
-    return Table("W6 over torchdiffeq", ["way", *peers], rows, "Wanted: at most 0.6.")
+    """Tabulate times relative to torchdiffeq, with the paper's field and with ours."""
+    by = {r.variant: r.timing.median for r in results}
+    peers = [variant for variant in by if "torchdiffeq" in variant and "adjoint" in variant]
+    rows = [
+        [variant, *(f"{ms / by[peer]:.2f}" for peer in peers)]
+        for variant, ms in by.items()
+        if variant.startswith("neuralode")
+    ]
+    return Table("W6 over torchdiffeq", ["variant", *peers], rows, note="Goal: at most 0.6.")
 
 
-def precision_table(found: list[Precision]) -> Table:
-    rows = [[p.method, f"{p.tolerance:g}", str(p.evaluations), f"{p.error:.1e}"] for p in found]
-    note = f"Root mean square error of feature maps of size about 1, against float64 at {REFERENCE_TOLERANCE:g}."
-    return Table("W6 precision of one solve", ["method", "tolerance", "evaluations", "error"], rows, note)
+def precision_table(results: list[Precision]) -> Table:
+    rows = [[p.method, f"{p.tolerance:g}", str(p.evaluations), f"{p.error:.1e}"] for p in results]
+    note = f"Root mean square error of feature maps of magnitude about 1, against float64 at {REFERENCE_TOLERANCE:g}."
+    return Table("W6 precision of one solve", ["method", "tolerance", "evaluations", "error"], rows, note=note)

@@ -1,7 +1,7 @@
-"""W7, flow sampling: the time of 50 Euler steps over that of 50 bare calls of the field, compiled alike.
+"""W7, flow sampling: time of 50 Euler steps over the time of 50 bare calls of the field, both compiled or both eager.
 
-"eager" and "compiled field" run the same Python around the field; "compiled whole" is one program of 50 steps, beside
-50 calls of the compiled field.
+"eager" and "compiled field" run the same Python code around the field. "compiled whole" compiles all 50 steps into one
+graph, and is compared with 50 calls of the compiled field.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ FEATURES, WIDTH = 64, 256
 
 @dataclass(frozen=True)
 class Result:
-    """One way to sample a batch."""
+    """One variant of sampling at one batch size."""
 
     batch: int
-    way: str
+    variant: str
     sampling: Timing
     bare: Timing
     overhead: float
 
 
 class TimedField(nn.Module):
-    """An MLP of (t, x) with two hidden layers, initialised as PyTorch does, seed 0."""
+    """MLP of (t, x) with two hidden layers and PyTorch's default initialization, seed 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class TimedField(nn.Module):
 
 
 def bare(field: Callable[..., Tensor], t: Tensor, x: Tensor) -> None:
-    """Nothing but the evaluations."""
+    """Evaluate the field as often as the sampler does."""
     with torch.no_grad():
         for _ in range(STEPS):
             field(t, x)
@@ -65,12 +65,12 @@ def sampled(field: Callable[..., Tensor], x: Tensor) -> Tensor:
 
 
 def run(device: torch.device, samples: int) -> tuple[list[Result], list[Table]]:
-    """Measure both batches; returns the results and the table that shows them."""
+    """Measure both batch sizes; return the results and their table."""
     results = []
     for batch in BATCHES:
         print(f"W7: batch {batch}", file=sys.stderr, flush=True)
         results += measure(batch, device, samples)
-    rows = [[str(r.batch), r.way, str(r.sampling), str(r.bare), f"{r.overhead:.2f}"] for r in results]
+    rows = [[str(r.batch), r.variant, str(r.sampling), str(r.bare), f"{r.overhead:.2f}"] for r in results]
     columns = ["batch", "field", "50 steps, ms (range)", "50 bare calls, ms (range)", "overhead"]
     return results, [Table(f"W7 flow sampling, {FEATURES} features, width {WIDTH}", columns, rows)]
 
@@ -79,7 +79,7 @@ def measure(batch: int, device: torch.device, samples: int) -> list[Result]:
     field = TimedField().to(device)
     x = torch.randn(batch, FEATURES, generator=torch.Generator().manual_seed(0)).to(device)
     t = torch.full((), 0.5, device=device)
-    torch.compiler.reset()  # what was compiled for one batch is not to be widened to another
+    torch.compiler.reset()  # compile each batch size separately, without dynamic shapes
     compiled, whole = torch.compile(field), torch.compile(partial(sampled, field), fullgraph=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
@@ -94,6 +94,12 @@ def measure(batch: int, device: torch.device, samples: int) -> list[Result]:
     timings = interleaved(runs, samples, device)
     pairs = {"eager": "eager bare", "compiled field": "compiled bare", "compiled whole": "compiled bare"}
     return [
-        Result(batch, way, timings[way], timings[alone], timings[way].median / timings[alone].median)
-        for way, alone in pairs.items()
+        Result(
+            batch,
+            variant,
+            sampling=timings[variant],
+            bare=timings[baseline],
+            overhead=timings[variant].median / timings[baseline].median,
+        )
+        for variant, baseline in pairs.items()
     ]
