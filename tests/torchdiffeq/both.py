@@ -1,4 +1,4 @@
-"""One problem, put to torchdiffeq and to the face that takes its place: values and gradients of both."""
+"""Solve one problem with torchdiffeq and with neuralode.torchdiffeq, for values and gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMES = torch.tensor([0.0, 0.3, 0.7, 1.2], dtype=torch.float64)
 
 
 class Field(nn.Module):
-    """A small network that depends on time; of a tensor, or of a tuple with a 0-d part."""
+    """A small time-dependent network of a tensor state, or of a tuple state with a 0-d part."""
 
     def __init__(self, tupled: bool) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Field(nn.Module):
 
 
 class Module(nn.Module):
-    """Any function as a module, with a parameter that it may use."""
+    """A module that calls a function, with an optional parameter."""
 
     def __init__(self, function: Any, parameter: Tensor | None = None) -> None:
         super().__init__()
@@ -45,13 +45,13 @@ class Module(nn.Module):
 
 
 def state(tupled: bool) -> Any:
-    """Leaves that require gradients."""
+    """Return an initial state that requires gradients."""
     rows = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3).requires_grad_()
     return (rows, torch.tensor(0.5, dtype=torch.float64, requires_grad=True)) if tupled else rows
 
 
 def flat(ys: Any) -> Tensor:
-    """Outputs of any state as [times, numbers]."""
+    """Return the outputs of any state as one tensor [times, numbers]."""
     parts = ys if isinstance(ys, tuple) else (ys,)
     return torch.cat([part.reshape(len(part), -1) for part in parts], 1)
 
@@ -59,7 +59,7 @@ def flat(ys: Any) -> Tensor:
 def answers(
     library: Any, interface: str, tupled: bool, reverse: bool, learnable: bool = True, **arguments: Any
 ) -> dict[str, Tensor]:
-    """Outputs of one library, and the gradients of a generic function of them."""
+    """Return the outputs of one library, and the gradients of a weighted sum of them."""
     field, y0 = Field(tupled), state(tupled)
     t = TIMES.flip(0) if reverse else TIMES
     t = t.clone().requires_grad_(learnable)
@@ -75,7 +75,7 @@ def answers(
 
 
 def agree(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) -> None:
-    """All numbers, relative to the largest of their kind."""
+    """Compare all tensors, relative to the largest element of each."""
     assert a.keys() == b.keys()
     for name, x in a.items():
         off, size = float((x - b[name]).abs().max()), float(x.abs().max())

@@ -1,8 +1,8 @@
-"""Both libraries on the same problem: the same outputs, the same gradients.
+"""Both libraries give the same outputs and gradients.
 
-How near they have to be: where steps are stated both compute the same numbers in another order, so that what differs
-is rounding. Where steps are chosen, each is within a multiple of its tolerance of the solution; steps are made to end
-at the outputs (``step_t``), since torchdiffeq reads outputs by an interpolant whose error it does not control.
+With fixed steps, both compute the same numbers in a different order, so they differ by rounding only. With adaptive
+steps, each is within a multiple of its tolerance of the solution. Steps end at the outputs (``step_t``), because
+torchdiffeq interpolates outputs without controlling the error of the interpolation.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 from both import TIMES, agree, answers, ours, theirs
 from torch import Tensor
 
-ROUNDING = 1e-12  # some thousand operations in float64
-NEAR = 30.0  # times the tolerance: errors of three dozen steps, and of as many back, on a problem that hardly grows
+ROUNDING = 1e-12  # a few thousand operations in float64
+NEAR = 30.0  # times the tolerance: the errors of three dozen steps forward and backward, which hardly grow
 
-STATED: list[tuple[str, dict[str, Any]]] = [
+FIXED_STEP: list[tuple[str, dict[str, Any]]] = [
     ("euler", {}),
     ("midpoint", {}),
     ("heun2", {}),
@@ -28,7 +28,7 @@ STATED: list[tuple[str, dict[str, Any]]] = [
     ("implicit_adams", {"step_size": 0.05, "max_order": 5, "max_iters": 10}),
     ("fixed_adams", {"step_size": 0.05, "max_order": 4, "max_iters": 10}),
 ]
-CHOSEN = [("adaptive_heun", 1e-6), ("fehlberg2", 1e-6), ("bosh3", 1e-7), ("dopri5", 1e-9), ("dopri8", 1e-10)]
+ADAPTIVE = [("adaptive_heun", 1e-6), ("fehlberg2", 1e-6), ("bosh3", 1e-7), ("dopri5", 1e-9), ("dopri8", 1e-10)]
 
 BOTH_STATES = pytest.mark.parametrize("tupled", [False, True], ids=["tensor", "tuple"])
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reversed"])
@@ -38,11 +38,11 @@ BOTH_GRADIENTS = pytest.mark.parametrize("interface", ["odeint", "odeint_adjoint
 @BOTH_GRADIENTS
 @BOTH_WAYS
 @BOTH_STATES
-@pytest.mark.parametrize(("method", "options"), STATED, ids=[name for name, _ in STATED])
-def test_stated_steps_agree_to_rounding(
+@pytest.mark.parametrize(("method", "options"), FIXED_STEP, ids=[name for name, _ in FIXED_STEP])
+def test_fixed_steps_agree_to_rounding(
     method: str, options: dict[str, Any], tupled: bool, reverse: bool, interface: str
 ) -> None:
-    # loose tolerances, so that the corrections of implicit_adams end in both before their number is spent
+    # Loose tolerances: the corrections of implicit_adams converge in both libraries before reaching their limit.
     arguments = {"method": method, "options": options, "rtol": 1e-4, "atol": 1e-4}
     learnable = "adams" not in method
     found, wanted = (answers(lib, interface, tupled, reverse, learnable, **arguments) for lib in (ours, theirs))
@@ -52,38 +52,40 @@ def test_stated_steps_agree_to_rounding(
 @BOTH_GRADIENTS
 @BOTH_WAYS
 @BOTH_STATES
-@pytest.mark.parametrize("method", [name for name, _ in CHOSEN])
-def test_chosen_steps_agree_to_tolerance(method: str, tupled: bool, reverse: bool, interface: str) -> None:
-    tolerance = dict(CHOSEN)[method]
+@pytest.mark.parametrize("method", [name for name, _ in ADAPTIVE])
+def test_adaptive_steps_agree_to_tolerance(method: str, tupled: bool, reverse: bool, interface: str) -> None:
+    tolerance = dict(ADAPTIVE)[method]
     arguments: dict[str, Any] = {"method": method, "rtol": tolerance, "atol": tolerance, "options": {"step_t": TIMES}}
     found = answers(ours, interface, tupled, reverse, **arguments)
     if interface == "odeint_adjoint":
-        # torchdiffeq forgets to turn the times around on the way back of a solve that goes backwards
+        # torchdiffeq does not negate these times in the backward solve when time decreases
         arguments["adjoint_options"] = {"step_t": -TIMES if reverse else TIMES}
     wanted = answers(theirs, interface, tupled, reverse, **arguments)
     if method == "fehlberg2" and interface == "odeint":
-        # times of outputs are differentiated through the dense output, whose slope is of order 1 only
+        # output times are differentiated through the dense output, whose derivative has order 1 only
         assert (found.pop("d/dt") - wanted.pop("d/dt")).abs().max() < 1e-3
     agree(found, wanted, NEAR * tolerance)
 
 
 @BOTH_WAYS
 @BOTH_STATES
-def test_scipys_solvers_agree_to_tolerance(tupled: bool, reverse: bool) -> None:
+def test_scipy_solvers_agree_to_tolerance(tupled: bool, reverse: bool) -> None:
     arguments: dict[str, Any] = {"method": "scipy_solver", "rtol": 1e-9, "atol": 1e-9}
     wanted = answers(theirs, "odeint_adjoint", tupled, reverse, **arguments)
-    agree(answers(ours, "odeint_adjoint", tupled, reverse, **arguments), wanted, 1e-6)  # LSODA errs by dozens of rtol
-    # in torchdiffeq this has no gradient at all
+    agree(
+        answers(ours, "odeint_adjoint", tupled, reverse, **arguments), wanted, 1e-6
+    )  # LSODA has errors of dozens of rtol
+    # torchdiffeq has no gradient here
     agree(answers(ours, "odeint", tupled, reverse, **arguments), wanted, 1e-6)
 
 
 @BOTH_GRADIENTS
 @BOTH_STATES
-def test_the_method_that_is_taken_unless_told_agrees(tupled: bool, interface: str) -> None:
+def test_the_default_method_agrees(tupled: bool, interface: str) -> None:
     found, wanted = (answers(lib, interface, tupled, False, rtol=1e-9, atol=1e-9) for lib in (ours, theirs))
     derivative = found.pop("d/dt"), wanted.pop("d/dt")
-    agree(found, wanted, 300e-9)  # torchdiffeq's interpolant is of order 4
-    assert (derivative[0] - derivative[1]).abs().max() < 1e-6  # and its derivative of order 3
+    agree(found, wanted, 300e-9)  # torchdiffeq's interpolant has order 4
+    assert (derivative[0] - derivative[1]).abs().max() < 1e-6  # and its derivative order 3
 
 
 ROTATION = torch.tensor([[-0.1, 2.0], [-2.0, -0.1]], dtype=torch.float64)
@@ -94,7 +96,7 @@ def rotation(t: Tensor, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("method", ["dopri8", "dopri5", "tsit5", "bosh3"])
-def test_outputs_are_as_good_as_steps_where_torchdiffeq_interpolates_past_the_end(method: str) -> None:
+def test_outputs_between_steps_are_more_accurate_than_torchdiffeqs(method: str) -> None:
     t, y0 = torch.linspace(0, 5, 20, dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64)
     exact = torch.stack([torch.linalg.matrix_exp(ROTATION * time) @ y0 for time in t])
     arguments: dict[str, Any] = {"method": method, "rtol": 1e-7, "atol": 1e-9}
@@ -143,15 +145,18 @@ def robertson(t: Tensor, y: Tensor) -> Tensor:
     return torch.stack((back - slow, slow - back - fast, fast))
 
 
-def test_implicit_methods_take_large_steps_of_a_stiff_problem() -> None:
+def test_implicit_methods_take_large_steps_on_a_stiff_problem() -> None:
     y0, t = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64), torch.tensor([0.0, 40.0], dtype=torch.float64)
-    options = {"step_size": 0.5, "max_iters": 1}  # of torchdiffeq's iteration; Newton's is given what it needs
+    options = {
+        "step_size": 0.5,
+        "max_iters": 1,
+    }  # for torchdiffeq's iteration; Newton's iteration takes as many as it needs
     found = ours.odeint(robertson, y0, t, method="radauIIA5", options=options)[-1]
     wanted = ours.odeint(robertson, y0, t, method="scipy_solver", rtol=1e-9, atol=1e-12, options={"solver": "Radau"})
     assert torch.allclose(found, wanted[-1], rtol=1e-4)
 
 
-def test_iterations_that_do_not_converge_are_warned_of() -> None:
+def test_iterations_that_do_not_converge_cause_a_warning() -> None:
     y0, t = torch.ones(1, dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
     with pytest.warns(UserWarning, match="^Functional iteration did not converge at t=0"):
         ys = ours.odeint(lambda t, y: 2 * y * y + 1, y0, t, method="implicit_euler")  # its equation has no solution

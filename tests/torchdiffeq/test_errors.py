@@ -1,4 +1,4 @@
-"""Bad input: the types of error that torchdiffeq raises, and sentences that say what came and what is wanted."""
+"""Invalid input raises torchdiffeq's types of error, with messages that name the input and the expected values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def explode(t: Tensor, y: Tensor) -> Tensor:
 
 
 class Bad(NamedTuple):
-    """A call, and how it is refused: ``theirs`` is the type of torchdiffeq's error, if it refuses it as we do."""
+    """A call and the error that it raises; ``theirs`` is the type of torchdiffeq's error, if it raises one too."""
 
     call: Callable[[Any], Any]
     error: type[Exception]
@@ -49,7 +49,7 @@ def grid(func: Any, y0: Any, t: Tensor) -> Tensor:
     return t
 
 
-def learned(value: float) -> Tensor:
+def requiring_gradient(value: float) -> Tensor:
     return torch.tensor(value, requires_grad=True)
 
 
@@ -61,26 +61,26 @@ BAD = {
     "an empty tuple": Bad(solve(y0=()), V, "y0 is an empty tuple"),
     "a tuple of numbers": Bad(solve(y0=(1.0, 2.0)), TypeError, r"y0\[0\] is a float; wanted a tensor"),
     "a nested tuple": Bad(solve(y0=(Y, (Y,))), TypeError, r"y0\[1\] is a tuple; wanted a tensor"),
-    "a whole-numbered state": Bad(solve(y0=torch.ones(3, dtype=torch.int64)), TypeError, "y0 has dtype torch.int64"),
+    "an integer state": Bad(solve(y0=torch.ones(3, dtype=torch.int64)), TypeError, "y0 has dtype torch.int64"),
     # times
     "a list of times": Bad(solve(t=[0.0, 1.0]), A, "^t must be a torch.Tensor; got a list", A),
-    "whole-numbered times": Bad(
+    "integer times": Bad(
         solve(t=torch.tensor([0, 1])), TypeError, "^`t` must be a floating point Tensor but is a torch.LongTensor",
         TypeError,
     ),
-    "a table of times": Bad(solve(t=T[None]), A, r"^t must be one dimensional; its shape is \[1, 2\]", A),
-    "a single number for times": Bad(solve(t=T[0]), A, "^t must be one dimensional", A),
-    "times that turn around": Bad(
+    "two-dimensional times": Bad(solve(t=T[None]), A, r"^t must be one dimensional; its shape is \[1, 2\]", A),
+    "a 0-d tensor of times": Bad(solve(t=T[0]), A, "^t must be one dimensional", A),
+    "times that change direction": Bad(
         solve(t=torch.tensor([0.0, 1.0, 0.5])), A, r"^t must be strictly increasing or decreasing; t\[1\]=1 is", A
     ),
-    "times that stand still": Bad(
+    "repeated times": Bad(
         solve(t=torch.tensor([0.0, 1.0, 1.0])), A, "^t must be strictly increasing or decreasing", A
     ),
     "two equal times": Bad(solve(t=torch.zeros(2)), A, "^t must be strictly increasing or decreasing", A),
-    "a time that is not a number": Bad(
+    "a NaN time": Bad(
         solve(t=torch.tensor([0.0, NAN])), A, "^t must be strictly increasing or decreasing", A
     ),
-    "a time that is infinite": Bad(solve(t=torch.tensor([0.0, INF])), V, "t holds a time that is not finite"),
+    "an infinite time": Bad(solve(t=torch.tensor([0.0, INF])), V, "t holds a time that is not finite"),
     "no times": Bad(solve(t=torch.zeros(0)), V, "t is empty"),
     # tolerances
     "too few tolerances": Bad(
@@ -89,25 +89,25 @@ BAD = {
     "too many tolerances": Bad(
         solve(y0=(Y, Y), atol=[1e-3] * 3), A, "^If using tupled atol it must have the same length.*got 3 for 2", A
     ),
-    "a learnable rtol": Bad(solve(rtol=learned(1e-3)), A, "^rtol cannot require gradient", A),
-    "a learnable atol": Bad(solve(atol=learned(1e-3)), A, "^atol cannot require gradient", A),
-    "a learnable part of atol": Bad(
-        solve(y0=(Y, Y), atol=(1e-3, learned(1e-3))), A, "^atol cannot require gradient", A
+    "an rtol that requires gradients": Bad(solve(rtol=requiring_gradient(1e-3)), A, "^rtol cannot require gradient", A),
+    "an atol that requires gradients": Bad(solve(atol=requiring_gradient(1e-3)), A, "^atol cannot require gradient", A),
+    "a part of atol that requires gradients": Bad(
+        solve(y0=(Y, Y), atol=(1e-3, requiring_gradient(1e-3))), A, "^atol cannot require gradient", A
     ),
-    "tolerances that are 0": Bad(solve(rtol=0.0, atol=0.0), A, "^underflow in dt 0.0.*both 0", A),
-    "a tolerance that is not a number": Bad(solve(rtol=NAN), A, "rtol=nan", A),
+    "tolerances of zero": Bad(solve(rtol=0.0, atol=0.0), A, "^underflow in dt 0.0.*both 0", A),
+    "a NaN tolerance": Bad(solve(rtol=NAN), A, "rtol=nan", A),
     "a negative tolerance": Bad(solve(atol=-1e-3), A, "atol=-0.001.*not negative"),
-    "tolerances of another shape": Bad(solve(rtol=[1e-3, 1e-4]), V, r"does not broadcast against y0 of shape \[3\]"),
-    "a tolerance of another shape in a tuple": Bad(
+    "tolerances of the wrong shape": Bad(solve(rtol=[1e-3, 1e-4]), V, r"does not broadcast against y0 of shape \[3\]"),
+    "a tolerance of the wrong shape in a tuple": Bad(
         solve(y0=(Y, Y), rtol=(1e-3, [1e-3, 1e-4])), V, r"rtol\[1\].*wanted a number or 3 of them"
     ),
     # methods and options
-    "a method that there is not": Bad(
+    "an unknown method": Bad(
         solve(method="dopri6"), V, '^Invalid method "dopri6". Must be one of {"dopri8".*Did you mean "dopri', V
     ),
-    "a method that is no name": Bad(solve(method=4), V, '^Invalid method "4"', V),
-    "options that are no dict": Bad(solve(method="rk4", options=[1]), TypeError, "options is a list", TypeError),
-    "two grids": Bad(
+    "a method that is not a name": Bad(solve(method=4), V, '^Invalid method "4"', V),
+    "options that are not a dict": Bad(solve(method="rk4", options=[1]), TypeError, "options is a list", TypeError),
+    "a step size and a grid constructor": Bad(
         with_options("euler", step_size=0.1, grid_constructor=grid), V,
         "^step_size and grid_constructor are mutually exclusive", V,
     ),
@@ -117,50 +117,50 @@ BAD = {
     "a grid that ends early": Bad(
         with_options("rk4", grid_constructor=lambda f, y, t: t * 0.5), A, "^grid_constructor.*returned", A
     ),
-    "an interpolation that there is not": Bad(
+    "an unknown interpolation": Bad(
         with_options("euler", interp="quintic"), V, "^Unknown interpolation method quintic", V
     ),
-    "a step of no size": Bad(with_options("euler", step_size=0.0), V, "step_size=0.0"),
-    "a negative step": Bad(with_options("euler", step_size=-0.1), V, "step_size=-0.1"),
-    "a first step of no size": Bad(with_options(first_step=0.0), A, "^underflow in dt 0.0: first_step", A),
+    "a step size of zero": Bad(with_options("euler", step_size=0.0), V, "step_size=0.0"),
+    "a negative step size": Bad(with_options("euler", step_size=-0.1), V, "step_size=-0.1"),
+    "a first step of zero": Bad(with_options(first_step=0.0), A, "^underflow in dt 0.0: first_step", A),
     "a negative first step": Bad(with_options(first_step=-1.0), A, "^underflow in dt -1.0: first_step", A),
-    "a largest step of no size": Bad(with_options(max_step=0.0), A, "^underflow in dt 0.0: max_step", A),
+    "a largest step of zero": Bad(with_options(max_step=0.0), A, "^underflow in dt 0.0: max_step", A),
     "a negative largest step": Bad(with_options(max_step=-1.0), A, "^underflow in dt -1.0: max_step", A),
     "no steps allowed": Bad(with_options(max_num_steps=0), A, r"^max_num_steps exceeded \(0>=0\)", A),
     "too few steps allowed": Bad(with_options(max_num_steps=2), A, r"^max_num_steps exceeded \(2>=2\)", A),
-    "a time both stop and jump": Bad(
+    "a time in both step_t and jump_t": Bad(
         with_options(step_t=torch.tensor([0.5]), jump_t=torch.tensor([0.5])), V,
         "^`step_t` and `jump_t` must not have any repeated elements between them", V,
     ),
-    "a norm that is no function": Bad(with_options(norm="rms"), TypeError, "norm is a str", TypeError),
+    "a norm that is not callable": Bad(with_options(norm="rms"), TypeError, "norm is a str", TypeError),
     "an order that is too high": Bad(
         with_options("explicit_adams", max_order=13), A, "^max_order must be at most 12; got 13", A
     ),
     "an order that is too high, implicitly": Bad(
         with_options("implicit_adams", max_order=13), A, "^max_order must be at most 12; got 13", A
     ),
-    "a solver that SciPy has not": Bad(with_options("scipy_solver", solver="Euler"), V, "solver='Euler'", V),
+    "an unknown SciPy solver": Bad(with_options("scipy_solver", solver="Euler"), V, "solver='Euler'", V),
     # the function
-    "a function that is none": Bad(solve(func=3), TypeError, "func is a int; wanted a callable", TypeError),
-    "an answer of another shape": Bad(
+    "a func that is not callable": Bad(solve(func=3), TypeError, "func is a int; wanted a callable", TypeError),
+    "a returned tensor of the wrong shape": Bad(
         solve(func=lambda t, y: torch.ones(4)), V, r"func returned shape \[4\]; wanted \[3\]"
     ),
-    "no answer": Bad(solve(func=lambda t, y: None), TypeError, "func returned a NoneType", TypeError),
-    "too few parts": Bad(
+    "a func that returns None": Bad(solve(func=lambda t, y: None), TypeError, "func returned a NoneType", TypeError),
+    "a returned tuple with too few parts": Bad(
         solve(func=lambda t, y: (y[0],), y0=(Y, Y)), V, "func returned 1 parts for a tuple y0 of 2"
     ),
-    "a complex answer for a real state": Bad(
+    "a complex value for a real state": Bad(
         solve(func=lambda t, y: 1j * y), TypeError, "func returned torch.complex128 for a state of torch.float64"
     ),
-    "an answer written into the state": Bad(
+    "a func that modifies the state": Bad(
         solve(func=lambda t, y: y.neg_(), y0=Y.clone()), V, "f writes into its arguments"
     ),
-    # solves that cannot go on
+    # solves that fail
     "a state that is not finite": Bad(solve(y0=Y * NAN), A, "^underflow in dt.*non-finite values in state `y`", A),
-    "a state that is not finite, begun boldly": Bad(
+    "a state that is not finite, with a first step": Bad(
         solve(y0=Y * NAN, method="dopri5", options={"first_step": 0.1}), A, "^non-finite values in state `y`", A
     ),
-    "a function that is not finite": Bad(
+    "a func that is not finite": Bad(
         solve(func=lambda t, y: y * NAN), A, "^underflow in dt.*non-finite values in state `y` or in func", A
     ),
     "a solution that blows up": Bad(solve(func=explode, t=2 * T), A, "^underflow in dt", A),
@@ -169,21 +169,21 @@ BAD = {
         solve(t=torch.tensor([0.0, 1.0, 2.0]), event_fn=lambda t, y: y[0]), V,
         r"^We require len\(t\) == 2 when in event handling mode, but got len\(t\)=3", V,
     ),
-    "an event by steps of no stated size": Bad(
+    "an event with fixed steps and no step size": Bad(
         solve(method="euler", event_fn=lambda t, y: y[0] - 0.5), A, "^Event handling for fixed step solvers", A
     ),
-    "an event that never comes": Bad(
+    "an event that never happens": Bad(
         solve(event_fn=lambda t, y: y[0] + 1, method="dopri5", options={"max_num_steps": 9}), A,
         r"^max_num_steps exceeded \(9>=9\)", A,
     ),
-    "an event that never comes by stated steps": Bad(
+    "an event that never happens with fixed steps": Bad(
         solve(func=lambda t, y: 0 * y, event_fn=lambda t, y: y[0] + 1, method="euler", options={"step_size": 1.0}),
         RuntimeError, "^Reached maximum number of iterations", RuntimeError,
     ),
-    "an event for SciPy": Bad(
+    "an event with a SciPy solver": Bad(
         solve(method="scipy_solver", event_fn=lambda t, y: y[0] - 0.5), V, "scipy_solver.*no events"
     ),
-    "an event from no tensor": Bad(
+    "an event with a start time that is not a tensor": Bad(
         lambda library: library.odeint_event(decay, Y, 0.0, event_fn=lambda t, y: y[0] - 0.5), TypeError,
         "t0 is a float; wanted a floating-point tensor with one element",
     ),
@@ -192,24 +192,24 @@ BAD = {
         lambda library: library.odeint_adjoint(decay, Y, T), V,
         "^func must be an instance of nn.Module to specify the adjoint parameters.*is a function", V,
     ),
-    "another adjoint method without its options": Bad(
+    "a different adjoint method without options": Bad(
         lambda library: library.odeint_adjoint(
             Field(False), state(False), T, method="rk4", options={"step_size": 0.1}, adjoint_method="dopri5"
         ), V, "^If `adjoint_method != method` then we cannot infer `adjoint_options`", V,
     ),
-    "an adjoint method that there is not": Bad(
+    "an unknown adjoint method": Bad(
         lambda library: library.odeint_adjoint(Field(False), state(False), T, adjoint_method="rk5"), V,
         '^Invalid method "rk5"',
     ),
-    "adjoint parameters that are no tensors": Bad(
+    "adjoint parameters that are not tensors": Bad(
         lambda library: library.odeint_adjoint(decay, Y, T, adjoint_params=(1.0,)), TypeError,
         r"adjoint_params\[0\] is a float",
     ),
-    "an adjoint norm that is none": Bad(
+    "an unknown adjoint norm": Bad(
         lambda library: library.odeint_adjoint(Field(False), state(False), T, adjoint_options={"norm": "semi"}),
         TypeError, r"adjoint_options\['norm'\]='semi'; wanted 'seminorm'",
     ),
-    "parameters of what is no module": Bad(
+    "parameters of a function": Bad(
         lambda library: (our_impl if library is ours else theirs._impl).adjoint.find_parameters(decay), A,
         "module is a function", A,
     ),
@@ -217,7 +217,7 @@ BAD = {
     "a dense solution of a tuple": Bad(
         lambda library: library.odeint_dense(decay, (Y, Y), T[0], T[1]), A, "^y0 must be a torch.Tensor here", A
     ),
-    "a dense solution of SciPy's": Bad(
+    "a dense solution of a SciPy solver": Bad(
         lambda library: library.odeint_dense(decay, Y, 0.0, 1.0, method="scipy_solver"), A, "no dense output", A
     ),
     "positional tolerances": Bad(
@@ -227,7 +227,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
-def test_bad_input_is_refused_with_the_type_that_torchdiffeq_raises(bad: Bad) -> None:
+def test_invalid_input_raises_the_type_of_error_that_torchdiffeq_raises(bad: Bad) -> None:
     with pytest.raises(bad.error, match=f"(?s){bad.message}") as refused:
         bad.call(ours)
     if bad.theirs is not None:
@@ -239,11 +239,11 @@ def test_bad_input_is_refused_with_the_type_that_torchdiffeq_raises(bad: Bad) ->
     assert len(str(refused.value)) > 20
 
 
-def test_the_table_covers_what_was_promised() -> None:
+def test_the_table_covers_torchdiffeqs_assertions() -> None:
     assert sum(bad.theirs is AssertionError for bad in BAD.values()) >= 25
 
 
-def test_what_failed_is_kept_with_the_error() -> None:
+def test_the_failed_solution_is_the_cause_of_the_error() -> None:
     with pytest.raises(AssertionError) as failed:
         ours.odeint(explode, Y, torch.linspace(0, 2, 9, dtype=torch.float64))
     assert isinstance(failed.value.__cause__, SolveError)
@@ -253,7 +253,7 @@ def test_what_failed_is_kept_with_the_error() -> None:
 
 
 @pytest.mark.parametrize("library", [ours, theirs], ids=["ours", "theirs"])
-def test_a_way_back_that_cannot_go_on_is_refused_as_a_way_there(library: Any) -> None:
+def test_a_failed_backward_solve_raises_the_error_of_a_failed_solve(library: Any) -> None:
     broken = False
     y0 = Y.clone().requires_grad_()
     end = library.odeint_adjoint(lambda t, y: y * NAN if broken else -y, y0, T, adjoint_params=())[-1]
@@ -262,7 +262,7 @@ def test_a_way_back_that_cannot_go_on_is_refused_as_a_way_there(library: Any) ->
         end.sum().backward()
 
 
-def test_a_backward_solve_that_failed_is_kept_with_the_error() -> None:
+def test_a_failed_backward_solve_is_the_cause_of_the_error() -> None:
     broken = False
     y0 = Y.clone().requires_grad_()
     end = ours.odeint_adjoint(lambda t, y: y * NAN if broken else -y, y0, T, adjoint_params=())[-1]
@@ -276,7 +276,7 @@ def test_a_backward_solve_that_failed_is_kept_with_the_error() -> None:
 
 
 @pytest.mark.parametrize("library", [ours, theirs], ids=["ours", "theirs"])
-def test_stated_steps_go_on_to_nan_without_an_error(library: Any) -> None:
+def test_fixed_steps_continue_with_nan_without_an_error(library: Any) -> None:
     ys = library.odeint(lambda t, y: y * torch.where(t > 0.4, NAN, 1.0), Y, torch.linspace(0, 1, 5), method="rk4")
     assert ys[1].isfinite().all()
     assert not ys[-1].isfinite().any()

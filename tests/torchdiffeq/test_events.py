@@ -1,4 +1,4 @@
-"""Solves that end at an event, and their gradients; and solutions to be asked at any time."""
+"""Solves that end at an event, their gradients, and dense solutions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_solve_ends_where_the_event_function_is_zero(library: Any, interface: 
 
 
 @BOTH
-def test_stated_steps_find_events_too(library: Any) -> None:
+def test_fixed_steps_find_events(library: Any) -> None:
     t, _ = library.odeint(
         Ball(), START, T, event_fn=ground, method="rk4", options={"step_size": 0.1, "interp": "cubic"}
     )
@@ -55,7 +55,7 @@ def test_stated_steps_find_events_too(library: Any) -> None:
 
 
 @BOTH
-def test_the_second_time_only_says_which_way_to_go(library: Any) -> None:
+def test_the_second_time_only_gives_the_direction(library: Any) -> None:
     def earlier(t: Tensor, y: Tensor) -> Tensor:
         return y[0] + 3
 
@@ -65,16 +65,16 @@ def test_the_second_time_only_says_which_way_to_go(library: Any) -> None:
 
 
 @BOTH
-def test_of_several_numbers_the_first_that_is_zero_counts(library: Any) -> None:
+def test_the_first_zero_among_several_event_values_ends_the_solve(library: Any) -> None:
     t, _ = library.odeint(Ball(), START, T, event_fn=lambda t, y: torch.stack((y[0], y[1] - 1, t - 0.5)))
     assert t.item() == pytest.approx(1 / G, abs=1e-7)
 
 
 @pytest.mark.parametrize(
     ("library", "options"),
-    [(ours, None), (theirs, None), (ours, {"step_size": 0.1})],  # by stated steps torchdiffeq looks on for ever
+    [(ours, None), (theirs, None), (ours, {"step_size": 0.1})],  # with fixed steps torchdiffeq never ends
 )
-def test_what_is_zero_at_the_start_ends_there(library: Any, options: Any) -> None:
+def test_an_event_at_the_start_ends_the_solve_there(library: Any, options: Any) -> None:
     t, ys = library.odeint(
         Ball(), START, T, event_fn=lambda t, y: y[0] - 1, method="rk4" if options else None, options=options
     )
@@ -82,13 +82,13 @@ def test_what_is_zero_at_the_start_ends_there(library: Any, options: Any) -> Non
     assert torch.allclose(ys[1], ys[0], atol=1e-7)
 
 
-def test_the_time_of_an_event_that_time_alone_decides_is_that_time() -> None:
+def test_an_event_function_of_time_alone_gives_the_exact_time() -> None:
     t, _ = ours.odeint(Ball(), START, T, event_fn=lambda t, y: t - 0.3)
     assert abs(t.item() - 0.3) < 1e-15
 
 
-def reaches_end(library: Any, interface: str, tupled: bool) -> dict[str, Tensor]:
-    """What is known of a landing, and the gradients of its time and speed."""
+def landing(library: Any, interface: str, tupled: bool) -> dict[str, Tensor]:
+    """Return the time and the speed of a landing, and the gradients of their weighted sum."""
     ball, t0 = Ball(tupled), torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     y0 = START.clone().requires_grad_()
     t, ys = library.odeint_event(
@@ -104,13 +104,13 @@ def reaches_end(library: Any, interface: str, tupled: bool) -> dict[str, Tensor]
 
 @INTERFACES
 @pytest.mark.parametrize("tupled", [False, True])
-def test_gradients_go_through_the_time_of_an_event(interface: str, tupled: bool) -> None:
-    found = reaches_end(ours, interface, tupled)
-    agree(found, reaches_end(theirs, interface, tupled), 1e-6)
+def test_gradients_flow_through_event_times(interface: str, tupled: bool) -> None:
+    found = landing(ours, interface, tupled)
+    agree(found, landing(theirs, interface, tupled), 1e-6)
     assert found["t"].item() == pytest.approx(0.5 + LANDING, abs=1e-8)
 
 
-def test_gradients_reach_what_the_event_function_uses() -> None:
+def test_gradients_reach_tensors_that_the_event_function_uses() -> None:
     def time_at(height: Tensor, speed: Tensor) -> Tensor:
         y0 = torch.stack((torch.ones_like(speed), speed))
         return ours.odeint_event(Ball().requires_grad_(False), y0, T[0], event_fn=lambda t, y: y[0] - height)[0]
@@ -120,7 +120,7 @@ def test_gradients_reach_what_the_event_function_uses() -> None:
 
 
 @BOTH
-def test_odeint_itself_keeps_the_time_fixed(library: Any) -> None:
+def test_odeint_treats_the_event_time_as_a_constant(library: Any) -> None:
     ball = Ball()
     t, ys = library.odeint(ball, START, T, event_fn=ground)
     assert not t.requires_grad
@@ -129,7 +129,7 @@ def test_odeint_itself_keeps_the_time_fixed(library: Any) -> None:
     assert ball.gravity.grad.item() == pytest.approx(-LANDING, abs=1e-6)  # v = v0 - g t
 
 
-def test_an_interface_of_someone_else_is_linked_by_the_implicit_function_theorem() -> None:
+def test_event_times_of_other_interfaces_are_linked_by_the_implicit_function_theorem() -> None:
     def plain(*args: Any, event_fn: Any, **kwargs: Any) -> Any:
         return theirs.odeint(*args, event_fn=lambda t, y: event_fn(t, y).detach(), **kwargs)
 
@@ -145,7 +145,7 @@ def test_an_interface_of_someone_else_is_linked_by_the_implicit_function_theorem
 
 
 @BOTH
-def test_an_event_behind_the_start_is_found_backwards(library: Any) -> None:
+def test_an_event_before_the_start_is_found_backwards(library: Any) -> None:
     t, ys = library.odeint_event(
         Ball(), START, torch.tensor(0.0), event_fn=lambda t, y: y[0] + 3, reverse_time=True, atol=1e-9
     )
@@ -158,7 +158,7 @@ def test_a_ball_that_bounces_ten_times_has_the_gradient_of_its_closed_form() -> 
         t, y = torch.zeros((), dtype=torch.float64), torch.stack((height, torch.zeros_like(height)))
         for _ in range(10):
             t, ys = ours.odeint_event(Ball().requires_grad_(False), y, t, event_fn=ground)
-            # a touch above the ground, so that the event just met is not the next
+            # slightly above the ground, so that the same event is not found again
             y = torch.stack((ys[-1, 0] + 1e-12, -bounce * ys[-1, 1]))
         return t
 
@@ -176,7 +176,7 @@ def test_a_ball_that_bounces_ten_times_has_the_gradient_of_its_closed_form() -> 
 
 
 @BOTH
-def test_a_dense_solution_is_asked_at_a_time(library: Any) -> None:
+def test_a_dense_solution_is_evaluated_at_a_time(library: Any) -> None:
     y0 = torch.ones(2, 3, dtype=torch.float64)
     solution = library.odeint_dense(lambda t, y: -y * t, y0, torch.tensor(0.0), torch.tensor(2.0))
     for t in (0.3, 1.7):
@@ -185,7 +185,7 @@ def test_a_dense_solution_is_asked_at_a_time(library: Any) -> None:
         assert torch.allclose(found, torch.full_like(found, math.exp(-t * t / 2)), rtol=1e-5)
 
 
-def test_a_dense_solution_is_asked_at_many_times_and_differentiable() -> None:
+def test_a_dense_solution_is_evaluated_at_many_times_and_differentiated() -> None:
     rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     y0 = torch.ones(2, 3, dtype=torch.float64)
     for method in ("dopri5", "tsit5"):
@@ -201,14 +201,14 @@ def test_a_dense_solution_is_asked_at_many_times_and_differentiable() -> None:
         assert torch.allclose(rate.grad, wanted, rtol=1e-5)
 
 
-def test_a_dense_solution_has_an_end() -> None:
+def test_a_dense_solution_refuses_times_outside_of_its_span() -> None:
     solution = ours.odeint_dense(lambda t, y: -y, torch.ones(2), 0.0, 1.0)
     assert torch.allclose(solution(1.0), torch.full((2,), math.exp(-1)), rtol=1e-5)
     with pytest.raises(ValueError, match="leaves the span"):
         solution(1.5)
 
 
-def test_helpers_of_these_tests_tell_libraries_apart() -> None:
+def test_the_helpers_of_these_tests_compare_two_libraries() -> None:
     assert ours.odeint is not theirs.odeint
     agree(answers(ours, "odeint", False, False), answers(ours, "odeint", False, False), 0.0)
     assert flat((torch.ones(2, 3), torch.ones(2))).shape == (2, 4)

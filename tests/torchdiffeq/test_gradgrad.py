@@ -1,4 +1,4 @@
-"""Second derivatives go through `odeint`, by all that it depends on."""
+"""Second derivatives of `odeint` with respect to all its inputs."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def solve(y0: Tensor, t: Tensor, weight: Tensor, **arguments: Any) -> Tensor:
     ],
     ids=lambda arguments: "-".join(str(x) for x in arguments.values()),
 )
-def test_second_derivatives_by_state_times_and_parameters_are_right(arguments: dict[str, Any]) -> None:
-    # finite differences move the steps too: of chosen ones they are right to the tolerance only
+def test_second_derivatives_with_respect_to_state_times_and_parameters(arguments: dict[str, Any]) -> None:
+    # finite differences change adaptive steps too, so they are correct to the tolerance only
     near = {"atol": 1e-4} if arguments["method"] == "dopri5" else {}
     inputs = tuple(x.clone().requires_grad_() for x in (Y0, T, WEIGHT))
     assert gradcheck(lambda *x: solve(*x, **arguments), inputs, **near)
     assert gradgradcheck(lambda *x: solve(*x, **arguments), inputs, **near)
 
 
-def test_second_derivatives_through_a_tuple_are_right() -> None:
-    def whole(a: Tensor, b: Tensor) -> Any:
+def test_second_derivatives_of_a_tuple_state() -> None:
+    def solve_tuple(a: Tensor, b: Tensor) -> Any:
         return ours.odeint(lambda t, y: (torch.sin(y[1]) * y[0], y[0].sum() - y[1]), (a, b), T, method="rk4")
 
     inputs = Y0.clone().requires_grad_(), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    assert gradgradcheck(whole, inputs)
+    assert gradgradcheck(solve_tuple, inputs)
 
 
-def test_a_penalty_on_the_gradient_can_be_trained() -> None:
+def test_a_gradient_penalty_can_be_trained() -> None:
     field = Field(tupled=False)
     y0 = torch.ones(4, 3, dtype=torch.float64, requires_grad=True)
     end = ours.odeint(field, y0, T, method="rk4")[-1]
@@ -56,7 +56,7 @@ def test_a_penalty_on_the_gradient_can_be_trained() -> None:
     assert field.weight.grad.abs().max() > 1e-3
 
 
-def test_the_adjoint_refuses_second_derivatives_rather_than_give_wrong_ones() -> None:
+def test_the_adjoint_refuses_second_derivatives() -> None:
     field = Field(tupled=False)
     y0 = torch.ones(4, 3, dtype=torch.float64, requires_grad=True)
     end = ours.odeint_adjoint(field, y0, T)[-1]

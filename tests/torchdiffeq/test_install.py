@@ -1,4 +1,4 @@
-"""Other people's code that imports torchdiffeq finds this one, and finds the other again afterwards."""
+"""`install` makes ``import torchdiffeq`` load this package, and `uninstall` undoes it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from both import ours, theirs
 @pytest.fixture
 def installed() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tests beside this one have imported the other
+        warnings.simplefilter("ignore")  # other tests have imported torchdiffeq
         ours.install()
     yield
     ours.uninstall()
@@ -30,7 +30,7 @@ def run(code: str) -> str:
 
 
 @pytest.mark.usefixtures("installed")
-def test_an_import_finds_ours() -> None:
+def test_an_import_loads_this_package() -> None:
     assert import_module("torchdiffeq") is ours
     assert import_module("torchdiffeq").odeint is ours.odeint
 
@@ -47,7 +47,7 @@ def test_an_import_finds_ours() -> None:
         ("torchdiffeq._impl.solvers", "FixedGridODESolver"),
     ],
 )
-def test_what_others_import_from_inside_is_there(module: str, names: str) -> None:
+def test_private_names_that_other_packages_import_exist(module: str, names: str) -> None:
     found = import_module(module)
     assert found.__name__.startswith("neuralode.")
     for name in names.split():
@@ -55,7 +55,7 @@ def test_what_others_import_from_inside_is_there(module: str, names: str) -> Non
 
 
 @pytest.mark.usefixtures("installed")
-def test_both_ways_to_write_an_import_work() -> None:
+def test_both_forms_of_import_work() -> None:
     namespace: dict = {}
     code = """
         import torchdiffeq
@@ -66,12 +66,12 @@ def test_both_ways_to_write_an_import_work() -> None:
         same = torchdiffeq._impl.odeint is odeint
     """
     exec(textwrap.dedent(code), namespace)
-    assert namespace["inner"] is namespace["odeint"] is ours.odeint  # as there, the function hides the module
+    assert namespace["inner"] is namespace["odeint"] is ours.odeint  # as in torchdiffeq, the function hides the module
     assert namespace["same"]
     assert namespace["SOLVERS"] is ours.SOLVERS
 
 
-def test_uninstalling_brings_the_other_back() -> None:
+def test_uninstall_restores_torchdiffeq() -> None:
     with pytest.warns(UserWarning, match="torchdiffeq was imported before"):
         ours.install()
     assert sys.modules["torchdiffeq"] is ours
@@ -85,10 +85,10 @@ def test_uninstalling_brings_the_other_back() -> None:
     assert import_module("torchdiffeq") is theirs
 
 
-def test_code_that_was_written_for_torchdiffeq_runs_on_ours_without_it() -> None:
+def test_code_written_for_torchdiffeq_runs_without_torchdiffeq() -> None:
     answer = run("""
         import sys
-        sys.modules["torchdiffeq"] = None  # as if it were not there
+        sys.modules["torchdiffeq"] = None  # as if it were not installed
         import neuralode.torchdiffeq
         del sys.modules["torchdiffeq"]
         neuralode.torchdiffeq.install()
@@ -118,7 +118,7 @@ def test_code_that_was_written_for_torchdiffeq_runs_on_ours_without_it() -> None
     assert answer == "neuralode.torchdiffeq.adjoint True 0.2.5"
 
 
-def test_the_version_is_that_of_the_interface() -> None:
+def test_the_version_is_that_of_torchdiffeqs_interface() -> None:
     assert tuple(int(part) for part in ours.__version__.split(".")) >= (0, 2, 5)
     assert ours.__version__ == theirs.__version__
 
@@ -135,7 +135,7 @@ def test_signatures_are_the_same() -> None:
                 assert mine[parameter.name].default == parameter.default
 
 
-def test_all_names_of_methods_are_there() -> None:
+def test_all_method_names_are_registered() -> None:
     head = "tsit5 implicit_euler implicit_midpoint trapezoid radauIIA3 gl4 radauIIA5 gl6 sdirk2 trbdf2"
     released = import_module("torchdiffeq._impl.odeint").SOLVERS
     assert set(ours.SOLVERS) == {*released, *head.split()}

@@ -1,4 +1,4 @@
-"""Every option does what it does in torchdiffeq, for the method and for the way back."""
+"""Every option has its meaning in torchdiffeq, for the forward and the backward solve."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def swing(t: Tensor, y: Tensor) -> Tensor:
     return torch.stack((y[1], -4 * y[0])) * (1 + t)
 
 
-class Told:
-    """A function that notes what callbacks were told."""
+class Recording:
+    """A function that records the arguments of its callbacks."""
 
     def __init__(self, function: Any = swing) -> None:
         self.function = function
@@ -42,9 +42,9 @@ def nine(func: Any, y0: Any, t: Tensor) -> Tensor:
     return t[0] + (t[-1] - t[0]) * torch.linspace(0, 1, 9, dtype=t.dtype) ** 2
 
 
-# ------------------------------------------------------------------------------------------------- of stated steps
+# ------------------------------------------------------------------------------------------------- fixed-step options
 
-STATED = [
+FIXED_STEP = [
     ("euler", {"step_size": 0.07}),
     ("rk4", {"step_size": 0.07}),
     ("rk4", {"step_size": 0.07, "interp": "cubic"}),
@@ -59,11 +59,11 @@ STATED = [
 @pytest.mark.parametrize("interface", ["odeint", "odeint_adjoint"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reversed"])
 @pytest.mark.parametrize("tupled", [False, True], ids=["tensor", "tuple"])
-@pytest.mark.parametrize(("method", "options"), STATED, ids=lambda x: x if isinstance(x, str) else "-".join(x))
-def test_options_of_stated_steps_agree_to_rounding(
+@pytest.mark.parametrize(("method", "options"), FIXED_STEP, ids=lambda x: x if isinstance(x, str) else "-".join(x))
+def test_fixed_step_options_agree_to_rounding(
     method: str, options: dict[str, Any], tupled: bool, reverse: bool, interface: str
 ) -> None:
-    # by the times of a constructed grid torchdiffeq differentiates as by constants or not, as the grid was made
+    # torchdiffeq differentiates a constructed grid with respect to t or not, depending on how it was constructed
     learnable = "grid_constructor" not in options
     arguments = {"method": method, "options": options, "learnable": learnable}
     found, wanted = (answers(library, interface, tupled, reverse, **arguments) for library in (ours, theirs))
@@ -71,7 +71,7 @@ def test_options_of_stated_steps_agree_to_rounding(
 
 
 @BOTH
-def test_a_grid_constructor_is_given_times_as_the_user_has_them(library: Any) -> None:
+def test_a_grid_constructor_receives_the_users_times(library: Any) -> None:
     seen: list[Tensor] = []
 
     def constructor(func: Any, y0: Tensor, t: Tensor) -> Tensor:
@@ -83,39 +83,39 @@ def test_a_grid_constructor_is_given_times_as_the_user_has_them(library: Any) ->
 
 
 @BOTH
-def test_perturb_asks_strictly_inside_of_every_step(library: Any) -> None:
-    asked: list[float] = []
+def test_perturb_evaluates_strictly_within_every_step(library: Any) -> None:
+    times: list[float] = []
 
-    def noting(t: Tensor, y: Tensor) -> Tensor:
-        asked.append(t.item())
+    def recording(t: Tensor, y: Tensor) -> Tensor:
+        times.append(t.item())
         return swing(t, y)
 
-    library.odeint(noting, Y0, T, method="rk4", options={"step_size": 0.25, "perturb": True})
+    library.odeint(recording, Y0, T, method="rk4", options={"step_size": 0.25, "perturb": True})
     edges = [0.25, 0.5, 0.75]
-    assert not set(edges) & set(asked)
+    assert not set(edges) & set(times)
     for edge in edges:
-        sides = sorted(t - edge for t in asked if abs(t - edge) < 1e-10)
+        sides = sorted(t - edge for t in times if abs(t - edge) < 1e-10)
         assert len(sides) == 2
         assert -1e-15 < sides[0] < 0 < sides[1] < 1e-15
 
 
-# ------------------------------------------------------------------------------------------------- of chosen steps
+# ------------------------------------------------------------------------------------------------- adaptive options
 
 
 def jumping(t: Tensor, y: Tensor) -> Tensor:
-    assert t != 0.5, "asked where it jumps"
+    assert t != 0.5, "evaluated at the jump"
     return torch.where(t < 0.5, 1.0, -2.0) * y
 
 
 @pytest.mark.parametrize("given", [torch.tensor([0.5]), [0.5]], ids=["tensor", "list"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_jumps_are_met_from_both_sides_and_never_at_the_jump(given: Any, reverse: bool) -> None:
+def test_func_is_evaluated_on_both_sides_of_a_jump_and_never_at_it(given: Any, reverse: bool) -> None:
     t = T.flip(0) if reverse else T
     end = ours.odeint(jumping, Y0, t, method="dopri5", options={"jump_t": given})[-1]
     assert torch.allclose(end, Y0 * torch.exp(torch.tensor(0.5 if reverse else -0.5)), rtol=1e-7)
 
 
-def test_the_way_back_meets_the_jumps_too() -> None:
+def test_the_backward_solve_stops_at_jumps() -> None:
     field = Module(lambda t, y, p: p * jumping(t, y), torch.tensor(1.0, dtype=torch.float64))
     ys = ours.odeint_adjoint(field, Y0, T, method="dopri5", options={"jump_t": torch.tensor([0.5])})
     ys[-1].sum().backward()
@@ -126,39 +126,41 @@ def test_the_way_back_meets_the_jumps_too() -> None:
 
 
 @BOTH
-def test_steps_end_at_stated_times(library: Any) -> None:
-    told = Told()
+def test_steps_end_at_step_t(library: Any) -> None:
+    recording = Recording()
     stops = torch.tensor([0.7, 0.2], dtype=torch.float64)
-    library.odeint(told, Y0, T, method="dopri5", options={"step_t": stops})
-    ends = [t + dt for t, dt in told.accepted]
+    library.odeint(recording, Y0, T, method="dopri5", options={"step_t": stops})
+    ends = [t + dt for t, dt in recording.accepted]
     assert all(min(abs(end - stop) for end in ends) < 1e-12 for stop in stops.tolist())
 
 
 @BOTH
-def test_sizes_of_steps_are_bounded(library: Any) -> None:
-    told = Told()
-    library.odeint(told, Y0, T, method="dopri5", options={"first_step": 0.055, "max_step": 0.06})
-    assert told.steps[0][1] == pytest.approx(0.055)
-    assert all(dt <= 0.06 + 1e-12 for _, dt in told.steps)
-    told = Told()
-    library.odeint(told, Y0, T, method="dopri5", rtol=1e-12, atol=1e-12, options={"min_step": 0.2})
-    assert len(told.accepted) == len(told.steps) <= 6  # steps of the least size are kept whatever their error
+def test_step_sizes_are_bounded(library: Any) -> None:
+    recording = Recording()
+    library.odeint(recording, Y0, T, method="dopri5", options={"first_step": 0.055, "max_step": 0.06})
+    assert recording.steps[0][1] == pytest.approx(0.055)
+    assert all(dt <= 0.06 + 1e-12 for _, dt in recording.steps)
+    recording = Recording()
+    library.odeint(recording, Y0, T, method="dopri5", rtol=1e-12, atol=1e-12, options={"min_step": 0.2})
+    assert len(recording.accepted) == len(recording.steps) <= 6  # steps of min_step are accepted whatever their error
 
 
 @BOTH
 def test_safety_and_factors_change_the_steps(library: Any) -> None:
     def sizes(**options: Any) -> list[float]:
-        told = Told()
-        library.odeint(told, Y0, 3 * T, rtol=1e-9, atol=1e-9, method="dopri5", options={"first_step": 1e-4, **options})
-        return [dt for _, dt in told.steps]
+        recording = Recording()
+        library.odeint(
+            recording, Y0, 3 * T, rtol=1e-9, atol=1e-9, method="dopri5", options={"first_step": 1e-4, **options}
+        )
+        return [dt for _, dt in recording.steps]
 
     growth = [b / a for a, b in zip(sizes(ifactor=2.0), sizes(ifactor=2.0)[1:], strict=False)]
     assert growth[0] == pytest.approx(2.0)
     assert max(growth) <= 2.0 + 1e-9
     assert len(sizes(safety=0.5)) > len(sizes())
-    told = Told()
-    library.odeint(told, Y0, T, method="dopri5", options={"first_step": 1.0, "dfactor": 0.5})
-    assert told.steps[1][1] == pytest.approx(0.5)
+    recording = Recording()
+    library.odeint(recording, Y0, T, method="dopri5", options={"first_step": 1.0, "dfactor": 0.5})
+    assert recording.steps[1][1] == pytest.approx(0.5)
 
 
 @BOTH
@@ -171,7 +173,7 @@ def test_attempts_are_counted_from_output_to_output(library: Any) -> None:
 
 
 @BOTH
-def test_the_way_back_has_its_own_limit(library: Any) -> None:
+def test_the_backward_solve_has_its_own_limit(library: Any) -> None:
     field, y0 = Field(False), state(False)
     arguments = {"method": "dopri5", "adjoint_options": {"max_num_steps": 2}}
     ys = library.odeint_adjoint(field, y0, TIMES[[0, -1]], **arguments)
@@ -181,7 +183,7 @@ def test_the_way_back_has_its_own_limit(library: Any) -> None:
 
 @BOTH
 @pytest.mark.parametrize("tupled", [False, True])
-def test_a_norm_is_given_the_state_as_the_user_has_it(library: Any, tupled: bool) -> None:
+def test_a_norm_receives_the_structure_of_the_users_state(library: Any, tupled: bool) -> None:
     seen: set[Any] = set()
 
     def norm(errors: Any) -> Tensor:
@@ -193,15 +195,15 @@ def test_a_norm_is_given_the_state_as_the_user_has_it(library: Any, tupled: bool
     assert seen == {((4, 3), ()) if tupled else ((4, 3),)}
 
 
-def test_a_norm_decides_about_the_steps() -> None:
-    told, strict = Told(), Told()
-    ours.odeint(told, Y0, T, method="dopri5")
+def test_a_norm_controls_the_steps() -> None:
+    recording, strict = Recording(), Recording()
+    ours.odeint(recording, Y0, T, method="dopri5")
     ours.odeint(strict, Y0, T, method="dopri5", options={"norm": lambda errors: 1e3 * errors.abs().max()})
-    assert len(strict.accepted) > 2 * len(told.accepted)
+    assert len(strict.accepted) > 2 * len(recording.accepted)
 
 
 @BOTH
-def test_a_time_dtype_is_taken(library: Any) -> None:
+def test_a_time_dtype_is_accepted(library: Any) -> None:
     ys = library.odeint(swing, Y0, T, method="dopri5", options={"dtype": torch.float32})
     assert ys.dtype == torch.float64
 
@@ -216,7 +218,7 @@ def test_a_time_dtype_is_taken(library: Any) -> None:
         ("scipy_solver", {"foo": 1}, "ScipyWrapperODESolver: Unexpected arguments {'foo': 1}"),
     ],
 )
-def test_unknown_options_are_warned_of_and_go_on(
+def test_unknown_options_cause_a_warning_and_are_ignored(
     library: Any, method: str, options: dict[str, Any], warning: str
 ) -> None:
     with pytest.warns(UserWarning, match="Unexpected arguments") as warned:
@@ -230,13 +232,13 @@ def test_unknown_options_are_warned_of_and_go_on(
 )
 def test_warnings_name_the_line_of_the_caller(solve: Any) -> None:
     with pytest.warns(UserWarning, match="Unexpected arguments") as warned:
-        solve(Told(), Y0, T, method="explicit_adams", options={"foo": 1, "max_order": 3})
+        solve(Recording(), Y0, T, method="explicit_adams", options={"foo": 1, "max_order": 3})
     beginnings = {str(w.message)[:25] for w in warned}
     assert beginnings == {"AdamsBashforth: Unexpecte", "Solver 'explicit_adams' d", "max_order is below 4, so "}
     assert {w.filename for w in warned} == {__file__}
 
 
-def test_known_options_are_not_warned_of_and_the_callers_dict_is_left_alone() -> None:
+def test_known_options_cause_no_warning_and_the_callers_dict_is_unchanged() -> None:
     options: dict[str, Any] = {"step_size": 0.1}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -245,26 +247,26 @@ def test_known_options_are_not_warned_of_and_the_callers_dict_is_left_alone() ->
 
 
 @BOTH
-def test_adams_of_low_order_is_rk4(library: Any) -> None:
+def test_adams_methods_of_low_order_are_rk4(library: Any) -> None:
     t = torch.linspace(0, 1, 9, dtype=torch.float64)
     with pytest.warns(UserWarning, match="max_order is below 4"):
         low = library.odeint(swing, Y0, t, method="explicit_adams", options={"max_order": 3})
     assert torch.allclose(low, library.odeint(swing, Y0, t, method="rk4"), rtol=1e-13)
 
 
-def test_scipy_takes_the_name_of_its_solver() -> None:
+def test_scipy_solver_selects_a_solver_by_name() -> None:
     exact = ours.odeint(swing, Y0, T, rtol=1e-10, atol=1e-10)
     for name in ("RK45", "Radau"):
         ys = ours.odeint(swing, Y0, T, rtol=1e-8, atol=1e-8, method="scipy_solver", options={"solver": name})
         assert torch.allclose(ys, exact, rtol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------ of the way back
+# ------------------------------------------------------------------------------------------------ backward solve
 
 
 @BOTH
 @pytest.mark.parametrize("tupled", [False, True])
-def test_an_adjoint_norm_is_given_time_state_adjoint_and_parameters(library: Any, tupled: bool) -> None:
+def test_an_adjoint_norm_receives_time_state_adjoint_and_parameters(library: Any, tupled: bool) -> None:
     seen: set[Any] = set()
 
     def norm(errors: Any) -> Tensor:
@@ -287,7 +289,7 @@ def backward_evaluations(**arguments: Any) -> int:
         count += 1
         return torch.tanh(y) + p.sum() * torch.sin(20 * t)
 
-    field = Module(function, torch.zeros(50, dtype=torch.float64))  # y does not move with them, their gradient does
+    field = Module(function, torch.zeros(50, dtype=torch.float64))  # y does not depend on them, but their gradient does
     ys = ours.odeint_adjoint(field, Y0.clone().requires_grad_(), T, rtol=1e-6, atol=1e-6, **arguments)
     count = 0
     ys[-1].sum().backward()
@@ -295,18 +297,18 @@ def backward_evaluations(**arguments: Any) -> int:
 
 
 def test_the_seminorm_saves_evaluations() -> None:
-    whole = backward_evaluations(method="dopri5")
-    assert backward_evaluations(method="dopri5", adjoint_options={"norm": "seminorm"}) < whole
+    full = backward_evaluations(method="dopri5")
+    assert backward_evaluations(method="dopri5", adjoint_options={"norm": "seminorm"}) < full
 
 
-def test_tolerances_of_the_way_back_are_its_own() -> None:
+def test_the_backward_solve_has_its_own_tolerances() -> None:
     strict = backward_evaluations()
     assert backward_evaluations(adjoint_rtol=1e-2, adjoint_atol=1e-2) < strict
 
 
 @pytest.mark.parametrize("tupled", [False, True])
 @pytest.mark.parametrize("norm", [None, "seminorm"])
-def test_the_way_back_may_have_another_method(tupled: bool, norm: str | None) -> None:
+def test_the_backward_solve_may_use_another_method(tupled: bool, norm: str | None) -> None:
     wanted = answers(theirs, "odeint", tupled, False, rtol=1e-10, atol=1e-10)
     options = {} if norm is None else {"norm": norm}
     for arguments in (
@@ -339,7 +341,7 @@ def test_adjoint_params_may_be_computed_tensors(library: Any) -> None:
 
 
 @BOTH
-def test_adjoint_params_that_are_not_used_receive_zero(library: Any) -> None:
+def test_unused_adjoint_params_receive_zero(library: Any) -> None:
     unused = torch.ones(2, dtype=torch.float64, requires_grad=True)
     y0 = Y0.clone().requires_grad_()
     library.odeint_adjoint(swing, y0, T, adjoint_params=(unused,))[-1].sum().backward()
@@ -347,7 +349,7 @@ def test_adjoint_params_that_are_not_used_receive_zero(library: Any) -> None:
 
 
 @BOTH
-def test_a_frozen_adjoint_parameter_is_warned_of_where_a_norm_counts_them(library: Any) -> None:
+def test_a_frozen_adjoint_parameter_causes_a_warning_with_a_norm(library: Any) -> None:
     field = Field(False)
     field.bias.requires_grad_(False)
     with pytest.warns(UserWarning, match="An adjoint parameter was passed without requiring gradient"):
@@ -355,7 +357,7 @@ def test_a_frozen_adjoint_parameter_is_warned_of_where_a_norm_counts_them(librar
 
 
 @BOTH
-def test_a_solver_that_has_nothing_to_differentiate_makes_no_graph(library: Any) -> None:
+def test_a_solve_without_differentiable_inputs_has_no_graph(library: Any) -> None:
     assert not library.odeint_adjoint(swing, Y0, T, adjoint_params=()).requires_grad
     assert not library.odeint(swing, Y0, T).requires_grad
     field = Field(False)

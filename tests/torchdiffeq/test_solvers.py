@@ -1,4 +1,4 @@
-"""The registry may be written into: solvers of other people's are called by the protocol that they were written for."""
+"""Users may register solver classes, which are called by torchdiffeq's protocol."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 import neuralode.torchdiffeq._impl as our_impl
 
 
-def slope_and_step(base: Any, perturb: Any) -> Any:
-    """Heun's method in the way that torchdiffeq's users write their own."""
+def make_heun(base: Any, perturb: Any) -> Any:
+    """Return Heun's method, written as torchdiffeq's users write solver classes."""
 
     class Heun(base):
         order = 2
@@ -28,11 +28,11 @@ def slope_and_step(base: Any, perturb: Any) -> Any:
     return Heun
 
 
-OWN = slope_and_step(our_impl.solvers.FixedGridODESolver, our_impl.misc.Perturb)
+HEUN = make_heun(our_impl.solvers.FixedGridODESolver, our_impl.misc.Perturb)
 
 
-class Plain:
-    """As little as the protocol asks for."""
+class MinimalEuler:
+    """Euler's method with the minimum that the protocol requires."""
 
     def __init__(self, func: Any, y0: Tensor, rtol: float, atol: float, **options: Any) -> None:
         self.func, self.y0, self.options = func, y0, options
@@ -47,7 +47,7 @@ class Plain:
 
 @pytest.fixture(autouse=True)
 def _registered() -> Iterator[None]:
-    ours.SOLVERS["my_heun"], ours.SOLVERS["my_euler"] = OWN, Plain
+    ours.SOLVERS["my_heun"], ours.SOLVERS["my_euler"] = HEUN, MinimalEuler
     yield
     del ours.SOLVERS["my_heun"], ours.SOLVERS["my_euler"]
 
@@ -59,20 +59,20 @@ BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "r
 @BOTH_STATES
 @BOTH_WAYS
 @pytest.mark.parametrize("interface", ["odeint", "odeint_adjoint"])
-@pytest.mark.parametrize(("mine", "known"), [("my_heun", "heun2"), ("my_euler", "euler")])
-def test_a_solver_that_was_put_in_takes_the_steps(
-    mine: str, known: str, tupled: bool, reverse: bool, interface: str
+@pytest.mark.parametrize(("registered", "builtin"), [("my_heun", "heun2"), ("my_euler", "euler")])
+def test_a_registered_solver_class_takes_the_steps(
+    registered: str, builtin: str, tupled: bool, reverse: bool, interface: str
 ) -> None:
     agree(
-        answers(ours, interface, tupled, reverse, method=mine),
-        answers(theirs, interface, tupled, reverse, method=known),
+        answers(ours, interface, tupled, reverse, method=registered),
+        answers(theirs, interface, tupled, reverse, method=builtin),
         1e-12,
     )
 
 
 @BOTH_STATES
 @pytest.mark.parametrize("options", [{"step_size": 0.07}, {"step_size": 0.07, "interp": "cubic"}, {"perturb": True}])
-def test_its_options_reach_it(options: dict[str, Any], tupled: bool) -> None:
+def test_options_reach_a_registered_solver_class(options: dict[str, Any], tupled: bool) -> None:
     agree(
         answers(ours, "odeint", tupled, True, learnable=False, method="my_heun", options=options),
         answers(theirs, "odeint", tupled, True, learnable=False, method="heun2", options=options),
@@ -80,41 +80,41 @@ def test_its_options_reach_it(options: dict[str, Any], tupled: bool) -> None:
     )
 
 
-def test_the_way_back_may_be_anothers() -> None:
+def test_the_backward_solve_may_use_a_registered_solver_class() -> None:
     arguments = {"method": "rk4", "adjoint_method": "my_heun", "adjoint_options": {"step_size": 0.01}}
     wanted = answers(theirs, "odeint", True, False, method="rk4", learnable=False)
     agree(answers(ours, "odeint_adjoint", True, False, learnable=False, **arguments), wanted, 1e-2)
 
 
-def test_it_is_given_a_norm_and_callbacks() -> None:
-    class Curious(Plain):
+def test_a_registered_solver_class_receives_a_norm_and_callbacks() -> None:
+    class WithCallback(MinimalEuler):
         def integrate(self, t: Tensor) -> Tensor:
             assert self.options["norm"](self.y0) > 0
             self.func.callback_step(t[0], self.y0, t[1] - t[0])
             return super().integrate(t)
 
-    ours.SOLVERS["my_euler"] = Curious
+    ours.SOLVERS["my_euler"] = WithCallback
     field = Field(True)
-    told: list[Any] = []
-    field.callback_step = lambda t, y, dt: told.append((t, y, dt))
+    calls: list[Any] = []
+    field.callback_step = lambda t, y, dt: calls.append((t, y, dt))
     with pytest.warns(UserWarning, match="does not support callbacks"):
         ours.odeint(field, state(True), TIMES.flip(0), method="my_euler")
-    assert told == []  # it did not say that it supports them
-    Curious.valid_callbacks = staticmethod(lambda: {"callback_step"})
+    assert calls == []  # it does not declare that it supports them
+    WithCallback.valid_callbacks = staticmethod(lambda: {"callback_step"})
     ours.odeint(field, state(True), TIMES.flip(0), method="my_euler")
-    [(t, y, dt)] = told
+    [(t, y, dt)] = calls
     assert t == 1.2
     assert [tuple(part.shape) for part in y] == [(4, 3), ()]
     assert dt == pytest.approx(0.5)
 
 
-def test_an_unknown_option_of_a_derived_solver_is_warned_of() -> None:
+def test_an_unknown_option_of_a_derived_solver_class_causes_a_warning() -> None:
     with pytest.warns(UserWarning, match=r"^Heun: Unexpected arguments \{'foo': 1\}"):
         ours.odeint(Field(False), state(False), TIMES, method="my_heun", options={"foo": 1})
 
 
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])
-def test_our_solvers_answer_to_the_protocol_too(method: str) -> None:
+def test_our_solvers_follow_the_protocol(method: str) -> None:
     field, y0 = Field(False), state(False)
     solver = ours.SOLVERS[method](func=field, y0=y0, rtol=1e-6, atol=1e-6)
     found = solver.integrate(TIMES)
@@ -127,8 +127,8 @@ def test_our_solvers_answer_to_the_protocol_too(method: str) -> None:
 
 @BOTH_STATES
 @BOTH_WAYS
-def test_inputs_are_normalised_as_torchdiffeq_has_it(tupled: bool, reverse: bool) -> None:
-    """What projects that copied `odeint` do: take the inputs apart, solve, put the outputs together."""
+def test_inputs_are_normalised_as_in_torchdiffeq(tupled: bool, reverse: bool) -> None:
+    """Flatten the inputs, solve and unflatten the outputs, as packages that copied `odeint` do."""
     field, y0 = Field(tupled), state(tupled)
     t = TIMES.flip(0) if reverse else TIMES
     misc = our_impl.misc
@@ -144,7 +144,7 @@ def test_inputs_are_normalised_as_torchdiffeq_has_it(tupled: bool, reverse: bool
     assert torch.allclose(flat(found), flat(wanted), rtol=1e-12)
 
 
-def test_norms_of_the_insides_are_what_they_are_called() -> None:
+def test_private_norms() -> None:
     x = torch.tensor([3.0, -4.0])
     misc = our_impl.misc
     assert misc._rms_norm(x) == pytest.approx((12.5) ** 0.5)

@@ -1,4 +1,4 @@
-"""What a state may be, what a function may answer, and what it is given."""
+"""States that odeint accepts, values that func may return, and arguments that func receives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def decay(t: Tensor, y: Any) -> Any:
 @METHODS
 @pytest.mark.parametrize(
     ("library", "shape"),
-    # of nothing torchdiffeq can choose no step
+    # torchdiffeq cannot choose a step for an empty state
     [(ours, (2, 0)), *((library, shape) for library in (ours, theirs) for shape in [(), (1,), (3,), (2, 3, 4)])],
 )
 def test_tensors_of_any_shape(library: Any, method: str, shape: tuple[int, ...]) -> None:
@@ -52,7 +52,9 @@ def test_parts_of_a_tuple_are_promoted_to_the_widest_dtype(library: Any, method:
 @METHODS
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("tupled", [False, True])
-def test_time_is_given_in_the_dtype_of_the_state(library: Any, method: str, dtype: torch.dtype, tupled: bool) -> None:
+def test_func_receives_time_in_the_dtype_of_the_state(
+    library: Any, method: str, dtype: torch.dtype, tupled: bool
+) -> None:
     seen = set()
 
     def function(t: Tensor, y: Any) -> Any:
@@ -67,7 +69,7 @@ def test_time_is_given_in_the_dtype_of_the_state(library: Any, method: str, dtyp
     assert (last[-1].double() - DECAY).abs().max() < 0.05
 
 
-def test_half_precision_is_added_up_in_float32() -> None:
+def test_half_precision_is_accumulated_in_float32() -> None:
     y0 = torch.ones(3, dtype=torch.float16)
     options = {"step_size": 1e-4}
     found, other = (
@@ -80,7 +82,7 @@ def test_half_precision_is_added_up_in_float32() -> None:
 
 @BOTH
 @METHODS
-def test_complex_states_turn(library: Any, method: str) -> None:
+def test_complex_states_are_solved(library: Any, method: str) -> None:
     y0 = torch.tensor([1.0 + 0j, 2.0j], dtype=torch.complex128)
     t = torch.linspace(0, 1, 41, dtype=torch.float64)
     seen = set()
@@ -94,7 +96,7 @@ def test_complex_states_turn(library: Any, method: str) -> None:
     assert torch.allclose(ys[-1], y0 * complex(math.cos(2), math.sin(2)), rtol=1e-6)
 
 
-def test_complex_gradients_are_those_of_torchdiffeq() -> None:
+def test_complex_gradients_agree() -> None:
     found = []
     for library in (ours, theirs):
         y0 = torch.tensor([1.0 + 0.5j, 2.0j], dtype=torch.complex128, requires_grad=True)
@@ -108,7 +110,7 @@ def test_complex_gradients_are_those_of_torchdiffeq() -> None:
 
 @BOTH
 @METHODS
-def test_answers_may_be_lists_or_in_another_dtype_or_broadcast(library: Any, method: str) -> None:
+def test_func_may_return_lists_other_dtypes_or_shapes_that_broadcast(library: Any, method: str) -> None:
     y0 = torch.ones(2, 3)
     parts = library.odeint(lambda t, y: [-y[0].double(), -y[1].reshape(3, 2)], (y0, y0), T, method=method)
     assert all(torch.allclose(part[-1], torch.tensor(DECAY), rtol=2e-3) for part in parts)
@@ -161,7 +163,7 @@ def test_tolerances_of_a_tuple_state_are_one_for_each_part(library: Any, toleran
     assert (ys[1][-1] - DECAY).abs().max() < 1e-4
 
 
-def test_strict_tolerances_of_one_part_make_the_steps() -> None:
+def test_the_strictest_part_of_a_tuple_controls_the_steps() -> None:
     def steps(rtol: Any) -> int:
         count = 0
 
@@ -178,7 +180,7 @@ def test_strict_tolerances_of_one_part_make_the_steps() -> None:
 
 
 @BOTH
-def test_functions_may_count_and_write_attributes(library: Any) -> None:
+def test_func_may_count_calls_and_set_attributes(library: Any) -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -196,7 +198,7 @@ def test_functions_may_count_and_write_attributes(library: Any) -> None:
     assert all(p.grad is not None for p in field.parameters())
 
 
-def test_the_first_layers_of_a_function_need_not_be_its_last() -> None:
+def test_parameters_used_only_by_later_evaluations_receive_gradients() -> None:
     class Switching(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -213,7 +215,7 @@ def test_the_first_layers_of_a_function_need_not_be_its_last() -> None:
 
 
 @METHODS
-def test_functions_that_draw_random_numbers_have_the_gradient_of_what_they_drew(method: str) -> None:
+def test_gradients_belong_to_the_random_numbers_that_func_drew(method: str) -> None:
     noise: list[Tensor] = []
 
     def noisy(t: Tensor, y: Tensor) -> Tensor:
@@ -225,13 +227,13 @@ def test_functions_that_draw_random_numbers_have_the_gradient_of_what_they_drew(
     y0 = torch.ones(1, dtype=torch.float64, requires_grad=True)
     end = ours.odeint(noisy, y0, T[[0, -1]], **options)[-1]
     end.sum().backward()
-    # additive noise leaves ∂y1/∂y0 that of the mean
+    # with additive noise, ∂y1/∂y0 is that of the mean
     assert torch.allclose(y0.grad, torch.exp(torch.tensor(-0.5, dtype=torch.float64)), rtol=1e-2)
     assert rate.grad is not None
     assert rate.grad.abs() > 0
 
 
-def test_dropout_can_be_trained_through() -> None:
+def test_dropout_can_be_trained() -> None:
     net = nn.Sequential(nn.Linear(2, 32), nn.Tanh(), nn.Dropout(0.5), nn.Linear(32, 2))
     y0 = torch.randn(8, 2)
     for interface in (ours.odeint, ours.odeint_adjoint):
@@ -244,8 +246,8 @@ def adjoint_of(interface: Any, net: nn.Module) -> dict[str, Any]:
     return {"adjoint_params": tuple(net.parameters())} if interface is ours.odeint_adjoint else {}
 
 
-def test_functions_that_make_graphs_of_their_own_can_be_differentiated() -> None:
-    # as continuous normalizing flows do, in the way that is usual among users of torchdiffeq
+def test_func_may_build_its_own_graphs() -> None:
+    # as in continuous normalizing flows written for torchdiffeq
     weight = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
 
     def with_divergence(t: Tensor, state: Any) -> Any:
@@ -270,14 +272,14 @@ def test_functions_that_make_graphs_of_their_own_can_be_differentiated() -> None
         assert torch.allclose(a, b, rtol=1e-10)
 
 
-def test_arguments_may_all_be_named() -> None:
+def test_all_arguments_may_be_passed_by_keyword() -> None:
     ys = ours.odeint(func=decay, y0=torch.ones(2), t=T)
     assert ys.shape == (3, 2)
     ys = ours.odeint_adjoint(func=decay, y0=torch.ones(2), t=T, adjoint_params=())
     assert ys.shape == (3, 2)
 
 
-def test_channels_last_states_stay_so() -> None:
+def test_channels_last_states_keep_their_memory_format() -> None:
     seen = set()
 
     def function(t: Tensor, y: Tensor) -> Tensor:

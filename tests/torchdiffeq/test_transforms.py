@@ -1,4 +1,4 @@
-"""The transforms of `torch.func`, forward-mode differentiation and `torch.compile` go through, or refuse aloud."""
+"""`torch.func` transforms, forward-mode differentiation and `torch.compile` work, or raise an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 Y0 = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(3, 2)
 T = torch.linspace(0, 1, 5, dtype=torch.float64)
 
-STATED: list[dict[str, Any]] = [
+FIXED_STEP: list[dict[str, Any]] = [
     {"method": "rk4"},
     {"method": "euler", "options": {"step_size": 0.15}},
     {"method": "heun3", "options": {"step_size": 0.15, "interp": "cubic", "perturb": False}},
@@ -33,22 +33,22 @@ def solved(y0: Tensor, library: Any = ours, **arguments: Any) -> Tensor:
     return library.odeint(swirl, y0, T, **arguments)
 
 
-@pytest.mark.parametrize("arguments", STATED, ids=lambda arguments: arguments["method"])
-def test_jacobians_of_both_modes_are_those_of_autograd(arguments: dict[str, Any]) -> None:
+@pytest.mark.parametrize("arguments", FIXED_STEP, ids=lambda arguments: arguments["method"])
+def test_jacobians_of_both_modes_agree_with_autograd(arguments: dict[str, Any]) -> None:
     wanted = torch.autograd.functional.jacobian(lambda y: solved(y, **arguments), Y0)
     assert torch.allclose(wanted, torch.func.jacrev(lambda y: solved(y, theirs, **arguments))(Y0), rtol=1e-10)
     for jacobian in (torch.func.jacrev, torch.func.jacfwd):
         assert torch.allclose(jacobian(lambda y: solved(y, **arguments))(Y0), wanted, rtol=1e-10)
 
 
-@pytest.mark.parametrize("arguments", STATED, ids=lambda arguments: arguments["method"])
-def test_a_batch_can_be_mapped_over(arguments: dict[str, Any]) -> None:
+@pytest.mark.parametrize("arguments", FIXED_STEP, ids=lambda arguments: arguments["method"])
+def test_vmap_agrees_with_a_batched_solve(arguments: dict[str, Any]) -> None:
     found = torch.func.vmap(lambda y: solved(y, **arguments), out_dims=1)(Y0)
     assert torch.allclose(found, solved(Y0, **arguments), rtol=1e-12)
 
 
-@pytest.mark.parametrize("arguments", STATED + OURS_ALONE, ids=lambda arguments: arguments["method"])
-def test_tangents_go_forward(arguments: dict[str, Any]) -> None:
+@pytest.mark.parametrize("arguments", FIXED_STEP + OURS_ALONE, ids=lambda arguments: arguments["method"])
+def test_forward_mode_agrees_with_reverse_mode(arguments: dict[str, Any]) -> None:
     tangent = torch.cos(Y0)
     with forward_ad.dual_level():
         found = forward_ad.unpack_dual(solved(forward_ad.make_dual(Y0, tangent), **arguments)).tangent
@@ -56,7 +56,7 @@ def test_tangents_go_forward(arguments: dict[str, Any]) -> None:
     assert torch.allclose(found, wanted, rtol=1e-9)
 
 
-def test_parameters_can_be_handed_in() -> None:
+def test_parameters_passed_by_functional_call_receive_gradients() -> None:
     field, y0 = Field(True), tuple(part.detach() for part in state(True))
     params = {name: p.detach() for name, p in field.named_parameters()}
 
@@ -81,19 +81,19 @@ def test_parameters_can_be_handed_in() -> None:
         lambda y: ours.odeint_dense(swirl, y, 0.0, 1.0)(0.5),
         lambda y: ours.odeint_event(swirl, y, T[0], event_fn=lambda t, y: t - 0.5)[0],
     ],
-    ids=["chosen steps", "equations", "adjoint", "dense", "event"],
+    ids=["adaptive", "implicit", "adjoint", "dense", "event"],
 )
-def test_what_they_cannot_see_is_refused_instead_of_zero(transform: Any, solve: Any) -> None:
+def test_unsupported_solves_raise_an_error_instead_of_zero_derivatives(transform: Any, solve: Any) -> None:
     with pytest.raises(RuntimeError, match="wanted odeint with an explicit fixed-step method|vmap|functorch"):
         transform(solve)(Y0)
 
 
-def test_tangents_of_chosen_steps_are_refused() -> None:
+def test_forward_mode_through_adaptive_steps_raises_an_error() -> None:
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match="wanted odeint with an explicit fixed-step method"):
         solved(forward_ad.make_dual(Y0, Y0))
 
 
-def test_gradients_through_activation_checkpoints_are_the_same() -> None:
+def test_activation_checkpointing_leaves_gradients_unchanged() -> None:
     found = []
     for checkpointed in (True, False):
         y0 = Y0.clone().requires_grad_()
@@ -107,8 +107,8 @@ def test_gradients_through_activation_checkpoints_are_the_same() -> None:
     assert torch.equal(*found)
 
 
-@pytest.mark.slow  # the compiler alone takes ten seconds to load
-def test_a_compiled_model_solves_in_between() -> None:
+@pytest.mark.slow  # loading the compiler takes ten seconds
+def test_a_compiled_model_solves_outside_of_its_graph() -> None:
     code = """
         import torch
         import neuralode.torchdiffeq as torchdiffeq

@@ -1,4 +1,4 @@
-"""torchcde's users: a neural controlled differential equation on irregular series, solved in several ways, trained."""
+"""Solve and train a neural controlled differential equation on irregular series with torchcde."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Field(nn.Module):
 
 
 class Twice(Field):
-    """The same for a tuple of states."""
+    """The field of a tuple of states."""
 
     def forward(self, t: Tensor, z: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return super().forward(t, z[0]), super().forward(t, z[1] * z[0].mean())
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
 
 
 def series() -> tuple[Tensor, Tensor, Tensor]:
-    """Irregular times, curves that turn one way or the other with gaps in them, and which way."""
+    """Return irregular times, curves with gaps that turn clockwise or counterclockwise, and their labels."""
     t = torch.cat((torch.zeros(1), torch.rand(LENGTH - 2).sort().values, torch.ones(1)))
     way = torch.arange(SERIES) % 2
     angle = 4 * t * (2.0 * way[:, None] - 1) + torch.rand(SERIES, 1)
@@ -52,7 +52,7 @@ def series() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def solved(control: Any, t: Tensor, adjoint: bool, tupled: bool = False, **arguments: Any) -> list[Tensor]:
-    """States, and gradients by start, field and data; ``control`` is a class and what it is made of."""
+    """Return the states and their gradients; ``control`` is an interpolation class with its arguments."""
     torch.manual_seed(1)
     make, coeffs, times = control
     path, field = make(coeffs, times), Twice() if tupled else Field()
@@ -96,7 +96,7 @@ def main() -> None:
         losses.append(loss.detach())
     found["training"] = [torch.stack(losses), *(p.detach() for p in model.parameters())]
 
-    # the other backend of cdeint is torchsde, which calls no torchdiffeq
+    # the other backend of cdeint is torchsde, which does not call torchdiffeq
     z = torchcde.cdeint(path, Field(), torch.zeros(SERIES, HIDDEN), ends, backend="torchsde", dt=0.1, adjoint=False)
     assert z.shape == (SERIES, 2, HIDDEN)
     assert callable(torchsde.sdeint)

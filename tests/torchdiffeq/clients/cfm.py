@@ -1,4 +1,4 @@
-"""torchcfm's users: a flow is trained on pairs of minibatches, and sampled by a call of `odeint` of their own."""
+"""Train flows with torchcfm on pairs of minibatches, and sample them with `odeint`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
-# torchcfm.utils, which has torch_wrapper, imports torchdyn for the sake of one data set: it does without it here
+# torchcfm.utils, which contains torch_wrapper, imports torchdyn for one data set that is not needed here.
 for name in ("torchdyn", "torchdyn.datasets"):
     sys.modules[name] = ModuleType(name)
 sys.modules["torchdyn.datasets"].generate_moons = None  # type: ignore[attr-defined]
@@ -27,7 +27,7 @@ BATCH, STEPS, ROWS = 64, 40, 32
 
 def trained(matcher: ConditionalFlowMatcher) -> tuple[MLP, Tensor]:
     torch.manual_seed(0)
-    np.random.seed(0)  # pairs are drawn by it
+    np.random.seed(0)  # used to draw pairs
     model, losses = MLP(dim=2, time_varying=True, w=32), []
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(STEPS):
@@ -53,8 +53,8 @@ def main() -> None:
         gradients = torch.autograd.grad(end.square().mean(), (start, *model.parameters()))
         name = type(matcher).__name__
         found[f"training, {name}"] = [losses]
-        found[f"stated, {name}"] = [by_euler]
-        found[f"drawn, {name}"] = [drawn]
+        found[f"fixed, {name}"] = [by_euler]
+        found[f"adaptive, {name}"] = [drawn]
         found[f"gradients, {name}"] = list(gradients)
     torch.save(found, sys.argv[1])
 

@@ -1,3 +1,3 @@
-"""The scripts in this folder are run by test_clients.py, each in a process of its own; they are no tests."""
+"""Exclude the scripts of this folder from test collection; test_clients.py runs them in separate processes."""
 
 collect_ignore_glob = ["*.py"]

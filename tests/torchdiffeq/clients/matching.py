@@ -1,4 +1,4 @@
-"""flow_matching's users: a velocity field is trained, sampled by `ODESolver`, and asked for likelihoods."""
+"""Train a velocity field with flow_matching, sample it with `ODESolver`, and compute likelihoods."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Velocity(nn.Module):
 
 
 class Scaled(ModelWrapper):
-    """With something further that is handed on by the solver."""
+    """A velocity field with an extra argument that the solver passes on."""
 
     def forward(self, x: Tensor, t: Tensor, **extras: Any) -> Tensor:
         return extras.get("scale", 1.0) * self.model(x, t)
@@ -59,19 +59,19 @@ def main() -> None:
         last = solver.sample(x0, step_size=0.07, method=method)
         by_grid = solver.sample(x0, None, method=method, time_grid=grid, return_intermediates=True, scale=1.1)
         back = solver.sample(x1, step_size=0.07, method=method, time_grid=grid.flip(0), return_intermediates=True)
-        found[f"stated, sample, {method}"] = [last, by_grid, back]
-    found["chosen, sample, dopri5"] = [
+        found[f"fixed, sample, {method}"] = [last, by_grid, back]
+    found["adaptive, sample, dopri5"] = [
         solver.sample(x0, **strict),
         solver.sample(x0, time_grid=grid, return_intermediates=True, scale=1.1, **strict),
         solver.sample(x1, time_grid=grid.flip(0), return_intermediates=True, **strict),
     ]
 
-    for name, how in (("stated", {"step_size": 0.1, "method": "midpoint"}), ("chosen", strict)):
+    for name, how in (("fixed", {"step_size": 0.1, "method": "midpoint"}), ("adaptive", strict)):
         start = x0.clone().requires_grad_()
         end = solver.sample(start, enable_grad=True, **how)
         found[f"{name}, gradients"] = list(torch.autograd.grad(end.square().mean(), (start, *net.parameters())))
         for exact in (True, False):
-            torch.manual_seed(3)  # of the random signs in the divergence
+            torch.manual_seed(3)  # for the random signs of the divergence estimate
             numbers = solver.compute_likelihood(x1, normal.log_prob, exact_divergence=exact, **how)
             found[f"{name}, likelihood, exact={exact}"] = list(numbers)
     found = {name: [x.detach() for x in numbers] for name, numbers in found.items()}

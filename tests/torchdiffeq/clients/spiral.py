@@ -1,4 +1,4 @@
-"""A script in the manner of the first neural ODEs: learn the vector field of a spiral from pieces of one trajectory."""
+"""Learn the vector field of a spiral from pieces of one trajectory, in the style of the paper's code."""
 
 from __future__ import annotations
 
