@@ -7,6 +7,7 @@ decides about steps is written once, in operators that both kinds share and the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -72,14 +73,34 @@ def some(flag: Flag) -> bool:
     return bool(flag.any()) if isinstance(flag, Tensor) else flag
 
 
-def stage_times(t: Number, h: Number, nodes: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> tuple:
-    """``t + c h`` for every node c: computed in float64, given to f in ``dtype``."""
+def stage_times(
+    t: Number, h: Number, nodes: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> Sequence[Tensor]:
+    """Return ``t + c h`` for every node c, computed in float64 and rounded to ``dtype``."""
+    compiling = (
+        torch.compiler.is_compiling()
+    )  # a compiler fuses scalars; a constant column would be a copy to the device
     if isinstance(h, Tensor) or isinstance(t, Tensor):
+        if compiling:
+            t, h = (x.double() if isinstance(x, Tensor) else x for x in (t, h))
+            return [(t + c * h).to(dtype) for c in nodes]
         c = _column(nodes, device)
         return (t + h * (c[:, None] if max(_dim(t), _dim(h)) else c)).to(dtype).unbind()
+    if compiling or len(nodes) <= 2:
+        return [torch.full((), t + c * h, dtype=dtype, device=device) for c in nodes]
     if device.type == "cpu":
         return torch.tensor([t + c * h for c in nodes], dtype=dtype).unbind()
-    return (_column(nodes, device) * h).add_(t).to(dtype).unbind()  # nothing is copied, so nothing waits
+    return (_column(nodes, device) * h).add_(t).to(dtype).unbind()  # no copy, so no synchronisation
+
+
+def real_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the real dtype of the same precision. Unlike `torch.dtype.to_real`, `torch.compile` can trace it."""
+    return _REAL.get(dtype, dtype)
+
+
+_REAL = {
+    complex_dtype: complex_dtype.to_real() for complex_dtype in (torch.complex32, torch.complex64, torch.complex128)
+}
 
 
 def _dim(a: Number) -> int:

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from neuralode.core.clock import Number, column_times, scaled, stage_times
+from neuralode.core.clock import Number, column_times, real_dtype, scaled, stage_times
 from neuralode.methods.base import ErrorNorm, Evaluate, Rows, Step
 from neuralode.methods.runge_kutta.base import OfTableau
 from neuralode.methods.runge_kutta.tableau import Tableau
@@ -38,6 +38,10 @@ class ExplicitRungeKutta(OfTableau):
     one_call = False  # crosses a whole stretch in one call
     inexact = 0.0  # a step is a formula
     memoryless = True  # a step is a function of (t, y, h) alone: it can be re-taken from those
+
+    def __post_init__(self) -> None:
+        # torch.compile cannot trace the first access of a cached_property
+        _ = self.weights, self.evaluations_per_step
 
     @cached_property
     def evaluations_per_step(self) -> int:
@@ -138,7 +142,7 @@ class ExplicitRungeKutta(OfTableau):
             return stages
         stages = list(stages)
         for time, weights in zip(
-            stage_times(t, h, table.dense_c, y.dtype.to_real(), y.device), table.dense_a, strict=True
+            stage_times(t, h, table.dense_c, real_dtype(y.dtype), y.device), table.dense_a, strict=True
         ):
             stages.append(f(time, advanced(y, h, weights, stages)))
         return stages
@@ -148,7 +152,7 @@ class ExplicitRungeKutta(OfTableau):
     ) -> tuple[Rows, list[Tensor]]:
         """The first ``count`` stages and the new state."""
         table = self.tableau
-        times = stage_times(t, h, table.c[:count], y.dtype.to_real(), y.device)
+        times = stage_times(t, h, table.c[:count], real_dtype(y.dtype), y.device)
         stages = [f(times[0], y) if first is None else first]
         at = y
         for i in range(1, count):

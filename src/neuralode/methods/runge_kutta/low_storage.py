@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from neuralode.core.clock import Number, column, column_times, stage_times
+from neuralode.core.clock import Number, column, column_times, real_dtype, stage_times
 from neuralode.methods.base import ErrorNorm, Evaluate, Rows, Step
 from neuralode.methods.runge_kutta.explicit import ExplicitRungeKutta
 from neuralode.methods.runge_kutta.tableau import TOLERANCE
@@ -53,6 +53,7 @@ class LowStorageRungeKutta(ExplicitRungeKutta):
     """
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.adaptive:
             raise ValueError(f"Tableau {self.name!r} has b_error, which two registers do not hold; wanted none.")
         c, a, b = butcher(*self._registers)
@@ -87,7 +88,7 @@ class LowStorageRungeKutta(ExplicitRungeKutta):
 
     def interpolant(self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Sequence[Tensor]) -> Tensor:
         """Coefficients C[0…3] of the cubic Hermite polynomial: shape [4, rows, features]."""
-        ends = stage_times(t, h, (0.0, 1.0), y.dtype.to_real(), y.device)
+        ends = stage_times(t, h, (0.0, 1.0), real_dtype(y.dtype), y.device)
         (y1,) = stages
         first, last = (column_times(h, f(time, state)) for time, state in zip(ends, (y, y1), strict=True))
         rise = y1 - y
@@ -101,7 +102,7 @@ class LowStorageRungeKutta(ExplicitRungeKutta):
         States that f has seen stay as they are; a new one takes no more room than the slope that is done with.
         """
         decays, shares = self._registers
-        times = stage_times(t, h, self.tableau.c, y.dtype.to_real(), y.device)
+        times = stage_times(t, h, self.tableau.c, real_dtype(y.dtype), y.device)
         moved = column_times(h, f(times[0], y) if first is None else first)
         state = torch.add(y, moved, alpha=shares[0])
         for time, decay, share in zip(times[1:], decays[1:], shares[1:], strict=True):

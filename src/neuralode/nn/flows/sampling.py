@@ -15,11 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralode.core.clock import Number
 from neuralode.core.registry import pick
+from neuralode.engines.grid import integrate_grid, steps_between
 from neuralode.methods import find_method
-from neuralode.methods.runge_kutta.explicit import advanced
-from neuralode.methods.runge_kutta.tableau import Tableau
 from neuralode.solver.solve import solve
 
 Field: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -121,17 +119,9 @@ def sample(
             found = solve(f, x, times, method="tsit5" if method is None else method, rtol=rtol, atol=atol)
             evaluations = int(found.stats.evaluations.max()) if len(x) else 0
             return Sampled(found.y1.to(x0.dtype), evaluations, found.stats.calls, times)
-        found: Any = find_method("euler" if method is None else method)
-        if found.implicit or found.partitioned or not found.memoryless or found.one_call:
-            raise ValueError(
-                f"method {found.name!r} is not an explicit one-step method; wanted one such as 'midpoint'."
-            )
-        table = found.tableau
-        # the last stage of some methods is the first of the next step, which is evaluated there
-        weights = table.b[:-1] if table.first_same_as_last else table.b
-        for start, end in pairwise(times):
-            x = _step(f, start, x, end - start, table, weights)
-    calls = (len(times) - 1) * len(weights)
+        stepper: Any = find_method("euler" if method is None else method)
+        x = integrate_grid(f, x, steps_between(times), method=stepper)
+    calls = (len(times) - 1) * stepper.evaluations_per_step
     return Sampled(x.to(x0.dtype), calls, calls, times)
 
 
@@ -160,17 +150,6 @@ def grid_times(
     if not spans or not all(map(math.isfinite, times)) or not (min(spans) > 0 or max(spans) < 0):
         raise ValueError(f"grid={times!r}; wanted two or more finite times that rise, or fall, from each to the next.")
     return times
-
-
-def _step(f: Field, t: Number, x: Tensor, h: Number, table: Tableau, weights: tuple[float, ...]) -> Tensor:
-    """One step of an explicit method, in operations that a compiler can follow and that copy nothing to the device."""
-    stages: list[Tensor] = []
-    for i in range(len(weights)):
-        at = advanced(x, h, table.a[i], stages) if i else x
-        time = t + table.c[i] * h
-        time = time.to(x.dtype) if isinstance(time, Tensor) else torch.full((), time, dtype=x.dtype, device=x.device)
-        stages.append(f(time, at))
-    return advanced(x, h, weights, stages)
 
 
 def _uniform(steps: int) -> tuple[float, ...]:

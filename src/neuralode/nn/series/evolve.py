@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from neuralode.engines.grid import check_grid_method, equal_steps, integrate_grid
 from neuralode.methods import find_method
 from neuralode.solver.solve import solve
 
@@ -55,11 +56,8 @@ class Evolve(nn.Module):
         if method is None:
             method = "tsit5" if steps is None else "midpoint"
         found = find_method(method)
-        if steps is not None and (found.implicit or found.partitioned or not found.memoryless or found.one_call):
-            raise ValueError(
-                f"method {found.name!r} cannot be part of a network step by step; wanted an explicit one-step "
-                "method, or steps=None."
-            )
+        if steps is not None:
+            check_grid_method(found, ", or steps=None to adapt the steps")
         if steps is None and not found.adaptive:
             raise ValueError(f"method {found.name!r} does not adapt its steps; wanted steps=1 or more, or 'tsit5'.")
         self.f = f
@@ -75,7 +73,4 @@ class Evolve(nn.Module):
             options = {"method": self.method, "rtol": self.rtol, "atol": self.atol, "gradient": self.gradient}
             return solve(self.f, y, times, per_sample=True, **options).y1
         method: Any = find_method(self.method)
-        h = (t1 - t0) / self.steps
-        for step in range(self.steps):
-            y, *_ = method.retake(self.f, t0 + step * h, y, h, False)
-        return y
+        return integrate_grid(self.f, y, equal_steps(t0, t1, self.steps), method=method)
