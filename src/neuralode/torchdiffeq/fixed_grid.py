@@ -1,7 +1,6 @@
-"""Fixed-step solves: interpolation between grid times, and a loop of plain torch operations over a known grid.
+"""Fixed-step solves: interpolation between grid times, and solves by the grid engine in plain torch operations.
 
-The loop serves `torch.func` transforms and forward-mode differentiation. They trace every operation, so the loop uses
-no autograd function of ours and reads no number from the state.
+The latter serve `torch.func` transforms and forward-mode differentiation, which trace every operation.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from neuralode.core.clock import Number, column, scaled, stage_times
 from neuralode.core.field import Field
+from neuralode.engines.grid import step_through, steps_between
 from neuralode.methods.base import Evaluate, Rows
 
 
@@ -111,20 +111,17 @@ def solve_on_grid(
     Tensor[outputs, rows, features]
         The packed states at the output times.
     """
-    y, outputs = y0, [y0]
-    method_state = None if method.memoryless else method.begin(None)
-    for t0, t1 in pairwise(grid):
-        f = field.within(t0, t1, begins=True, ends=True) if perturb else field
-        f = f if method.implicit else f.evaluate
-        h = t1 - t0
-        inside = output_times is not None
-        y1, stages, method_state = method.retake(f, t0, y, h=h, inside=inside, method_state=method_state)
-        if output_times is None:
-            outputs.append(y1)
-        elif thetas := _outputs_within(output_times, float(t0), float(t1)):
-            outputs += method.interpolate(f, t0, y, h=h, stages=stages, thetas=thetas).unbind()
-        y = y1
-    return torch.stack(outputs)
+    steps = steps_between(grid)
+    if perturb:
+        steps = [step._replace(edges=(t1, True, True)) for step, t1 in zip(steps, grid[1:], strict=True)]
+    if output_times is None:
+        return torch.stack([y0, *(result.y1 for result in step_through(field, y0, steps, method=method))])
+    steps = [
+        step._replace(thetas=_outputs_within(output_times, t0, t1))
+        for step, (t0, t1) in zip(steps, pairwise(map(float, grid)), strict=True)
+    ]
+    states = [result.states for result in step_through(field, y0, steps, method=method)]
+    return torch.cat([y0[None], *(x for x in states if x is not None)])
 
 
 def _outputs_within(output_times: list[float], t0: float, t1: float) -> tuple[float, ...]:
