@@ -199,7 +199,7 @@ def test_a_training_that_kept_nothing_is_named(trained, tmp_path):
     Run.create(tmp_path / "run", Run.open(trained[0]).config)
     result = run("sample", tmp_path / "run")
     assert result.exit_code == 2
-    assert "has no weights.safetensors: was its training cut off?" in result.output
+    assert "has no weights.safetensors: was its training interrupted?" in result.output
 
 
 def test_weights_of_which_half_are_there_are_named(trained, tmp_path):

@@ -6,10 +6,10 @@ import pytest
 from neuralode.estimators.forecaster.baselines import last_value, linear, season, seasonal
 from neuralode.estimators.forecaster.comparison import COLUMNS, compare, r_squared, rmse
 from neuralode.estimators.forecaster.sizes import HeldOut, hold_out, set_up
-from neuralode.training.modules.forecasting import Cut
+from neuralode.training.modules.forecasting import WindowSpec
 
 NAN = float("nan")
-CUT = Cut(12, 8)
+CUT = WindowSpec(12, 8)
 
 
 def pair(length: int, channels: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +71,7 @@ def test_the_end_of_every_series_that_is_long_enough_is_held_out():
 def test_no_more_is_held_out_than_a_window_forecasts():
     held = hold_out([pair(100)], 0.5, CUT, np.random.default_rng(0))
     assert len(held.ends[0][1]) == 4
-    held = hold_out([pair(5)], 0.9, Cut(60, 2), np.random.default_rng(0))
+    held = hold_out([pair(5)], 0.9, WindowSpec(60, 2), np.random.default_rng(0))
     assert len(held.train[0][0]) == 2
 
 
@@ -167,7 +167,7 @@ def test_r_squared_leaves_out_channels_that_were_not_seen():
 
 def test_sizes_are_read_off_the_series():
     setup = set_up([pair(200), pair(40)])
-    assert setup.cut == Cut(60, 40)
+    assert setup.cut == WindowSpec(60, 40)
     assert (setup.latent, setup.hidden, setup.width) == (6, 32, 32)
     assert setup.spacing == 1.0
     assert setup.unit == pytest.approx(49 / 3)  # of 60 observations and of 40
@@ -176,11 +176,11 @@ def test_sizes_are_read_off_the_series():
 
 def test_sizes_that_were_asked_for_are_taken():
     setup = set_up([pair(200)], window=10, latent=3, hidden=4, width=5, recognition="rnn")
-    assert (setup.cut, setup.latent, setup.hidden, setup.width) == (Cut(10, 7), 3, 4, 5)
+    assert (setup.cut, setup.latent, setup.hidden, setup.width) == (WindowSpec(10, 7), 3, 4, 5)
     network = setup.network(2)
     assert (network.latent, network.recognition.hidden) == (3, 4)
 
 
 def test_single_observations_have_a_unit_of_1():
     setup = set_up([pair(1), pair(1)])
-    assert (setup.cut, setup.unit, setup.spacing) == (Cut(1, 2), 1 / 3, 1.0)
+    assert (setup.cut, setup.unit, setup.spacing) == (WindowSpec(1, 2), 1 / 3, 1.0)

@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import neuralode
 from neuralode.estimators import CNFDensity
-from neuralode.training.fit import settle
+from neuralode.training.fit import prepare_for_inference
 
 MEAN, FACTOR = np.array([3.0, -1.0]), np.array([[1.0, 0.0], [0.8, 0.6]])
 
@@ -220,9 +220,9 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 def test_training_that_diverges_says_so(monkeypatch):
     def spoiled(flow, learning_rate):
         torch.nn.init.constant_(next(flow.parameters()), torch.nan)
-        return settle(flow, learning_rate)
+        return prepare_for_inference(flow, learning_rate)
 
-    monkeypatch.setattr("neuralode.training.modules.density.settle", spoiled)
+    monkeypatch.setattr("neuralode.training.modules.row_density.prepare_for_inference", spoiled)
     with pytest.raises(ValueError, match="learning_rate=0.01 led to weights that are not finite; wanted a lower one"):
         small().fit(normal_rows())
 

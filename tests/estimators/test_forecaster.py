@@ -353,9 +353,9 @@ def test_without_a_refit_what_was_held_out_stays_unseen(table):
             self.fits += 1
 
     counting = Counting()
-    small(refit=False).fit(table, **LONG, company=lambda stage: [counting])
+    small(refit=False).fit(table, **LONG, callbacks=lambda stage: [counting])
     assert counting.fits == 1
-    small(refit=True).fit(table, **LONG, company=lambda stage: [counting])
+    small(refit=True).fit(table, **LONG, callbacks=lambda stage: [counting])
     assert counting.fits == 3
 
 
@@ -525,7 +525,7 @@ class Counting(Callback):
 
 
 def test_an_interrupted_training_keeps_the_best_so_far_and_goes_on_from_there(table, tmp_path):
-    cut_off = small(max_epochs=4).fit(table, **LONG, checkpoints=tmp_path, company=lambda stage: [Stop(2)])
+    cut_off = small(max_epochs=4).fit(table, **LONG, checkpoints=tmp_path, callbacks=lambda stage: [Stop(2)])
     assert (cut_off.interrupted_, cut_off.n_iter_) == (True, 2)
     assert not (tmp_path / "refit").exists()
     assert len(cut_off.evaluation_)
@@ -534,7 +534,7 @@ def test_an_interrupted_training_keeps_the_best_so_far_and_goes_on_from_there(ta
     for name, weights in cut_off.network_.state_dict().items():
         assert torch.equal(weights, best[f"model.{name}"].double())
     counting = Counting()
-    whole = small(max_epochs=4).fit(table, **LONG, checkpoints=tmp_path, company=counting)
+    whole = small(max_epochs=4).fit(table, **LONG, checkpoints=tmp_path, callbacks=counting)
     assert counting.epochs["first"][-1] == 3
     assert 0 not in counting.epochs["first"]
     assert len(counting.epochs["refit"]) == whole.n_iter_
@@ -544,12 +544,12 @@ def test_an_interrupted_training_keeps_the_best_so_far_and_goes_on_from_there(ta
 def test_a_refit_that_is_cut_off_leaves_what_was_learned_before_it(table, tmp_path):
     first = small(max_epochs=2, refit=False).fit(table, **LONG)
     stop = small(max_epochs=2).fit(
-        table, **LONG, checkpoints=tmp_path, company=lambda stage: [Stop(0)] if stage == "refit" else []
+        table, **LONG, checkpoints=tmp_path, callbacks=lambda stage: [Stop(0)] if stage == "refit" else []
     )
     assert stop.interrupted_
     alike(stop.predict(), first.predict(), 0)
     counting = Counting()
-    whole = small(max_epochs=2).fit(table, **LONG, checkpoints=tmp_path, company=counting)
+    whole = small(max_epochs=2).fit(table, **LONG, checkpoints=tmp_path, callbacks=counting)
     never = small(max_epochs=2).fit(table, **LONG)
     assert list(counting.epochs) == ["refit"]  # what is done is not done again
     assert not whole.interrupted_
@@ -565,7 +565,7 @@ def test_a_training_cut_off_at_any_step_comes_to_the_same_bits(table, tmp_path, 
         with pytest.raises(Cut):
             small(max_epochs=2).fit(
                 table, **LONG, checkpoints=tmp_path,
-                company=lambda name, step=step: [CutOff(step)] if name == stage else [],
+                callbacks=lambda name, step=step: [CutOff(step)] if name == stage else [],
             )  # fmt: skip
         assert Checkpoints(tmp_path / stage).files()
     gone_on = small(max_epochs=2).fit(table, **LONG, checkpoints=tmp_path)
@@ -577,7 +577,7 @@ def test_checkpoints_of_another_table_or_of_other_parameters_are_refused(table, 
     other = table.assign(wave=table["wave"] + 1)
     done, cut_off = tmp_path / "done", tmp_path / "cut off"
     small().fit(table, **LONG, checkpoints=done)
-    small(max_epochs=2).fit(table, **LONG, checkpoints=cut_off, company=lambda stage: [Stop(1)])
+    small(max_epochs=2).fit(table, **LONG, checkpoints=cut_off, callbacks=lambda stage: [Stop(1)])
     for folder, options, rows in (
         (done, {}, other),
         (done, {"learning_rate": 0.02}, table),
@@ -596,7 +596,7 @@ def test_training_that_diverges_says_so(table, monkeypatch):
             torch.nn.init.constant_(next(pl_module.parameters()), NAN)
 
     with pytest.raises(ValueError, match="learning_rate=0.01 led to weights that are not finite; wanted a lower one"):
-        small(holdout=0).fit(table, **LONG, company=lambda stage: [Spoil()])
+        small(holdout=0).fit(table, **LONG, callbacks=lambda stage: [Spoil()])
 
 
 def test_a_damped_oscillation_is_forecast_better_than_by_its_last_value():
@@ -654,5 +654,5 @@ def test_a_refit_that_is_cut_off_leaves_the_figures_of_the_training_that_is_kept
         def on_train_epoch_start(self, trainer, pl_module):
             raise KeyboardInterrupt
 
-    model = small(max_epochs=2).fit(table, **LONG, company=lambda stage: [Stop()] if stage == "refit" else [])
+    model = small(max_epochs=2).fit(table, **LONG, callbacks=lambda stage: [Stop()] if stage == "refit" else [])
     assert (model.interrupted_, model.n_iter_) == (True, 2)

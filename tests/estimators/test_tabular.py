@@ -21,8 +21,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import neuralode
 from neuralode.estimators import ODENetClassifier, ODENetRegressor
 from neuralode.nn import TabularODENet
-from neuralode.training.fit import settle
-from neuralode.training.modules.tabular import Architecture, Part, TabularData, answers
+from neuralode.training.fit import prepare_for_inference
+from neuralode.training.modules.tabular import Architecture, Part, TabularData, predict_rows
 
 KINDS = [ODENetClassifier, ODENetRegressor]
 SMALL = {"hidden": 8, "width": 8, "max_epochs": 2, "random_state": 0}
@@ -151,8 +151,8 @@ def test_answers_are_those_of_the_equation_to_a_tight_tolerance():
     for parameter in network.parameters():
         parameter.data *= 2
     X = rows() / rows().std(0)
-    reference = answers(network, X, tolerance=1e-12)
-    assert np.abs(answers(network, X) - reference).max() < 1e-5
+    reference = predict_rows(network, X, tolerance=1e-12)
+    assert np.abs(predict_rows(network, X) - reference).max() < 1e-5
     assert network.ode.rtol == 1e-3  # of the one that was given nothing has changed
     assert next(network.parameters()).dtype == torch.float32
     with torch.no_grad():
@@ -331,9 +331,9 @@ def test_fitting_says_nothing_and_works_outside_of_the_main_thread(kind, capfd):
 def test_training_that_diverges_says_so(monkeypatch):
     def spoiled(network, learning_rate):
         torch.nn.init.constant_(next(network.parameters()), torch.nan)
-        return settle(network, learning_rate)
+        return prepare_for_inference(network, learning_rate)
 
-    monkeypatch.setattr("neuralode.training.modules.tabular.settle", spoiled)
+    monkeypatch.setattr("neuralode.training.modules.tabular.prepare_for_inference", spoiled)
     with pytest.raises(ValueError, match="learning_rate=0.5 led to weights that are not finite; wanted a lower one"):
         fitted(ODENetRegressor, learning_rate=0.5)
 

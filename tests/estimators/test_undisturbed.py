@@ -88,7 +88,7 @@ def test_a_fit_that_diverges_says_so_and_leaves_what_was_learned(model, data, as
         for part in self.parameters():
             torch.nn.init.constant_(part, torch.nan)
 
-    monkeypatch.setattr("neuralode.training.fit.Watched.on_train_start", diverge, raising=False)
+    monkeypatch.setattr("neuralode.training.module.TrainingModule.on_train_start", diverge, raising=False)
     with pytest.raises(ValueError, match=r"learning_rate=0.0\d+ led to weights that are not finite"):
         model.fit(*data)
     np.testing.assert_array_equal(ask(model), wanted)

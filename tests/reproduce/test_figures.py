@@ -20,7 +20,7 @@ from neuralode.reproduce.figure4 import ENERGIES, _ring, divergence, figure4, lo
 from neuralode.reproduce.figure5 import FlowConfig, build, compare_flows, evaluate, load
 from neuralode.reproduce.flow_plots import pixel_centres
 from neuralode.reproduce.process_pool import available_cores, run_in_processes
-from neuralode.training.plain_loop import Descent, descend
+from neuralode.training.plain_loop import AdamOptions, minimize
 from neuralode.training.run import Run
 
 TINY = (
@@ -130,7 +130,7 @@ def test_seeds_that_are_not_numbers_are_refused() -> None:
 
 def test_flows_are_fitted_to_energies(tmp_path: Path) -> None:
     lines: list[str] = []
-    descents = {"cnf": Descent(2), "planar": Descent(30)}
+    descents = {"cnf": AdamOptions(2), "planar": AdamOptions(30)}
     options = {"targets": ("U2",), "sizes": (2, 3), "descents": descents, "processes": 1}
     rows = figure4(tmp_path, log=lines.append, **options)
     assert [(row["kind"], row["size"]) for row in rows] == [("planar", 2), ("planar", 3), ("cnf", 2), ("cnf", 3)]
@@ -179,7 +179,7 @@ def test_a_descent_finds_a_minimum_and_reports_progress() -> None:
         x = torch.randn(32, 2)
         return (point(x)[:, 0] - x[:, 0] + 2).square().mean()
 
-    seconds = descend(point, loss, Descent(400, rate=0.05), lambda *values: reports.append(values))
+    seconds = minimize(point, loss, AdamOptions(400, rate=0.05), on_progress=lambda *values: reports.append(values))
     torch.testing.assert_close(point.bias.data, torch.tensor([-2.0]), atol=0.1, rtol=0)
     assert [step for step, _ in reports] == list(range(40, 401, 40))
     assert reports[-1][1] < reports[0][1]
@@ -196,7 +196,7 @@ def test_an_interrupt_stops_a_descent_at_once() -> None:
         return point.weight.square().sum()
 
     with pytest.raises(KeyboardInterrupt):
-        descend(point, loss, Descent(10))
+        minimize(point, loss, AdamOptions(10))
     assert len(calls) == 3
 
 

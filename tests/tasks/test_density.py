@@ -17,9 +17,9 @@ from neuralode.data.densities import find_density
 from neuralode.data.tables.rows import Rows, Standard
 from neuralode.tasks.config import Density
 from neuralode.tasks.density import run as task
-from neuralode.training.fit import Effort, fit
-from neuralode.training.modules.density import Architecture, RowDensity, learn
-from neuralode.training.modules.density_module import Batches, Likely, RowsData, solved_by
+from neuralode.training.fit import FitOptions, fit
+from neuralode.training.modules.density_module import Batches, DensityModule, RowsData, with_solver
+from neuralode.training.modules.row_density import Architecture, RowDensity, train_density
 from neuralode.training.run import Run
 
 TINY = {"width": 8, "layers": 1, "epochs": 2, "batch_size": 32, "learning_rate": 1e-2}
@@ -241,10 +241,11 @@ def test_runs_of_other_tasks_are_refused(tmp_path):
         task.load(Run.create(tmp_path / "digits", {"task": "digits"}))
 
 
-def fitted(standard, rows, architecture, effort, **options):
+def fitted(standard, rows, architecture, fit_options, **options):
     settings = {"spread": True, "batch_size": 128, "learning_rate": 1e-2, "weight_decay": 0.0}
     costs = {"kinetic": 0.01, "frobenius": 0.01}
-    return learn(architecture, standard, rows[:-100], rows[-100:], effort, **{**settings, **costs, **options})
+    parts = {"train": rows[:-100], "validation": rows[-100:], "options": fit_options}
+    return train_density(architecture, standard, **parts, **{**settings, **costs, **options})
 
 
 def test_a_change_of_units_moves_nats_by_the_logarithm_of_the_units_alone():
@@ -252,7 +253,7 @@ def test_a_change_of_units_moves_nats_by_the_logarithm_of_the_units_alone():
     answers = []
     for rows in (normal_rows(200), normal_rows(200) * units + origin):
         torch.manual_seed(0)
-        density, done = fitted(Standard.of(Rows(("a", "b"), rows)), rows, Architecture(width=8), Effort(1, 1))
+        density, done = fitted(Standard.of(Rows(("a", "b"), rows)), rows, Architecture(width=8), FitOptions(1, 1))
         answers.append((density.log_density(rows), done.best))
     (here, best_here), (there, best_there) = answers
     assert np.allclose(here - there, np.log(units).sum(), rtol=0, atol=1e-4)
@@ -330,7 +331,7 @@ def test_an_epoch_passes_over_all_rows_and_has_a_least_number_of_steps(rows, siz
 def test_paths_cost_what_they_are_weighted_with():
     torch.manual_seed(0)
     flow, rows = Architecture(width=8).build(2), torch.randn(20, 2)
-    plain, weighted = Likely(flow), Likely(flow, kinetic=2.0, frobenius=3.0)
+    plain, weighted = DensityModule(flow), DensityModule(flow, kinetic=2.0, frobenius=3.0)
     for part in (plain, weighted):
         part.log = lambda *args, **options: None  # nobody trains
     costs = flow.costs(rows)
@@ -341,7 +342,7 @@ def test_paths_cost_what_they_are_weighted_with():
 @pytest.mark.parametrize("divergence", ["hutchinson", "hutch++"])
 def test_epochs_are_compared_by_the_same_estimate(divergence):
     torch.manual_seed(0)
-    part, rows, logged = Likely(Architecture(width=8, divergence=divergence).build(4)), torch.randn(20, 4), []
+    part, rows, logged = DensityModule(Architecture(width=8, divergence=divergence).build(4)), torch.randn(20, 4), []
     part.log = lambda name, value, **options: logged.append(value.item())
     with torch.no_grad():
         for index in (0, 1, 0):
@@ -370,7 +371,7 @@ def test_the_divergence_is_estimated_in_training_alone_and_of_many_columns():
 
 def test_a_flow_that_solves_in_another_way_shares_what_is_learned():
     flow = Architecture(width=4).build(2)
-    other = solved_by(flow, rtol=1e-9)
+    other = with_solver(flow, rtol=1e-9)
     with torch.no_grad():
         next(flow.parameters()).add_(1)
     assert torch.equal(next(flow.parameters()), next(other.parameters()))
@@ -379,7 +380,7 @@ def test_a_flow_that_solves_in_another_way_shares_what_is_learned():
 def test_a_wide_table_is_scored_a_part_at_a_time_and_alike(monkeypatch, bent):
     rows = bent.sample(30, seed=0)
     whole = bent.log_density(rows)
-    monkeypatch.setattr("neuralode.training.modules.density_module.AT_ONCE", 7 * 2 * 256)
+    monkeypatch.setattr("neuralode.training.modules.density_module.MOST_NUMBERS", 7 * 2 * 256)
     assert np.allclose(bent.log_density(rows), whole, rtol=1e-12, atol=1e-9)
 
 
@@ -403,11 +404,11 @@ def test_held_out_rows_are_judged_together(tmp_path):
     """Not one by one, which would take as many solves as there are rows."""
     rows, judged = torch.randn(40, 2), []
 
-    class Noting(Likely):
+    class Noting(DensityModule):
         def validation_step(self, batch, index):
             judged.append(len(batch))
             super().validation_step(batch, index)
 
     task = Noting(Architecture(width=4).build(2))
-    fit(task, RowsData(rows, rows[:30], 40, torch.zeros(2)), Effort(1, 1), folder=tmp_path)
+    fit(task, RowsData(rows, rows[:30], size=40, spread=torch.zeros(2)), FitOptions(1, 1), folder=tmp_path)
     assert judged == [30]

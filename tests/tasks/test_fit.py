@@ -140,7 +140,7 @@ def test_a_training_that_was_cut_off_goes_on(tmp_path):
                 raise KeyboardInterrupt
 
     wanted = asked(written(tmp_path, count=1), epochs=3)
-    first = runs.fit_run(wanted, tmp_path / "run", company=lambda stage: [Stop()])
+    first = runs.fit_run(wanted, tmp_path / "run", callbacks=lambda stage: [Stop()])
     assert first.summary["interrupted"] is True
     assert first.checkpoints.exists()
     assert len(runs.load(first).forecast()) == 2

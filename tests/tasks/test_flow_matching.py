@@ -16,7 +16,7 @@ from neuralode.tasks.flow_matching import run as task
 from neuralode.tasks.flow_matching.data import Draws, MatchingData, examples
 from neuralode.tasks.flow_matching.metrics import judged, two_samples
 from neuralode.training import Run
-from neuralode.training.fit import Effort, fit
+from neuralode.training.fit import FitOptions, fit
 
 SMALL = {"epochs": 2, "batches": 3, "batch_size": 16, "width": 8, "layers": 1, "steps": 3}
 KINDS = {"moons": replace(MATCHING_POINTS, **SMALL), "digits": replace(MATCHING_IMAGES, **SMALL)}
@@ -126,7 +126,7 @@ def test_a_few_steps_bring_points_near_the_truth():
     built = task.build(wanted, some)
     before = task.point_figures(task.Sampler(built.mean, some, wanted))
     data = MatchingData(some.seen(some.train), some.seen(some.validation), wanted.batches, 256, seed=0)
-    fit(built, data, Effort(wanted.epochs, wanted.epochs))
+    fit(built, data, FitOptions(wanted.epochs, wanted.epochs))
     after = task.point_figures(task.Sampler(built.mean.eval(), some, wanted))
     assert after["energy_distance"] < 0.25 * before["energy_distance"]
     assert 0 < after["divergence"] < 0.5 * before["divergence"]
@@ -138,7 +138,7 @@ def test_the_mean_of_weights_follows_and_is_what_is_validated(coupling):
     built = task.build(wanted, some)
     first = [parameter.detach().clone() for parameter in built.mean.parameters()]
     data = MatchingData(some.seen(some.train), some.seen(some.validation), 3, 500, seed=0)
-    fitted = fit(built, data, Effort(1, 1))
+    fitted = fit(built, data, FitOptions(1, 1))
 
     def farthest(some, others) -> float:
         return max(float((one - other).detach().abs().max()) for one, other in zip(some, others, strict=True))

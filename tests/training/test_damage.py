@@ -35,16 +35,17 @@ from neuralode.training import preflight
 from neuralode.training.atomic_write import replace_file
 from neuralode.training.checkpoints import Checkpoints, CheckpointWarning
 from neuralode.training.config_io import RunWarning
-from neuralode.training.fit import Effort, Watched, fit
+from neuralode.training.fit import FitOptions, fit
+from neuralode.training.module import TrainingModule
 from neuralode.training.preflight import check_folder, check_room
-from neuralode.training.resumable_loader import Resumable
+from neuralode.training.resumable_loader import ResumableLoader
 from neuralode.training.run import Run, write_json
 
 SMALL = Images(model="noblock", epochs=1, batches=2, batch_size=16, accelerator="cpu", devices="1", checkpoint_every=1)
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-class Line(Watched):
+class Line(TrainingModule):
     def __init__(self):
         super().__init__(1e-2)
         self.layer = nn.Linear(1, 1)
@@ -58,7 +59,7 @@ class Line(Watched):
 
 class Points(L.LightningDataModule):
     def train_dataloader(self):
-        return Resumable(torch.utils.data.DataLoader(torch.ones(6, 1), 2))
+        return ResumableLoader(torch.utils.data.DataLoader(torch.ones(6, 1), 2))
 
     def val_dataloader(self):
         return torch.utils.data.DataLoader(torch.ones(2, 1), 2)
@@ -75,7 +76,7 @@ class Canary:
 
 
 def go_on(folder, **options):
-    return fit(Line(), Points(), Effort(2, 3), folder=folder, resume=True, **options)
+    return fit(Line(), Points(), FitOptions(2, 3), folder=folder, resume=True, **options)
 
 
 def put(folder: Path, content: bytes, step: int = 99) -> Path:
@@ -95,7 +96,7 @@ def saved(content) -> bytes:
 def left(tmp_path_factory) -> Path:
     """What a training leaves: checkpoints of its last two steps."""
     folder = tmp_path_factory.mktemp("left")
-    fit(Line(), Points(), Effort(2, 3, checkpoint_every=1), folder=folder)
+    fit(Line(), Points(), FitOptions(2, 3, checkpoint_every=1), folder=folder)
     return folder
 
 
@@ -146,7 +147,7 @@ junk = nested(plain | st.binary(max_size=8))
 def test_made_up_content_under_a_right_digest_is_refused_in_a_sentence(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("made-up")
     put(folder, content)
-    with pytest.raises(ValueError, match="is not a checkpoint of a training.*delete .* to begin again"):
+    with pytest.raises(ValueError, match="is not a checkpoint of a training.*delete .* to start again"):
         go_on(folder)
 
 
@@ -169,7 +170,7 @@ def test_a_checkpoint_with_a_part_replaced_is_refused_in_a_sentence_or_gone_on_f
     folder = tmp_path_factory.mktemp("replaced")
     put(folder, saved(content))
     with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
-        fit(Line(), Points(), Effort(2, 3), folder=folder, resume=True)
+        fit(Line(), Points(), FitOptions(2, 3), folder=folder, resume=True)
 
 
 def places(part, above=()):
@@ -201,14 +202,14 @@ OTHERS = [..., None, {}, [], {"a": {}}, [{}], {"a": 1}, True, -1, 0, 1, 2, 3, 5,
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        (("loops", "fit_loop"), {}, "does not say where that was"),
-        (PROGRESS, ..., "does not say where that was"),
-        ((*PROGRESS, "total", "completed"), {"a": 1}, "does not say where that was"),
+        (("loops", "fit_loop"), {}, "loop counters are missing or invalid"),
+        (PROGRESS, ..., "loop counters are missing or invalid"),
+        ((*PROGRESS, "total", "completed"), {"a": 1}, "loop counters are missing or invalid"),
         ((*PROGRESS, "total", "ready"), 100, "no val_loss was logged in epoch 2"),
-        (("loops", "fit_loop", "epoch_progress", "current", "completed"), 100, "cannot be gone on from"),
+        (("loops", "fit_loop", "epoch_progress", "current", "completed"), 100, "cannot be resumed from"),
         (("callbacks", "Best", "weights", "layer.bias"), torch.ones(2), "its best weights are not those of this"),
         (("callbacks", "Patience{'monitor': 'val_loss', 'mode': 'min'}", "best_score"), torch.ones(1), "best_score is"),
-        (("optimizer_states", 0, "param_groups", 0, "capturable"), True, "cannot be gone on from"),
+        (("optimizer_states", 0, "param_groups", 0, "capturable"), True, "cannot be resumed from"),
     ],
 )
 def test_parts_that_do_not_go_with_the_others_are_named(left, tmp_path, path, value, says):
@@ -241,7 +242,7 @@ def test_pickled_code_is_never_executed(folder, tmp_path, wrapped, named):
         put(folder, content)
     else:
         Checkpoints(folder).files()[0].write_bytes(content)
-    with pytest.warns(CheckpointWarning, match="going on from"):
+    with pytest.warns(CheckpointWarning, match="resuming from"):
         go_on(folder)
     assert not nest.exists()
 
@@ -358,7 +359,7 @@ def test_what_is_no_config_ends_every_command_with_a_sentence(tmp_path, words, c
         ({"seed": -1}, "seed is -1; wanted int from 0 to 4,294,967,295."),
         ({"seed": True}, "seed is True; wanted int."),
         ({"learning_rate": float("nan")}, "learning_rate is nan; wanted float."),
-        ({"hat": 1}, "'hat', which this version of neuralode does not know."),
+        ({"hat": 1}, "'hat', which this version of neuralode does not support."),
     ],
 )
 def test_the_sentence_names_the_entry(tmp_path, changed, says):
@@ -391,11 +392,11 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_at_the_beginni
 def test_a_finished_run_says_so_and_is_left_as_it_is(tmp_path):
     run = images.train(SMALL, tmp_path / "run", tell=lambda row: None)
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
-    with pytest.warns(RunWarning, match="is finished: there is nothing to go on with"):
+    with pytest.warns(RunWarning, match="is finished: there is nothing to resume"):
         images.train(images.asked(run), run.folder, resume=True)
     result = CliRunner().invoke(app, ["train", "digits", "--resume", str(run.folder)])
     assert result.exit_code == 0
-    assert "is finished: there is nothing to go on with." in result.output
+    assert "is finished: there is nothing to resume." in result.output
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
 
 
@@ -446,7 +447,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_work_starts(tmp_path, mo
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    with pytest.raises(OSError, match=r"run cannot be written \(Read-only file system\); wanted a folder that can be."):
+    with pytest.raises(OSError, match=r"run cannot be written \(Read-only file system\); wanted a writable folder."):
         images.train(SMALL, tmp_path / "run", tell=lambda row: None)
     assert not (tmp_path / "run").exists()
 
@@ -460,22 +461,22 @@ def test_neither_is_one_without_the_permission(tmp_path):
 
 def test_a_disk_without_room_is_told_before_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
-    with pytest.raises(OSError, match=r"has 1 MiB left, and checkpoints of this training want 16 MiB; make room"):
-        fit(Line(), Points(), Effort(1, None), folder=tmp_path)
+    with pytest.raises(OSError, match=r"has 1 MiB left, and checkpoints of this training need 16 MiB; free some space"):
+        fit(Line(), Points(), FitOptions(1, None), folder=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_room_that_is_wanted_grows_with_the_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, 10**8))
     check_room(tmp_path, 10**6)
-    with pytest.raises(OSError, match="want"):
+    with pytest.raises(OSError, match="need"):
         check_room(tmp_path, 10**7)
 
 
 def test_a_disk_that_fills_up_leaves_the_checkpoints_before_and_training_goes_on_later(tmp_path, monkeypatch):
     torch.manual_seed(0)
     whole = Line()
-    fit(whole, Points(), Effort(2, None, checkpoint_every=1))
+    fit(whole, Points(), FitOptions(2, None, checkpoint_every=1))
     written = []
 
     def fill(descriptor):
@@ -486,15 +487,15 @@ def test_a_disk_that_fills_up_leaves_the_checkpoints_before_and_training_goes_on
     torch.manual_seed(0)
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", fill)
-        with pytest.raises(OSError, match=r"the disk of .* is full.*go on by --resume"):
-            fit(Line(), Points(), Effort(2, None, checkpoint_every=1), folder=tmp_path)
+        with pytest.raises(OSError, match=r"the disk of .* is full.*use --resume"):
+            fit(Line(), Points(), FitOptions(2, None, checkpoint_every=1), folder=tmp_path)
     kept = Checkpoints(tmp_path).files()
     assert [path.name[:13] for path in kept] == ["step-00000003", "step-00000002"]
     assert all(Checkpoints(tmp_path).read(path) for path in kept)
     assert len(list(tmp_path.iterdir())) == 2
     torch.manual_seed(0)
     task = Line()
-    fit(task, Points(), Effort(2, None, checkpoint_every=1), folder=tmp_path, resume=True)
+    fit(task, Points(), FitOptions(2, None, checkpoint_every=1), folder=tmp_path, resume=True)
     assert torch.equal(task.layer.weight, whole.layer.weight)
 
 

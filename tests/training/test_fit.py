@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from neuralode.training.fit import Effort, Watched, fit
+from neuralode.training.fit import FitOptions, fit
+from neuralode.training.module import TrainingModule
 
 
-class Line(Watched):
+class Line(TrainingModule):
     """Its validation loss is as told, epoch by epoch."""
 
     def __init__(self, losses):
@@ -49,25 +50,25 @@ class Weights(L.Callback):
 
 def test_the_weights_of_the_best_epoch_are_kept():
     task, seen = Line([3.0, 1.0, 2.0]), Weights()
-    done = fit(task, Points(), Effort(3, patience=10), callbacks=[seen])
+    done = fit(task, Points(), FitOptions(3, patience=10), callbacks=[seen])
     assert (done.epochs, done.best_epoch, done.best) == (3, 2, 1.0)
     assert task.layer.weight.item() == seen.after[1]
 
 
 def test_it_stops_once_patience_is_over():
-    assert fit(Line([1.0, 2.0, 2.0, 2.0, 2.0]), Points(), Effort(5, patience=2)).epochs == 3
+    assert fit(Line([1.0, 2.0, 2.0, 2.0, 2.0]), Points(), FitOptions(5, patience=2)).epochs == 3
 
 
 def test_without_patience_all_epochs_are_trained_and_the_last_is_kept():
     task, seen = Line([]), Weights()
-    done = fit(task, Points(), Effort(2, patience=None), callbacks=[seen])
+    done = fit(task, Points(), FitOptions(2, patience=None), callbacks=[seen])
     assert (done.epochs, done.best_epoch) == (2, 2)
     assert task.layer.weight.item() == seen.after[1]
 
 
 @pytest.mark.parametrize("patience", [10, None])
 def test_it_goes_on_after_the_last_finished_epoch_though_that_was_not_the_best(tmp_path, patience):
-    effort, losses = Effort(4, patience), [1.0, 2.0, 2.0, 2.0]
+    effort, losses = FitOptions(4, patience), [1.0, 2.0, 2.0, 2.0]
     torch.manual_seed(0)
     whole = Weights()
     fit(Line(losses), Points(), effort, callbacks=[whole])

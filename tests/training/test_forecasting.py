@@ -8,19 +8,19 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from neuralode.nn import LatentODE
-from neuralode.training.fit import Effort
+from neuralode.training.fit import FitOptions
 from neuralode.training.modules.forecasting import (
     LEAST,
-    Cut,
     ForecastData,
-    Forecasting,
+    ForecastingModule,
     Windows,
-    batches_an_epoch,
-    learn,
-    together,
+    WindowSpec,
+    batches_per_epoch,
+    collate,
+    train_latent_ode,
 )
 
-OPTIONS = {"seed": 0, "batch_size": 4, "learning_rate": 1e-2, "kl_weight": 1.0}
+OPTIONS = {"windows": WindowSpec(6, 4), "seed": 0, "batch_size": 4, "learning_rate": 1e-2, "kl_weight": 1.0}
 
 
 def series(count: int = 2, length: int = 20) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -39,9 +39,9 @@ def weights(one: LatentODE) -> torch.Tensor:
 
 
 def test_a_window_is_read_from_its_beginning_and_explained_to_its_end():
-    rng, cut = np.random.default_rng(0), Cut(12, 8)
+    rng, cut = np.random.default_rng(0), WindowSpec(12, 8)
     for _ in range(200):
-        (read, values), (whole, explained) = cut.drawn(series(), rng)
+        (read, values), (whole, explained) = cut.draw(series(), rng)
         assert 2 <= len(read) <= 8
         assert len(read) <= len(whole) <= 12
         assert np.array_equal(read, whole[: len(read)])
@@ -50,26 +50,26 @@ def test_a_window_is_read_from_its_beginning_and_explained_to_its_end():
 
 def test_short_series_are_windows_of_their_own():
     t = np.array([3.0])
-    (read, _), (whole, _) = Cut(12, 8).drawn([(t, t[:, None])], np.random.default_rng(0))
+    (read, _), (whole, _) = WindowSpec(12, 8).draw([(t, t[:, None])], np.random.default_rng(0))
     assert read.tolist() == whole.tolist() == [3.0]
 
 
 def test_longer_series_are_drawn_more_often():
     rng = np.random.default_rng(0)
     pair = [(np.arange(n) + 100.0 * k, np.zeros((n, 1))) for k, n in enumerate((90, 10))]
-    drawn = [Cut(4, 2).drawn(pair, rng)[0][0][0] >= 100 for _ in range(500)]
+    drawn = [WindowSpec(4, 2).draw(pair, rng)[0][0][0] >= 100 for _ in range(500)]
     assert 0.05 < np.mean(drawn) < 0.16
 
 
 def test_a_batch_begins_at_time_0():
     rng = np.random.default_rng(0)
-    observed, targets = together([Cut(6, 4).drawn(series(), rng) for _ in range(5)])
+    observed, targets = collate([WindowSpec(6, 4).draw(series(), rng) for _ in range(5)])
     assert observed.times[:, 0].tolist() == targets.times[:, 0].tolist() == [0.0] * 5
     assert observed.start.tolist() == [0.0] * 5
 
 
 def test_windows_are_the_same_for_an_epoch_and_others_in_the_next():
-    windows = Windows(series(), Cut(6, 4), batches=2, size=3, seed=0)
+    windows = Windows(series(), WindowSpec(6, 4), batches=2, size=3, seed=0)
     first = [batch[1].values for batch in windows]
     assert len(windows) == len(first) == 2
     assert all(torch.equal(one, again[1].values) for one, again in zip(first, windows, strict=True))
@@ -84,19 +84,26 @@ class Watch(Callback):
         self.drawn, self.weights = [], []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.weights.append(pl_module._weight())
+        self.weights.append(pl_module._kl_weight())
         if not batch_idx:
             self.drawn.append(batch[1].values)
 
 
 def trained(watch: Watch, epochs: int = 4, **options) -> None:
-    learn(model(), series(), [], Cut(6, 4), Effort(epochs, None), callbacks=[watch], **{**OPTIONS, **options})
+    train_latent_ode(
+        model(),
+        series(),
+        [],
+        options=FitOptions(epochs, None),
+        callbacks=[watch],
+        **{**OPTIONS, **options},
+    )
 
 
 def test_every_epoch_of_a_training_draws_other_windows():
     watch = Watch()
     trained(watch)
-    windows = Windows(series(), Cut(6, 4), batches=8, size=4, seed=0)
+    windows = Windows(series(), WindowSpec(6, 4), batches=8, size=4, seed=0)
     assert len(watch.drawn) == 4
     for epoch, values in enumerate(watch.drawn):
         windows.epoch = lambda epoch=epoch: epoch
@@ -122,7 +129,7 @@ def test_the_epoch_that_forecasts_best_is_kept():
     learned = model()
     pairs = series()
     ends = [((t[:15], x[:15]), (t[15:], x[15:])) for t, x in pairs]
-    done = learn(learned, pairs, ends, Cut(6, 4), Effort(3, 5), callbacks=[Spoil()], **OPTIONS)
+    done = train_latent_ode(learned, pairs, ends, options=FitOptions(3, 5), callbacks=[Spoil()], **OPTIONS)
     assert done.best_epoch <= 2
     assert done.best < 10
     assert float(learned.decoder[-1].bias.detach()) < 10
@@ -139,7 +146,7 @@ def test_what_is_held_out_is_forecast_from_no_more_than_a_context():
             asked.append(batch)
 
     ends = [((times[:15], values[:15]), (times[15:], values[15:]))]
-    learn(model(), pairs, ends, Cut(6, 4), Effort(1, 5), callbacks=[Look()], **OPTIONS)
+    train_latent_ode(model(), pairs, ends, options=FitOptions(1, 5), callbacks=[Look()], **OPTIONS)
     [(observed, targets)] = asked
     assert torch.allclose(observed.times[0], torch.tensor(times[11:15] - times[11]))
     assert torch.allclose(targets.times[0], torch.tensor(times[15:] - times[11]))
@@ -147,10 +154,18 @@ def test_what_is_held_out_is_forecast_from_no_more_than_a_context():
 
 def test_a_training_that_is_done_is_not_done_again(tmp_path):
     once, again = model(), LatentODE(1, 2, hidden=4, width=4)
-    done = learn(once, series(), [], Cut(6, 4), Effort(2, None), folder=tmp_path, **OPTIONS)
+    done = train_latent_ode(once, series(), [], options=FitOptions(2, None), folder=tmp_path, **OPTIONS)
     assert json.loads((tmp_path / "done.json").read_text())["epochs"] == 2
     watch = Watch()
-    same = learn(again, series(), [], Cut(6, 4), Effort(2, None), folder=tmp_path, callbacks=[watch], **OPTIONS)
+    same = train_latent_ode(
+        again,
+        series(),
+        [],
+        options=FitOptions(2, None),
+        folder=tmp_path,
+        callbacks=[watch],
+        **OPTIONS,
+    )
     assert watch.drawn == []
     assert torch.equal(weights(once), weights(again))
     assert (same.epochs, same.best_epoch, same.interrupted) == (done.epochs, done.best_epoch, False)
@@ -164,7 +179,15 @@ def test_a_training_that_is_cut_off_draws_on_where_it_stopped(tmp_path):
 
     whole, rest = Watch(), Watch()
     trained(whole)
-    cut = learn(model(), series(), [], Cut(6, 4), Effort(4, None), folder=tmp_path, callbacks=[Stop()], **OPTIONS)
+    cut = train_latent_ode(
+        model(),
+        series(),
+        [],
+        options=FitOptions(4, None),
+        folder=tmp_path,
+        callbacks=[Stop()],
+        **OPTIONS,
+    )
     assert (cut.interrupted, cut.epochs) == (True, 2)
     trained(rest, folder=tmp_path)
     assert len(rest.drawn) == 2
@@ -174,8 +197,8 @@ def test_a_training_that_is_cut_off_draws_on_where_it_stopped(tmp_path):
 
 def test_validation_is_the_squared_error_of_values_that_were_seen():
     pairs = [(t, np.where(np.arange(20)[:, None] % 3 == 0, np.nan, x)) for t, x in series()]
-    batch = together([((t[1:10], x[1:10]), (t[10:], x[10:])) for t, x in pairs])
-    task, told = Forecasting(model()), {}
+    batch = collate([((t[1:10], x[1:10]), (t[10:], x[10:])) for t, x in pairs])
+    task, told = ForecastingModule(model()), {}
     task.log = lambda name, value, **rest: told.update({name: float(value), **rest})  # type: ignore[method-assign]
     with torch.no_grad():
         task.validation_step(batch, 0)
@@ -187,11 +210,11 @@ def test_validation_is_the_squared_error_of_values_that_were_seen():
 
 
 def test_an_epoch_sees_each_observation_about_twice_within_reason():
-    assert batches_an_epoch(series(1), Cut(6, 4), 4) == LEAST
-    assert batches_an_epoch(series(60, 20), Cut(6, 4), 4) == 100
-    assert batches_an_epoch(series(18, 20), Cut(6, 4), 4) == 30
+    assert batches_per_epoch(series(1), WindowSpec(6, 4), 4) == LEAST
+    assert batches_per_epoch(series(60, 20), WindowSpec(6, 4), 4) == 100
+    assert batches_per_epoch(series(18, 20), WindowSpec(6, 4), 4) == 30
 
 
 def test_the_loaders_are_what_they_were_given():
-    windows = Windows(series(), Cut(6, 4), 2, 3, 0)
+    windows = Windows(series(), WindowSpec(6, 4), batches=2, size=3, seed=0)
     assert len(ForecastData(windows, []).val_dataloader()) == 0

@@ -18,13 +18,14 @@ from neuralode.tasks.flow_matching import run as matching
 from neuralode.tasks.images import run as images
 from neuralode.tasks.spirals import run as spirals
 from neuralode.training.checkpoints import Checkpoints, CheckpointWarning
-from neuralode.training.fit import Effort, Watched, fit
-from neuralode.training.resumable_loader import Resumable
+from neuralode.training.fit import FitOptions, fit
+from neuralode.training.module import TrainingModule
+from neuralode.training.resumable_loader import ResumableLoader
 
 EPOCHS, BATCHES = 3, 5
 
 
-class Noisy(Watched):
+class Noisy(TrainingModule):
     """Draws from every generator there is, in training and where it validates."""
 
     def __init__(self):
@@ -48,7 +49,7 @@ class Rows(L.LightningDataModule):
         self.rows = torch.utils.data.TensorDataset(torch.randn(4 * BATCHES - 1, 3, generator=torch.Generator()))
 
     def train_dataloader(self):
-        return Resumable(DataLoader(self.rows, 4, shuffle=True))
+        return ResumableLoader(DataLoader(self.rows, 4, shuffle=True))
 
     def val_dataloader(self):
         return DataLoader(self.rows, 8)
@@ -68,7 +69,7 @@ def trained(folder, *callbacks, resume=False, every=2, patience=10):
     """A whole training, begun alike each time; its weights at the end, and how it went."""
     L.seed_everything(3, verbose=False)
     task = Noisy()
-    effort = Effort(EPOCHS, patience, checkpoint_every=every)
+    effort = FitOptions(EPOCHS, patience, checkpoint_every=every)
     done = fit(task, Rows(), effort, folder=folder, resume=resume, callbacks=callbacks)
     return {name: part.clone() for name, part in task.state_dict().items()}, done
 
@@ -144,7 +145,7 @@ def test_the_checkpoint_before_is_gone_on_from_where_the_last_is_damaged(tmp_pat
     cut_off(tmp_path, 9)
     last, before = Checkpoints(tmp_path).files()
     last.write_bytes(last.read_bytes()[:-100])
-    with pytest.warns(CheckpointWarning, match=f"{last.name} is damaged.*; going on from {before.name}"):
+    with pytest.warns(CheckpointWarning, match=f"{last.name} is damaged.*; resuming from {before.name}"):
         weights, done = trained(tmp_path, resume=True)
     assert same(weights, whole[0])
     assert done == whole[1]
@@ -156,13 +157,13 @@ def test_checkpoints_of_another_network_are_refused(tmp_path):
     task = Noisy()
     task.net[0] = nn.Linear(3, 9)
     with pytest.raises(ValueError, match="is of another training: its network differs"):
-        fit(task, Rows(), Effort(EPOCHS, 10), folder=tmp_path, resume=True)
+        fit(task, Rows(), FitOptions(EPOCHS, 10), folder=tmp_path, resume=True)
 
 
 def test_checkpoints_of_another_run_are_refused(tmp_path):
     cut_off(tmp_path, 4)
-    with pytest.raises(ValueError, match=r"is of another training: its task differs.*begin again"):
-        fit(Noisy(), Rows(), Effort(EPOCHS, 10), folder=tmp_path, resume=True, belongs_to="another")
+    with pytest.raises(ValueError, match=r"is of another training: its task differs.*start again"):
+        fit(Noisy(), Rows(), FitOptions(EPOCHS, 10), folder=tmp_path, resume=True, belongs_to="another")
 
 
 def test_other_threads_are_warned_of(tmp_path):
@@ -212,3 +213,15 @@ def test_a_cut_costs_the_steps_since_the_last_checkpoint_alone(tmp_path, monkeyp
     ))  # fmt: skip
     trained(tmp_path, resume=True)
     assert taken == list(range(8, EPOCHS * BATCHES))
+
+
+def test_the_layout_of_a_checkpoint_does_not_change_between_versions(tmp_path):
+    cut_off(tmp_path, 4, every=2)
+    content = Checkpoints(tmp_path).read(Checkpoints(tmp_path).files()[0])
+    patience = "Patience{'monitor': 'val_loss', 'mode': 'min'}"
+    assert content["callbacks"].keys() == {"Best", patience, "Safekeeping"}
+    assert content["callbacks"]["Best"].keys() == {"score", "epochs", "weights"}
+    assert content["callbacks"]["Safekeeping"].keys() == {"random", "place"}
+    assert content["callbacks"]["Safekeeping"]["place"].keys() == {"begun", "given"}
+    assert content["identity"].keys() == {"network", "task", "torch", "threads", "processor"}
+    assert content.keys() >= {"metrics", "state_dict", "loops", "optimizer_states", "lr_schedulers"}

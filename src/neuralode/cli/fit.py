@@ -70,13 +70,13 @@ def fit(
         )  # fmt: skip
     folder = resume or out or free_folder(Path("runs") / Path(wanted.data).stem)
 
-    def company(stage: str) -> Sequence[Callback]:
+    def callbacks(stage: str) -> Sequence[Callback]:
         say("Learning, with the ends of series held out" if stage == "first" else "Learning from everything")
         return progress(wanted.epochs, every=10)
 
     one_thread()
     try:
-        run = runs.fit_run(wanted, folder, resume=resume is not None, company=company)
+        run = runs.fit_run(wanted, folder, resume=resume is not None, callbacks=callbacks)
     except KeyboardInterrupt:  # before the first epoch or behind the last: within, it ends the training and no more
         begun = (folder / "config.json").is_file()
         say(f"Stopped by Ctrl-C; go on with: neuralode fit --resume {folder}" if begun else "Stopped by Ctrl-C.")

@@ -19,8 +19,8 @@ from neuralode.data.tables.series import read_table
 from neuralode.estimators.parameters import check_above_zero, check_not_below_zero, check_share, check_whole, given
 from neuralode.estimators.persistence import Keepable
 from neuralode.estimators.series_classifier.training import held_out, own_random_state, seed_of, undisturbed
-from neuralode.training.fit import Effort
-from neuralode.training.modules.density import Architecture, RowDensity, learn
+from neuralode.training.fit import FitOptions
+from neuralode.training.modules.row_density import Architecture, RowDensity, train_density
 
 
 class CNFDensity(DensityMixin, Keepable):
@@ -164,12 +164,12 @@ class CNFDensity(DensityMixin, Keepable):
             self.step_size, self.gradient,
         )  # fmt: skip
         with own_random_state(seed):
-            self.density_, done = learn(
+            self.density_, done = train_density(
                 self.architecture_,
                 standard,
-                values[learned],
-                (standard.spread_out(values) if self.spread else values)[held],
-                Effort(int(self.max_epochs), int(self.patience), self.accelerator),
+                train=values[learned],
+                validation=(standard.spread_out(values) if self.spread else values)[held],
+                options=FitOptions(int(self.max_epochs), int(self.patience), self.accelerator),
                 spread=bool(self.spread),
                 batch_size=int(self.batch_size),
                 learning_rate=self.learning_rate,

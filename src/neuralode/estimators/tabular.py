@@ -22,8 +22,16 @@ from neuralode.data.tables.rows import Rows, Standard
 from neuralode.estimators.parameters import check_above_zero, check_not_below_zero, check_share, check_whole
 from neuralode.estimators.persistence import Keepable
 from neuralode.estimators.series_classifier.training import held_out, own_random_state, seed_of, undisturbed
-from neuralode.training.fit import Effort
-from neuralode.training.modules.tabular import Architecture, Loss, Part, answers, cross_entropies, learn, squared_errors
+from neuralode.training.fit import FitOptions
+from neuralode.training.modules.tabular import (
+    Architecture,
+    Loss,
+    Part,
+    cross_entropies,
+    predict_rows,
+    squared_errors,
+    train_tabular,
+)
 
 
 class _OfRows(Keepable):
@@ -113,12 +121,12 @@ class _OfRows(Keepable):
         learned, held = (part.at(torch.as_tensor(places)) for places in held_out(kinds, self.validation_fraction, seed))
         with own_random_state(seed):
             self.network_ = self.architecture_.build(self.standard_.features, outputs)
-            done = learn(
+            done = train_tabular(
                 self.network_,
                 loss,
-                learned,
-                held,
-                Effort(int(self.max_epochs), int(self.patience), self.accelerator),
+                train=learned,
+                validation=held,
+                options=FitOptions(int(self.max_epochs), int(self.patience), self.accelerator),
                 batch_size=int(self.batch_size),
                 learning_rate=self.learning_rate,
                 weight_decay=self.weight_decay,
@@ -133,7 +141,7 @@ class _OfRows(Keepable):
         check_is_fitted(self)
         _refuse_text(X)
         rows = np.asarray(validate_data(self, X, reset=False, dtype=np.float64))
-        return answers(self.network_, self.standard_.apply(rows))
+        return predict_rows(self.network_, self.standard_.apply(rows))
 
     def _check_parameters(self) -> None:
         asked = self.get_params(deep=False)

@@ -32,7 +32,7 @@ from neuralode.reproduce.figure5 import SPAN
 from neuralode.reproduce.finished_runs import is_finished, write_finished
 from neuralode.reproduce.flow_plots import PIXELS, pixel_centres, plot_sizes
 from neuralode.reproduce.process_pool import run_in_processes
-from neuralode.training.plain_loop import Descent, descend
+from neuralode.training.plain_loop import AdamOptions, minimize
 from neuralode.training.run import Run, write_csv
 
 SIZES = (2, 8, 32)
@@ -79,7 +79,7 @@ class EnergyConfig:
 
 # Planar layers are cheaper and get more steps. At their learning rate the field of a continuous flow becomes steep: its
 # solves are slow, and its loss oscillates.
-DESCENTS: Mapping[str, Descent] = {"cnf": Descent(1000, 2e-3), "planar": Descent(4000, 1e-2)}
+DESCENTS: Mapping[str, AdamOptions] = {"cnf": AdamOptions(1000, 2e-3), "planar": AdamOptions(4000, 1e-2)}
 
 
 def figure4(
@@ -89,7 +89,7 @@ def figure4(
     targets: Sequence[str] = ("U1", "U2", "U3"),
     sizes: Sequence[int] = SIZES,
     seed: int = 0,
-    descents: Mapping[str, Descent] = DESCENTS,
+    descents: Mapping[str, AdamOptions] = DESCENTS,
     processes: int | None = None,
 ) -> list[Row]:
     """Fit flows of each kind and size to each target, and compare their divergences.
@@ -109,7 +109,7 @@ def figure4(
         Numbers of planar layers and of units.
     seed : int, default=0
         Seed of the initial weights and of the samples.
-    descents : mapping from kind to Descent, default=DESCENTS
+    descents : mapping from kind to AdamOptions, default=DESCENTS
         Steps and learning rate of each kind of flow.
     processes : int, default=None
         Number of parallel processes. None uses every available core.
@@ -245,7 +245,7 @@ def _train(config: EnergyConfig, folder: Path) -> None:
         annealing = min(1.0, 0.01 + 3 * (1 - remaining))
         return (log_q - annealing * log_target(config.target, x)).mean()
 
-    seconds = descend(flow, loss, Descent(config.steps, config.rate))
+    seconds = minimize(flow, loss, AdamOptions(config.steps, config.rate))
     parameters = sum(parameter.numel() for parameter in flow.parameters())
     weights = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
     kl, error = divergence(flow, config.target)

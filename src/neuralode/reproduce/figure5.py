@@ -30,7 +30,7 @@ from neuralode.nn.flows import HyperPlanarField, PlanarFlow
 from neuralode.reproduce.finished_runs import is_finished, write_finished
 from neuralode.reproduce.flow_plots import PlotData, plot_models
 from neuralode.reproduce.process_pool import run_in_processes
-from neuralode.training.plain_loop import Descent, descend
+from neuralode.training.plain_loop import AdamOptions, minimize
 from neuralode.training.run import Run, write_csv
 
 TEST_POINTS, TEST_SEED = 10_000, 10_000  # the same held-out points for every model
@@ -235,7 +235,7 @@ def _train(config: FlowConfig, folder: Path) -> None:
     def loss(remaining: float) -> Tensor:
         return -flow.log_prob(density.sample(config.batch, generator)).mean()
 
-    seconds = descend(flow, loss, Descent(config.steps, config.rate))
+    seconds = minimize(flow, loss, AdamOptions(config.steps, config.rate))
     parameters = sum(parameter.numel() for parameter in flow.parameters())
     summary = {**evaluate(flow, config.density), "parameters": parameters, "seconds": seconds}
     write_finished(_run_folder(folder, config), flow, config=asdict(config), summary=summary)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from neuralode.data.densities import Density
-from neuralode.training.plots import save
+from neuralode.training.plots import save_figure
 
 PIXELS = 160  # per axis
 SAMPLES = 3000  # points drawn from each density
@@ -74,7 +74,7 @@ def plot_models(truth: Density, models: Mapping[str, PlotData], path: Path) -> P
         for axes in (above, below):
             axes.set_aspect("equal")
             axes.set(xticks=[], yticks=[])
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_sizes(
@@ -117,7 +117,7 @@ def plot_sizes(
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize="small")
     grid[-1][-1].set_xlabel("planar layers, or units", fontsize="small")
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
 def pixel_centres(window: Window, pixels: int) -> Float[Tensor, "cells 2"]:

@@ -20,7 +20,7 @@ from neuralode.reproduce.finished_runs import check_same_config
 from neuralode.reproduce.process_pool import run_in_processes
 from neuralode.tasks.config import Spirals
 from neuralode.tasks.spirals.run import describe, train
-from neuralode.training.plots import blank, save
+from neuralode.training.plots import make_axes, save_figure
 from neuralode.training.run import Run, write_csv
 
 # Root mean squared errors by model and number of observations. Times between observations are an input of the RNN.
@@ -117,7 +117,7 @@ def default_configs(observed: int) -> tuple[Spirals, ...]:
 
 def plot_rows(rows: Sequence[Row], seeds: Sequence[int], path: Path) -> Path:
     """Plot the error of each seed, their mean and the published error; return the path."""
-    figure, [axes] = blank(1)
+    figure, [axes] = make_axes(1)
     lines = {"mean": ("test_rmse", "-"), "published": ("published", "--"), "curves known": ("floor_rmse", ":")}
     for i, row in enumerate(rows):
         axes.plot([i] * len(seeds), [row[f"seed_{seed}"] for seed in seeds], "o", color="tab:blue", alpha=0.5)
@@ -129,7 +129,7 @@ def plot_rows(rows: Sequence[Row], seeds: Sequence[int], path: Path) -> Path:
     axes.set(ylabel="forecast error", ylim=(0, None), xlim=(-0.5, len(rows) - 0.5))
     axes.set_title(f"{rows[0]['observed']} observations", fontsize="medium")
     axes.legend(fontsize=8)
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
 def _train(config: Spirals, folder: Path) -> None:

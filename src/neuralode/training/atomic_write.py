@@ -1,4 +1,4 @@
-"""Files that are whole or not there: what is written is written aside, and takes its place in one step."""
+"""Atomic file writes: write to a temporary name, flush to disk, then rename."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import errno
 import os
 from pathlib import Path
 
-PARTIAL = ".partial"  # behind the name of a file that is being written
-FULL = (errno.ENOSPC, errno.EDQUOT)
+PARTIAL = ".partial"  # suffix of a file that is being written
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` so that a reader finds the old file or the new one, never half of one.
+    """Replace a file atomically: a reader sees the old content or the new one, never a mixture.
 
-    Neither does a computer that stops: the content is on the disk before it takes the name, and the name before this
-    returns.
+    This also holds after a power failure: the content is flushed to disk before the rename, and the folder entry before
+    this function returns.
 
     Parameters
     ----------
     path : Path
-        Its folder must be there.
+        The file. Its folder must exist.
     content : bytes
-        All of the file.
+        The complete new content.
 
     Raises
     ------
     OSError
-        In a sentence, where the disk is full or does not let itself be written; the old file is then as it was.
+        If the disk is full or cannot be written. The old file is then unchanged.
 
     Examples
     --------
@@ -44,31 +44,27 @@ def replace_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        _keep_names(path.parent)
+        _sync_folder(path.parent)
     except OSError as error:
-        _drop(partial)
-        raise unwritten(path, error) from error
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise write_error(path, error) from error
 
 
-def unwritten(path: Path, error: OSError) -> OSError:
-    """The same error, in a sentence that says what to do."""
-    if error.errno in FULL:
-        return OSError(f"the disk of {path} is full; what was there before is whole. Make room, and go on by --resume.")
-    why = error.strerror or str(error)
-    return type(error)(f"{path} cannot be written ({why}); wanted a folder that can be.")
+def write_error(path: Path, error: OSError) -> OSError:
+    """Return an error of the same type whose message names the path and says what to do."""
+    if error.errno in DISK_FULL:
+        return OSError(f"the disk of {path} is full; earlier files are intact. Free some space, then use --resume.")
+    reason = error.strerror or str(error)
+    return type(error)(f"{path} cannot be written ({reason}); wanted a writable folder.")
 
 
-def _keep_names(folder: Path) -> None:
-    """Let the disk know of names that have changed, where a system lets folders be opened."""
+def _sync_folder(folder: Path) -> None:
+    """Flush renames to disk, on systems that can open a folder."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
         return
-    with contextlib.suppress(OSError):  # some file systems have no such call for folders
+    with contextlib.suppress(OSError):  # some file systems do not support fsync of folders
         os.fsync(descriptor)
     os.close(descriptor)
-
-
-def _drop(partial: Path) -> None:
-    with contextlib.suppress(OSError):
-        partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a run was asked to do, read back from its config.json and checked field by field."""
+"""Read the config of a run from its ``config.json`` and check it field by field."""
 
 from __future__ import annotations
 
@@ -13,97 +13,97 @@ from neuralode.training.run import Run
 
 T = TypeVar("T")
 
-SEEDS = 2**32 - 1  # the highest seed that numpy's legacy generators accept
-LEAST, MOST = 1, 2**31 - 1  # of a whole number, unless it is one of these
+SEEDS = 2**32 - 1  # largest seed that numpy's legacy generators accept
+LEAST, MOST = 1, 2**31 - 1  # bounds of an integer field without an entry below
 BOUNDS = {"seed": (0, SEEDS), "last": (0, MOST)}
 BOUNDS |= dict.fromkeys(("width", "hidden", "latent", "layers"), (LEAST, 2**14))
 
 
 class RunWarning(UserWarning):
-    """Something about a run that one should know."""
+    """Warning about a run that does not stop the training."""
 
 
-def asked(
+def load_config(
     run: Run,
     kind: type[T],
+    *,
     tasks: Collection[str],
     command: str,
-    *,
     names: Mapping[str, str] = types.MappingProxyType({}),
     sections: Collection[str] = ("training",),
 ) -> T:
-    """Return what ``run`` was asked to do, as a dataclass of ``kind``.
+    """Return the config of a run as a dataclass.
 
     Parameters
     ----------
     run : Run
-        Whose ``config.json`` is read.
+        Run whose ``config.json`` is read.
     kind : type
-        A dataclass whose fields have these types: str, int, float, bool, tuple of str, or None.
+        Dataclass of the config. Its fields have type str, int, float, bool, tuple of str, or None.
     tasks : collection of str
-        What its task may be.
+        Valid values of the entry ``task``.
     command : str
-        What makes such runs, to be named where it is another.
-    names : mapping
-        From fields of the dataclass to entries of the config.
-    sections : collection of str
-        Entries of the config that hold fields; null is an empty one.
+        Command that makes such runs, for the message if the run is of another task.
+    names : mapping of str to str, default={}
+        Fields that are entries of the config by themselves, and the names of these entries.
+    sections : collection of str, default=("training",)
+        Entries of the config that hold further fields. A section may be null.
 
     Raises
     ------
     ValueError
-        Where the run is of another task, or its config was damaged: an entry is missing, unknown or of another type.
+        If the run is of another task; if an entry of the config is missing, unknown or of the wrong type.
     """
     config = run.config
     if config.get("task") not in tuple(tasks):
         raise ValueError(f"{run.folder} is a run of {config.get('task')!r}; wanted one of `{command}`.")
-    where = str(run.folder / "config.json")
-    told = {field: _entry(config, name, where) for field, name in names.items()}
+    path = str(run.folder / "config.json")
+    values = {field: _entry(config, name, path) for field, name in names.items()}
     for name in sections:
-        section = _entry(config, name, where)
+        section = _entry(config, name, path)
         if not isinstance(section, dict | None):
-            raise ValueError(f"{where}: {name} is {_shown(section)}; wanted an object.")
-        told |= section or {}
-    return read_as(kind, told, where)
+            raise ValueError(f"{path}: {name} is {_shorten(section)}; wanted an object.")
+        values |= section or {}
+    return parse_config(kind, values, path)
 
 
-def is_done(run: Run, wanted: T, asked: Callable[[Run], T]) -> bool:
-    """Whether there is nothing to go on with in ``run``, since it is finished and did what is ``wanted``; says so."""
-    done = run.finished and asked(run) == wanted
+def is_done(run: Run, config: T, load_config: Callable[[Run], T]) -> bool:
+    """Return whether a run is finished and has this config, in which case there is nothing to resume; warn if so."""
+    done = run.finished and load_config(run) == config
     if done:
-        warnings.warn(f"{run.folder} is finished: there is nothing to go on with.", RunWarning, stacklevel=3)
+        warnings.warn(f"{run.folder} is finished: there is nothing to resume.", RunWarning, stacklevel=3)
     return done
 
 
-def read_as(kind: type[T], told: Mapping[str, Any], where: str) -> T:
-    """Make a dataclass of what a file says; see `asked`.
+def parse_config(kind: type[T], values: Mapping[str, Any], path: str) -> T:
+    """Make a config dataclass from values read from a file; see `load_config`.
 
     Examples
     --------
-    >>> from neuralode.tasks.config import Spirals
-    >>> read_as(Spirals, {"observed": 30}, "config.json").observed
+    >>> from neuralode.training.fit import FitOptions
+    >>> parse_config(FitOptions, {"epochs": 30, "patience": None}, "config.json").epochs
     30
-    >>> read_as(Spirals, {"observed": "30"}, "config.json")
+    >>> parse_config(FitOptions, {"epochs": "30", "patience": None}, "config.json")
     Traceback (most recent call last):
-    ValueError: config.json: observed is '30'; wanted int.
+    ValueError: config.json: epochs is '30'; wanted int.
     """
     hints = get_type_hints(kind)
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    if strange := [name for name in told if name not in known]:
-        raise ValueError(f"{where} has {_shown(strange[0])}, which this version of neuralode does not know.")
+    if unknown := [name for name in values if name not in known]:
+        raise ValueError(f"{path} has {_shorten(unknown[0])}, which this version of neuralode does not support.")
     for name, field in known.items():
-        if name not in told and field.default is MISSING:
-            raise ValueError(f"{where} has no {name}; was it changed?")
-    return kind(**{name: _value(name, value, hints[name], where) for name, value in told.items()})
+        if name not in values and field.default is MISSING:
+            raise ValueError(f"{path} has no {name}; was it changed?")
+    return kind(**{name: _convert(name, value, hint=hints[name], path=path) for name, value in values.items()})
 
 
-def _entry(config: Mapping[str, Any], name: str, where: str) -> Any:
+def _entry(config: Mapping[str, Any], name: str, path: str) -> Any:
     if name not in config:
-        raise ValueError(f"{where} has no {name}; was it changed?")
+        raise ValueError(f"{path} has no {name}; was it changed?")
     return config[name]
 
 
-def _value(name: str, value: Any, hint: Any, where: str) -> Any:
+def _convert(name: str, value: Any, *, hint: Any, path: str) -> Any:
     for kind in get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,):
         if _fits(name, value, kind):
             return tuple(value) if get_origin(kind) is tuple else float(value) if kind is float else value
@@ -111,7 +111,7 @@ def _value(name: str, value: Any, hint: Any, where: str) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         least, most = BOUNDS.get(name, (LEAST, MOST))
         wanted = f"{wanted} from {least:,} to {most:,}"
-    raise ValueError(f"{where}: {name} is {_shown(value)}; wanted {wanted}.")
+    raise ValueError(f"{path}: {name} is {_shorten(value)}; wanted {wanted}.")
 
 
 def _fits(name: str, value: Any, kind: Any) -> bool:
@@ -126,7 +126,7 @@ def _fits(name: str, value: Any, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
-def _shown(value: Any, most: int = 60) -> str:
-    """A value as a sentence can have it: not longer than a line."""
-    shown = ascii(value) if not isinstance(value, int) or abs(value) < 2**64 else "a very large number"
-    return shown if len(shown) <= most else f"{shown[:most]}…"
+def _shorten(value: Any, most: int = 60) -> str:
+    """Return the repr of a value, cut to fit into a message of one line."""
+    text = ascii(value) if not isinstance(value, int) or abs(value) < 2**64 else "a very large number"
+    return text if len(text) <= most else f"{text[:most]}…"

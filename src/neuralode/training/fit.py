@@ -1,4 +1,4 @@
-"""One way to fit: Lightning trains, the epoch with the lowest validation loss is kept, and no ending loses it."""
+"""Fit a Lightning module, keep the weights of the epoch with the lowest validation loss, and write checkpoints."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from neuralode.training.checkpoints import Checkpoints, Kept
+from neuralode.training.checkpoints import CheckpointPlugin, Checkpoints
 from neuralode.training.device import quiet
 from neuralode.training.interrupt import fit_until_interrupted
-from neuralode.training.metrics import Measured
 from neuralode.training.preflight import check_folder, check_room
-from neuralode.training.resume import Best, Patience, Safekeeping, identity_of
+from neuralode.training.resume import BestWeights, CheckpointCallback, Patience, identity_of
 
-# What comes of a checkpoint that holds something else than what was written.
-WRONG = (
+# Errors that Lightning and torch raise for a checkpoint with inconsistent content.
+INVALID_STATE = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -39,23 +37,27 @@ DIVERGED = "learning_rate={} led to weights that are not finite; wanted a lower 
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How long to train, and on what.
+class FitOptions:
+    """Options of `fit`.
 
     Parameters
     ----------
     epochs : int
-        At most.
+        Maximum number of epochs.
     patience : int or None
-        Epochs without a lower validation loss after which it stops; None trains them all, without validation.
-    accelerator, devices, precision
-        Lightning's flags.
-    clip : float or None
-        The norm of the gradient at most.
-    batches : int, optional
-        Of an epoch, at most.
-    checkpoint_every : int, optional
-        Steps of the optimizer from one checkpoint to the next; as many as ten seconds have, unless given.
+        Stop after this many epochs without a lower validation loss. None trains all epochs without validation.
+    accelerator : str, default="cpu"
+        As in `lightning.Trainer`.
+    devices : str, default="1"
+        As in `lightning.Trainer`.
+    precision : str, default="32-true"
+        As in `lightning.Trainer`.
+    clip : float or None, default=1.0
+        Maximum norm of the gradient.
+    batches : int, default=None
+        Maximum number of batches per epoch.
+    checkpoint_every : int, default=None
+        Optimizer steps between checkpoints; None writes one about every ten seconds.
     """
 
     epochs: int
@@ -69,19 +71,19 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """How it went.
+class FitResult:
+    """Result of `fit`.
 
     Attributes
     ----------
     epochs : int
-        Trained in all.
+        Number of epochs trained.
     best : float
-        The lowest validation loss; NaN without validation.
+        Lowest validation loss; NaN without validation.
     best_epoch : int
-        Epochs trained up to that, or all.
+        Number of epochs up to and including the best one; all of them without validation.
     interrupted : bool
-        Whether Ctrl-C cut it short.
+        Whether Ctrl-C ended the training.
     """
 
     epochs: int
@@ -90,144 +92,104 @@ class Fitted:
     interrupted: bool
 
 
-class Watched(Measured):
-    """A task whose loss, validated once an epoch, says which weights to keep. Adam, and a clipped gradient."""
-
-    def __init__(self, learning_rate: float, weight_decay: float = 0.0) -> None:
-        super().__init__()
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-
-    def configure_optimizers(self) -> Any:
-        """Adam, its rate falling along a half cosine to a hundredth."""
-        optimizer = torch.optim.AdamW(self.parameters(), self.learning_rate, weight_decay=self.weight_decay)
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, self.learning_rate / 100)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
 def fit(
-    task: L.LightningModule,
+    module: L.LightningModule,
     data: L.LightningDataModule,
-    effort: Effort,
+    options: FitOptions,
     *,
     folder: Path | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     progress_bar: bool = False,
     belongs_to: str = "",
-) -> Fitted:
-    """Train ``task`` and leave it with the weights of its best epoch.
+) -> FitResult:
+    """Train a module and leave it with the weights of its best epoch.
 
     Parameters
     ----------
-    task : LightningModule
-        It logs ``val_loss``. What it does besides in a step it does in ``training_step`` or ``optimizer_step``.
+    module : LightningModule
+        Logs ``val_loss``. Side effects of a step belong into ``training_step`` or ``optimizer_step``: see
+        `neuralode.training.resume`.
     data : LightningDataModule
-        With training and validation batches; where the former are `Resumable`, a training goes on within an epoch.
-    effort : Effort
-        When to stop.
-    folder : Path, optional
-        Where checkpoints go, to go on from; without, there are none.
-    resume : bool
-        Go on from the newest checkpoint in ``folder``, or begin where there is none. On the CPU, with the same number
-        of threads, the weights become what they would have become.
-    callbacks : sequence of Callback
-        Lightning's.
-    progress_bar : bool
-        Lightning's own.
-    belongs_to : str
-        Whose the checkpoints are, such as `neuralode.training.run.Run.digest`: those of another are refused.
+        Training and validation batches. With a `ResumableLoader` for training, checkpoints are written within epochs.
+    options : FitOptions
+        Number of epochs, device and the like.
+    folder : Path, default=None
+        Folder of the checkpoints. None writes none.
+    resume : bool, default=False
+        Resume from the newest checkpoint in ``folder``, or start from the beginning if there is none. On the CPU, with
+        the same number of threads, the weights are the same as without the interruption.
+    callbacks : sequence of Callback, default=()
+        Lightning callbacks.
+    progress_bar : bool, default=False
+        Show Lightning's progress bar.
+    belongs_to : str, default=""
+        Identifies the training, such as `neuralode.training.run.Run.digest`. Checkpoints with another value are
+        rejected.
+
+    Returns
+    -------
+    FitResult
+        Number of epochs and best validation loss.
 
     Raises
     ------
     OSError
-        Where ``folder`` cannot be written or has no room, before the first step; where the disk fills up later on.
+        If ``folder`` cannot be written or lacks room, before the first step; if the disk fills up later.
     ValueError
-        Where there are checkpoints to go on from, but all are damaged or of another training; where training came to
-        weights that are not finite.
+        If all checkpoints to resume from are damaged or of another training; if the weights are not finite.
     """
-    best, deciding = Best(), []
-    if effort.patience is not None:
-        deciding = [best, Patience(effort.patience)]
-    keeping = None if folder is None else _keeping(task, effort, folder, belongs_to)
+    best = BestWeights()
+    validation = [] if options.patience is None else [best, Patience(options.patience)]
+    writer = None if folder is None else _checkpoint_callback(module, options, folder=folder, belongs_to=belongs_to)
     with quiet():
         trainer = L.Trainer(
-            accelerator=effort.accelerator,
-            devices=effort.devices,
-            precision=effort.precision,
-            max_epochs=effort.epochs,
-            limit_train_batches=effort.batches,
-            gradient_clip_val=effort.clip,
-            callbacks=[*deciding, *callbacks, *([keeping] if keeping else [])],
-            plugins=[Kept(keeping.checkpoints)] if keeping else None,
-            enable_checkpointing=keeping is not None,
+            accelerator=options.accelerator,
+            devices=options.devices,
+            precision=options.precision,
+            max_epochs=options.epochs,
+            limit_train_batches=options.batches,
+            gradient_clip_val=options.clip,
+            callbacks=[*validation, *callbacks, *([writer] if writer else [])],
+            plugins=[CheckpointPlugin(writer.checkpoints)] if writer else None,
+            enable_checkpointing=writer is not None,
             logger=False,
             num_sanity_val_steps=0,
-            limit_val_batches=None if deciding else 0,
+            limit_val_batches=None if validation else 0,
             enable_model_summary=False,
             enable_progress_bar=progress_bar,
             default_root_dir=folder,
         )
-        interrupted = _run(trainer, task, data, keeping, resume)
-    progress: Any = trainer.fit_loop.epoch_progress.current  # `current_epoch` is one behind where it stopped early
-    epochs = chosen = progress.processed
+        interrupted = _fit(trainer, module, data, writer=writer, resume=resume)
+    progress: Any = trainer.fit_loop.epoch_progress.current  # `current_epoch` is one behind after early stopping
+    epochs = best_epoch = progress.processed
     if best.weights:
-        task.load_state_dict(best.weights)
-        chosen = best.epochs
-    if not _is_finite(task):
-        raise _diverged(task)
-    return Fitted(epochs, best.score, chosen, interrupted)
+        module.load_state_dict(best.weights)
+        best_epoch = best.epochs
+    if not _is_finite(module):
+        raise _diverged(module)
+    return FitResult(epochs, best.score, best_epoch=best_epoch, interrupted=interrupted)
 
 
 def is_global_zero() -> bool:
-    """Whether this process, of those that train together, is the one that writes and speaks."""
+    """Return whether this process is the one that writes files and prints, if several train together."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def _keeping(task: L.LightningModule, effort: Effort, folder: Path, belongs_to: str) -> Safekeeping:
-    check_folder(folder)
-    check_room(folder, sum(part.nbytes for part in task.state_dict().values()))
-    folder.mkdir(parents=True, exist_ok=True)
-    return Safekeeping(Checkpoints(folder), identity_of(task, belongs_to), effort.checkpoint_every)
+def prepare_for_inference(model: nn.Module, learning_rate: float) -> None:
+    """Move a trained model to the CPU, switch it to evaluation mode and drop its gradients.
 
-
-def _run(
-    trainer: L.Trainer,
-    task: L.LightningModule,
-    data: L.LightningDataModule,
-    keeping: Safekeeping | None,
-    resume: bool,
-) -> bool:
-    """Train, and return whether Ctrl-C cut it short."""
-    origin = None
-    if keeping is not None:
-        origin = keeping.checkpoints.newest(partial(keeping.check, trainer)) if resume else None
-        if is_global_zero():
-            (keeping.checkpoints.tidy if resume else keeping.checkpoints.clear)()
-    try:
-        if threading.current_thread() is threading.main_thread():
-            return fit_until_interrupted(trainer, task, data, origin)
-        # Ctrl-C comes to the main thread alone, and only there can it be listened to
-        trainer.fit(task, data, ckpt_path=origin, weights_only=True)
-        return False
-    except WRONG as error:
-        if origin is None or keeping is None or keeping.started:
-            if _is_finite(task):
-                raise
-            raise _diverged(task) from error  # whoever met them first, this is why
-        # what a checkpoint holds is found out to be wrong, at the latest, as the first step is taken from it
-        raise ValueError(
-            f"{origin} cannot be gone on from ({error!r}); delete it to go on from the one before."
-        ) from error
-
-
-def settle(model: nn.Module, learning_rate: float) -> None:
-    """Leave a trained model on the CPU, to be evaluated, without gradients.
+    Parameters
+    ----------
+    model : Module
+        The trained model.
+    learning_rate : float
+        Learning rate of the training, for the message.
 
     Raises
     ------
     ValueError
-        Where it came to weights that are not finite.
+        If the weights are not finite.
     """
     if not _is_finite(model):
         raise ValueError(DIVERGED.format(learning_rate))
@@ -235,9 +197,49 @@ def settle(model: nn.Module, learning_rate: float) -> None:
     model.cpu().eval()
 
 
+def _checkpoint_callback(
+    module: L.LightningModule, options: FitOptions, *, folder: Path, belongs_to: str
+) -> CheckpointCallback:
+    check_folder(folder)
+    check_room(folder, sum(part.nbytes for part in module.state_dict().values()))
+    folder.mkdir(parents=True, exist_ok=True)
+    return CheckpointCallback(Checkpoints(folder), identity_of(module, belongs_to), options.checkpoint_every)
+
+
+def _fit(
+    trainer: L.Trainer,
+    module: L.LightningModule,
+    data: L.LightningDataModule,
+    *,
+    writer: CheckpointCallback | None,
+    resume: bool,
+) -> bool:
+    """Train, and return whether Ctrl-C interrupted it."""
+    origin = None
+    if writer is not None:
+        origin = writer.checkpoints.newest(partial(writer.check, trainer)) if resume else None
+        if is_global_zero():
+            (writer.checkpoints.delete_partial if resume else writer.checkpoints.clear)()
+    try:
+        if threading.current_thread() is threading.main_thread():
+            return fit_until_interrupted(trainer, module, data, resume_from=origin)
+        # Other threads do not receive Ctrl-C and cannot set a signal handler.
+        trainer.fit(module, data, ckpt_path=origin, weights_only=True)
+        return False
+    except INVALID_STATE as error:
+        if origin is None or writer is None or writer.started:
+            if _is_finite(module):
+                raise
+            raise _diverged(module) from error  # the cause, wherever the error was raised
+        # Inconsistent content of a checkpoint shows up before the first step is complete.
+        raise ValueError(
+            f"{origin} cannot be resumed from ({error!r}); delete it to resume from the one before."
+        ) from error
+
+
 def _is_finite(model: nn.Module) -> bool:
     return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
-def _diverged(task: L.LightningModule) -> ValueError:
-    return ValueError(DIVERGED.format(getattr(task, "learning_rate", "that of this task")))
+def _diverged(module: L.LightningModule) -> ValueError:
+    return ValueError(DIVERGED.format(getattr(module, "learning_rate", "that of this module")))

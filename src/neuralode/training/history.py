@@ -1,4 +1,4 @@
-"""One row of figures per epoch, kept in the run."""
+"""Append one row of metrics per epoch to the run."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from lightning.pytorch.callbacks import Callback
 
 from neuralode.training.run import Run
 
+OnEpoch = Callable[[dict[str, float]], None]  # receives the metrics of an epoch when it ends
+
 
 class History(Callback):
-    """Add each epoch's figures to the run's ``metrics.csv``, and hand them to ``tell`` if it is given.
+    """Write the metrics of each epoch to the run's ``metrics.csv``.
 
     Parameters
     ----------
     run : Run
-        Where the rows go. When training is resumed, those of earlier epochs stay.
-    tell : callable, optional
-        For output that is not a terminal, where a progress bar cannot be drawn.
+        Run to write to. A resumed training keeps the rows of earlier epochs.
+    on_epoch : callable, default=None
+        Called with each row, for output without a progress bar.
     """
 
-    def __init__(self, run: Run, tell: Callable[[dict[str, float]], None] | None = None) -> None:
+    def __init__(self, run: Run, on_epoch: OnEpoch | None = None) -> None:
         self.run = run
-        self.tell = tell
+        self.on_epoch = on_epoch
         self.started = 0.0
-        self.before = 0.0  # seconds that the epoch had before it was cut off
+        self.seconds_before = 0.0  # spent on this epoch before it was interrupted
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: D102
-        self.started = time.perf_counter() - self.before
+        self.started = time.perf_counter() - self.seconds_before
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: D102
         self.started = time.perf_counter()
@@ -40,11 +42,11 @@ class History(Callback):
         row = {"epoch": trainer.current_epoch, "seconds": round(time.perf_counter() - self.started, 3)}
         row |= {name: round(float(value), 6) for name, value in sorted(trainer.callback_metrics.items())}
         self.run.write_metrics([old for old in self.run.metrics if old["epoch"] < row["epoch"]] + [row])
-        if self.tell:
-            self.tell(row)
+        if self.on_epoch:
+            self.on_epoch(row)
 
     def state_dict(self) -> dict[str, float]:  # noqa: D102
         return {"seconds": time.perf_counter() - self.started}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:  # noqa: D102
-        self.before = float(state_dict["seconds"])
+        self.seconds_before = float(state_dict["seconds"])

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a training, and nothing else."""
+"""Let Ctrl-C end a training without ending the process."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import lightning as L
 
 
 def fit_until_interrupted(
-    trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule, resume_from: Path | None = None
+    trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, *, resume_from: Path | None = None
 ) -> bool:
-    """Fit, and return whether Ctrl-C cut it short.
+    """Call ``trainer.fit`` and return whether Ctrl-C interrupted it.
 
-    Lightning answers Ctrl-C by closing down, ignoring further ones and leaving the process. We stay, to keep what has
-    been learned, and listen to Ctrl-C again.
+    On Ctrl-C Lightning shuts down, ignores further signals and exits the process. This function keeps the process alive
+    and restores the signal handler, so that the caller can save what was learned.
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(task, data, ckpt_path=resume_from, weights_only=True)
+        trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
     except SystemExit:
         if not trainer.interrupted:
             raise

@@ -1,61 +1,67 @@
-"""The pictures of a run."""
+"""Figures of a run: metrics over epochs, and what all figures share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# What is drawn over the epochs: file, title, and a label for each column of metrics.csv that the run has.
-Pictures = Sequence[tuple[str, str, Mapping[str, str]]]
-HISTORY: Pictures = (
-    ("loss", "cross entropy", {"train_loss": "training", "val_loss": "validation"}),
-    ("accuracy", "accuracy", {"train_accuracy": "training", "val_accuracy": "validation"}),
-    (
-        "evaluations",
-        "evaluations of the field per solve",
-        {"train_evaluations": "forward", "backward_evaluations": "backward"},
-    ),
-)
+
+class HistoryPlot(NamedTuple):
+    """A figure of metrics over epochs.
+
+    Parameters
+    ----------
+    name : str
+        File name without suffix. A figure named "loss" has a logarithmic scale.
+    ylabel : str
+        Label of the y axis.
+    labels : mapping of str to str
+        Columns of ``metrics.csv`` and their labels in the legend. Columns that a run lacks are left out.
+    """
+
+    name: str
+    ylabel: str
+    labels: Mapping[str, str]
 
 
-def plot_history(rows: Sequence[Mapping[str, float]], folder: Path, pictures: Pictures = HISTORY) -> list[Path]:
-    """Draw figures over the epochs, loss, accuracy and evaluations unless told; return the files written.
+def plot_history(rows: Sequence[Mapping[str, float]], folder: Path, history_plots: Sequence[HistoryPlot]) -> list[Path]:
+    """Plot metrics over epochs and return the files written.
 
     Parameters
     ----------
     rows : sequence of mapping
-        One per epoch, as in ``metrics.csv``.
+        One row per epoch, as in ``metrics.csv``.
     folder : Path
-        Where the pictures go.
-    pictures : sequence of (file, title, labels of columns)
-        Which there are; one without figures is left out.
+        Folder of the figures.
+    history_plots : sequence of HistoryPlot
+        The figures. Those without data are left out.
     """
     written = []
-    for name, title, labels in pictures:
+    for name, ylabel, labels in history_plots:
         columns = [column for column in labels if any(column in row for row in rows)]
         if not columns:
             continue
-        figure, [axes] = blank(1)
+        figure, [axes] = make_axes(1)
         for column in columns:
-            have = [row for row in rows if column in row]
-            axes.plot(
-                [row["epoch"] + 1 for row in have], [row[column] for row in have], marker=".", label=labels[column]
-            )
-        axes.set(xlabel="epoch", ylabel=title)
+            present = [row for row in rows if column in row]
+            epochs = [row["epoch"] + 1 for row in present]
+            axes.plot(epochs, [row[column] for row in present], marker=".", label=labels[column])
+        axes.set(xlabel="epoch", ylabel=ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if name == "loss":
             axes.set_yscale("log")
         axes.legend()
-        written.append(save(figure, folder / f"{name}.png"))
+        written.append(save_figure(figure, folder / f"{name}.png"))
     return written
 
 
-def blank(columns: int) -> tuple[Figure, list[Axes]]:
-    """Return axes side by side to draw on."""
+def make_axes(columns: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its axes side by side."""
     # Figure without pyplot: no window system, no state shared with the user's own plots.
     figure = Figure(figsize=(5.2 * columns, 3.6), layout="constrained")
     figure.subplots(1, columns)
@@ -65,8 +71,8 @@ def blank(columns: int) -> tuple[Figure, list[Axes]]:
     return figure, figure.axes
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a picture, and the folders it lies in; return its path."""
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure, creating its folder, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path

@@ -1,4 +1,4 @@
-"""What is looked at before work starts: whether there is a place for its results, and room."""
+"""Check before a training starts that its folder can be written and that the disk has room for its checkpoints."""
 
 from __future__ import annotations
 
@@ -6,54 +6,54 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from neuralode.training.atomic_write import unwritten
+from neuralode.training.atomic_write import write_error
 
-COPIES = 3  # of a checkpoint: two that are kept, and one that is written
-PARTS = 4  # of a checkpoint, each as large as the weights: these, two moments of each, and the best so far
-MARGIN = 16 << 20  # bytes for tables, pictures and weights
+CHECKPOINTS = 3  # on disk at once: two that are kept, and one that is being written
+TENSORS_PER_WEIGHT = 4  # in a checkpoint: the weight, two moments of Adam, and the best weight so far
+MARGIN = 16 << 20  # bytes for tables, figures and weights
 
 
 def check_folder(folder: Path) -> None:
-    """Raise `OSError` unless files can be made in ``folder``, or where it would be made.
+    """Raise `OSError` unless files can be created in ``folder``, which need not exist yet.
 
     Examples
     --------
     >>> check_folder(Path(tempfile.gettempdir()) / "no" / "such" / "folder")
     """
-    there = nearest(folder)
+    existing = nearest_existing(folder)
     try:
-        if not there.is_dir():
-            raise NotADirectoryError(f"{there} is a file; wanted a folder for the results.")
-        with tempfile.TemporaryFile(dir=there):
+        if not existing.is_dir():
+            raise NotADirectoryError(f"{existing} is a file; wanted a folder for the results.")
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except NotADirectoryError:
         raise
     except OSError as error:
-        raise unwritten(folder, error) from error
+        raise write_error(folder, error) from error
 
 
 def check_room(folder: Path, weights: int) -> None:
-    """Raise `OSError` unless there is room in ``folder`` for all checkpoints of a training at their largest.
+    """Raise `OSError` unless the disk has room for the checkpoints of a training.
 
     Parameters
     ----------
     folder : Path
-        Where they go.
+        Folder of the checkpoints.
     weights : int
-        Bytes of the weights.
+        Size of the weights in bytes.
     """
-    wanted = COPIES * PARTS * weights + MARGIN
-    free = shutil.disk_usage(nearest(folder)).free
-    if free < wanted:
+    needed = CHECKPOINTS * TENSORS_PER_WEIGHT * weights + MARGIN
+    free = shutil.disk_usage(nearest_existing(folder)).free
+    if free < needed:
         raise OSError(
-            f"the disk of {folder} has {free / 2**20:,.0f} MiB left, and checkpoints of this training want "
-            f"{wanted / 2**20:,.0f} MiB; make room, or choose a folder on another disk."
+            f"the disk of {folder} has {free / 2**20:,.0f} MiB left, and checkpoints of this training need "
+            f"{needed / 2**20:,.0f} MiB; free some space, or choose a folder on another disk."
         )
 
 
-def nearest(folder: Path) -> Path:
-    """``folder``, or what is there of the path to it."""
-    there = folder.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    return there
+def nearest_existing(path: Path) -> Path:
+    """Return the path itself, or its closest parent that exists."""
+    path = path.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from neuralode.training.fit import Fitted
+from neuralode.training.fit import FitResult
 from neuralode.training.history import History
 from neuralode.training.run import Run
 
@@ -45,7 +45,7 @@ def into(
     }
 
 
-def course(run: Run, model: nn.Module, fitted: Fitted) -> dict[str, Any]:
+def course(run: Run, model: nn.Module, fitted: FitResult) -> dict[str, Any]:
     """How a training went, as every summary says it; seconds are those of all its epochs, cut off or not."""
     return {
         "parameters": sum(p.numel() for p in model.parameters()),

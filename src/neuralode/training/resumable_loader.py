@@ -1,4 +1,4 @@
-"""Batches that can be gone on with in the middle of an epoch."""
+"""A data loader that can continue in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -6,84 +6,89 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from neuralode.training.rng_state import State, random_state, set_random_state
+from neuralode.training.rng_state import RNGState, get_rng_state, set_rng_state
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
 class Loader(Protocol[T_co]):
-    """Batches of an epoch, whose order is a function of how the random generators stand as it begins."""
+    """Batches of an epoch, whose order depends only on the random state at its start."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[T_co]: ...
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where in an epoch a training is.
+class EpochPosition:
+    """Position within an epoch.
 
     Attributes
     ----------
-    begun : dict
-        How the random generators stood as the epoch began.
-    given : int
-        Batches that it has had.
+    rng_state : dict
+        State of the random generators at the start of the epoch.
+    batches : int
+        Number of batches already yielded.
     """
 
-    begun: State
-    given: int
+    rng_state: RNGState
+    batches: int
 
 
-class Resumable(Generic[T]):
-    """A loader, and the place in it.
+class ResumableLoader(Generic[T]):
+    """Wrap a loader and track the position within the epoch.
 
-    Going back to a place begins the epoch again as it was begun and passes over the batches that were had: they are
-    drawn, but nothing is computed on them. Afterwards the generators stand as they did before.
+    To continue at a position, the random state of the start of that epoch is restored and the batches before the
+    position are drawn and dropped. The random state is then set back to what it was.
 
     Parameters
     ----------
     loader : iterable with a length
-        What gives the batches. It draws from global generators, or from one that is seeded by the epoch.
+        Source of the batches. It draws from the global generators, or from one that is seeded by the epoch.
+
+    Attributes
+    ----------
+    position : EpochPosition
+        Current position.
 
     Examples
     --------
     >>> import torch
     >>> from torch.utils.data import DataLoader
-    >>> batches = Resumable(DataLoader(torch.arange(6), 2, shuffle=True))
+    >>> batches = ResumableLoader(DataLoader(torch.arange(6), 2, shuffle=True))
     >>> epoch = iter(batches)
     >>> _ = next(epoch)
-    >>> place = batches.place
+    >>> position = batches.position
     >>> rest = [batch.tolist() for batch in epoch]
-    >>> batches.go_to(place)
+    >>> batches.seek(position)
     >>> [batch.tolist() for batch in batches] == rest
     True
     """
 
     def __init__(self, loader: Loader[T]) -> None:
         self.loader = loader
-        self.place = Place({}, 0)
-        self._wanted: Place | None = None
+        self.position = EpochPosition({}, 0)
+        self._target: EpochPosition | None = None
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[T]:
-        # a generator: nothing is drawn before the first batch is asked for, by when `go_to` has been called
-        wanted, self._wanted = self._wanted, None
-        now = random_state()
-        if wanted is not None:
-            set_random_state(wanted.begun)
-        self.place = wanted or Place(now, 0)
+        # A generator: its body runs at the first `next`, by which time `seek` has been called.
+        target, self._target = self._target, None
+        current = get_rng_state()
+        if target is not None:
+            set_rng_state(target.rng_state)
+        self.position = target or EpochPosition(current, 0)
         batches = iter(self.loader)
-        if wanted is not None:
-            for _ in range(wanted.given):
+        if target is not None:
+            for _ in range(target.batches):
                 next(batches)
-            set_random_state(now)
+            set_rng_state(current)
         for batch in batches:
-            self.place = Place(self.place.begun, self.place.given + 1)
+            self.position = EpochPosition(self.position.rng_state, self.position.batches + 1)
             yield batch
 
-    def go_to(self, place: Place) -> None:
-        """Let the next epoch begin in the middle."""
-        self._wanted = place
+    def seek(self, position: EpochPosition) -> None:
+        """Start the next iteration at a position instead of at the beginning."""
+        self._target = position

@@ -1,14 +1,14 @@
-"""A run is a folder of plain files: JSON, CSV, safetensors and PNG. Reading one back never unpickles.
+"""The run folder: what a training writes, as plain files (JSON, CSV, safetensors, PNG). Reading never unpickles.
 
 ::
 
-    config.json          what was asked for, made concrete, and the versions it ran with
+    config.json          config with all defaults filled in, and package versions
     metrics.csv          one row per epoch
-    weights.safetensors  the weights that were kept
-    summary.json         what came out: test_accuracy and so on
-    tolerances.csv       precision against work, where the model has an ODE inside
+    weights.safetensors  weights of the best epoch
+    summary.json         results, such as test_accuracy; written last
+    tolerances.csv       accuracy at several solver tolerances (image models with an ODE)
     plots/*.png
-    checkpoints/*.ckpt   the last two, to go on training from; nothing in them is executed either
+    checkpoints/*.ckpt   the last two, to resume from; loading them executes no code
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from neuralode.training.atomic_write import replace_file, unwritten
+from neuralode.training.atomic_write import replace_file, write_error
 from neuralode.training.preflight import check_folder
 
 Row = Mapping[str, Any]
@@ -36,7 +36,12 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """The files of one training run.
+    """The folder of one training.
+
+    Parameters
+    ----------
+    folder : Path
+        Its path. `create` and `open` check it; the constructor does not.
 
     Examples
     --------
@@ -53,7 +58,15 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, config: Mapping[str, Any]) -> Run:
-        """Make the folder, which must not hold a run yet and must let itself be written; write ``config.json``."""
+        """Create a run and write its ``config.json``.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder holds a run already.
+        OSError
+            If the folder cannot be written.
+        """
         if (folder / "config.json").exists():
             raise FileExistsError(f"{folder} holds a run already; choose another folder.")
         check_folder(folder)
@@ -61,7 +74,7 @@ class Run:
         try:
             run.plots.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise unwritten(run.plots, error) from error
+            raise write_error(run.plots, error) from error
         write_json(folder / "config.json", config)
         return run
 
@@ -74,17 +87,17 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the run was asked to do; `ValueError` where that cannot be read."""
+        """Content of ``config.json``; `ValueError` if it cannot be read."""
         return read_json(self.folder / "config.json")
 
     @property
     def digest(self) -> str:
-        """Tells the run from others: of its ``config.json``, byte by byte."""
+        """Digest of the bytes of ``config.json``, which identifies the run."""
         return hashlib.sha256((self.folder / "config.json").read_bytes()).hexdigest()[:16]
 
     @property
     def finished(self) -> bool:
-        """Whether training came to its end, and nothing stopped it on the way."""
+        """Whether the training has ended without interruption."""
         try:
             return self.summary.get("interrupted") is False
         except (OSError, ValueError):
@@ -92,17 +105,17 @@ class Run:
 
     @property
     def plots(self) -> Path:
-        """The folder of the pictures."""
+        """Folder of the figures."""
         return self.folder / "plots"
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of what a training goes on from."""
+        """Folder of the checkpoints."""
         return self.folder / "checkpoints"
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        """One row per epoch."""
+        """Rows of ``metrics.csv``, one per epoch."""
         return read_csv(self.folder / "metrics.csv")
 
     def write_metrics(self, rows: Sequence[Row]) -> None:
@@ -111,46 +124,54 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What came out; `ValueError` where that cannot be read."""
+        """Content of ``summary.json``; `ValueError` if it cannot be read."""
         return read_json(self.folder / "summary.json")
 
     def write_summary(self, summary: Row) -> None:
-        """Replace ``summary.json``; a number that is none is null there."""
-        told = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in summary.items()}
-        write_json(self.folder / "summary.json", told)
+        """Replace ``summary.json``. Numbers that are not finite become null."""
+        valid = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in summary.items()}
+        write_json(self.folder / "summary.json", valid)
 
     def write_weights(self, model: nn.Module) -> None:
-        """Keep what ``model`` has learned."""
+        """Write the state dict of ``model`` to ``weights.safetensors``."""
         weights = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
         replace_file(self.folder / "weights.safetensors", weights)
 
     def read_weights(self, model: nn.Module) -> None:
-        """Put the kept weights into ``model``, which must have the same parameters; `ValueError` for half a file."""
+        """Load ``weights.safetensors`` into ``model``.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the run has no weights.
+        ValueError
+            If the file is damaged, or its parameters are not those of ``model``.
+        """
         weights = self.folder / "weights.safetensors"
         if not weights.is_file():
-            raise FileNotFoundError(f"{self.folder} has no weights.safetensors: was its training cut off?")
+            raise FileNotFoundError(f"{self.folder} has no weights.safetensors: was its training interrupted?")
         try:
-            found = load_file(weights)
+            state = load_file(weights)
         except SafetensorError as error:
             raise ValueError(f"{weights} cannot be read ({error}); wanted the file that a training wrote.") from error
         try:
-            model.load_state_dict(found)
+            model.load_state_dict(state)
         except RuntimeError as error:
             raise ValueError(f"{weights} holds another network than config.json describes: {error}") from error
 
 
-def free_folder(wanted: Path) -> Path:
-    """Return ``wanted``, or the first of ``wanted-2``, ``wanted-3`` … that does not exist.
+def free_folder(folder: Path) -> Path:
+    """Return ``folder``, or the first of ``folder-2``, ``folder-3``, … that does not exist.
 
     Examples
     --------
     >>> free_folder(Path("no/such/folder")).as_posix()
     'no/such/folder'
     """
-    candidate, number = wanted, 1
+    candidate, number = folder, 1
     while candidate.exists():
         number += 1
-        candidate = wanted.with_name(f"{wanted.name}-{number}")
+        candidate = folder.with_name(f"{folder.name}-{number}")
     return candidate
 
 
@@ -162,40 +183,40 @@ def versions(*packages: str) -> dict[str, str]:
     >>> sorted(versions("torch"))
     ['python', 'torch']
     """
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write ``content`` so that a reader finds the old file or the new one, never half of one."""
+    """Write a JSON file atomically; see `neuralode.training.atomic_write.replace_file`."""
     replace_file(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a file; `ValueError` where it holds anything else."""
+    """Return the object in a JSON file; `ValueError` if it holds anything else."""
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); wanted the JSON that a training wrote.") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}; wanted the object that a training wrote.")
-    return found
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; wanted the object that a training wrote.")
+    return content
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write ``rows`` as atomically as `write_json` does; the columns are those of the first row."""
+    """Write a CSV file atomically. Its columns are the keys of the first row."""
     header = list(rows[0]) if rows else []
     lines = [",".join(header), *(",".join(str(row.get(name, "")) for name in header) for row in rows)]
     replace_file(path, ("\n".join(lines) + "\n").encode())
 
 
 def read_csv(path: Path) -> list[dict[str, float]]:
-    """Return the rows of a table of numbers; none where there is no file yet, `ValueError` where it is another."""
+    """Return the rows of a CSV file of numbers, or an empty list if there is no file; `ValueError` if it is invalid."""
     if not path.is_file():
         return []
     try:

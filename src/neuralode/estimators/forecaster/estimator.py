@@ -25,11 +25,11 @@ from neuralode.estimators.forecaster.questions import answer, draw
 from neuralode.estimators.forecaster.sizes import HIDDEN, HeldOut, Setup, check_parameters, hold_out, set_up
 from neuralode.estimators.persistence import Keepable, plain
 from neuralode.estimators.series_classifier.training import own_random_state, seed_of, undisturbed
-from neuralode.training.fit import Effort, Fitted
-from neuralode.training.modules.forecasting import Cut, Pair, learn
+from neuralode.training.fit import FitOptions, FitResult
+from neuralode.training.modules.forecasting import Pair, WindowSpec, train_latent_ode
 
 # What accompanies a stage of the training: callbacks of Lightning for "first", with something held out, and "refit".
-Company = Callable[[str], Sequence[Callback]]
+Callbacks = Callable[[str], Sequence[Callback]]
 
 
 class LatentODEForecaster(Keepable):
@@ -156,7 +156,7 @@ class LatentODEForecaster(Keepable):
         time: str | None = None,
         values: Iterable[str] | None = None,
         checkpoints: str | Path | None = None,
-        company: Company | None = None,
+        callbacks: Callbacks | None = None,
     ) -> LatentODEForecaster:
         """Learn from a table.
 
@@ -172,7 +172,7 @@ class LatentODEForecaster(Keepable):
         checkpoints : path, optional
             A folder; a training that was cut off goes on from what it finds there. Table and parameters must be the
             same as then, the random state among them (None is another one each time).
-        company : callable, optional
+        callbacks : callable, optional
             From the name of a stage, "first" or "refit", to callbacks of Lightning.
 
         Raises
@@ -185,9 +185,9 @@ class LatentODEForecaster(Keepable):
         table, source, self.named_ = frames.first_table(self, X, series, time, values)
         self._remember(table, frames.row_times(source, table))
         self.seed_ = seed_of(self.random_state)
-        return self._train(table, Path(checkpoints) if checkpoints else None, company or (lambda stage: ()))
+        return self._train(table, Path(checkpoints) if checkpoints else None, callbacks or (lambda stage: ()))
 
-    def _train(self, table: SeriesTable, folder: Path | None, company: Company) -> LatentODEForecaster:
+    def _train(self, table: SeriesTable, folder: Path | None, callbacks: Callbacks) -> LatentODEForecaster:
         pairs = table.pairs()
         self.binary_ = table.binary
         self.setup_ = set_up(
@@ -195,12 +195,12 @@ class LatentODEForecaster(Keepable):
             recognition=self.recognition, rtol=self.rtol, atol=self.atol,
         )  # fmt: skip
         held = hold_out(pairs, self.holdout, self.setup_.cut, np.random.default_rng(self.seed_))
-        done = self._learn(held.train, held.ends, int(self.max_epochs), folder and folder / "first", company("first"))
+        done = self._learn(held.train, held.ends, int(self.max_epochs), folder and folder / "first", callbacks("first"))
         self.evaluation_ = compare(self._answers, held, self.channels_) if held.ends else pd.DataFrame(columns=COLUMNS)
         self.n_iter_, self.interrupted_ = done.epochs, done.interrupted
         if self.refit and held.ends and not done.interrupted:
             first = self.network_, self.scaling_
-            again = self._learn(pairs, [], done.best_epoch, folder and folder / "refit", company("refit"))
+            again = self._learn(pairs, [], done.best_epoch, folder and folder / "refit", callbacks("refit"))
             self.interrupted_ = again.interrupted
             if again.interrupted:  # half of a second training is worth less than the whole first one
                 self.network_, self.scaling_ = first
@@ -215,16 +215,16 @@ class LatentODEForecaster(Keepable):
         epochs: int,
         folder: Path | None,
         callbacks: Sequence[Callback],
-    ) -> Fitted:
+    ) -> FitResult:
         """Train a new network; with ``ends`` to decide by, else for so many epochs."""
         self.scaling_ = Scaling.of(np.concatenate([values for _, values in series]), self.binary_, self.logs)
         scaled = [self._scaled(pair) for pair in series]
         held = [(scaled[number], self._scaled((times, values))) for number, times, values in ends]
         with own_random_state(self.seed_):
             self.network_ = self.setup_.network(len(self.channels_), self.binary_)
-            return learn(
-                self.network_, scaled, held, self.setup_.cut,
-                Effort(epochs, int(self.patience) if held else None, accelerator=self.accelerator),
+            return train_latent_ode(
+                self.network_, scaled, held, windows=self.setup_.cut,
+                options=FitOptions(epochs, int(self.patience) if held else None, accelerator=self.accelerator),
                 seed=self.seed_, batch_size=int(self.batch_size), learning_rate=self.learning_rate,
                 kl_weight=self.kl_weight, folder=folder, callbacks=callbacks, progress_bar=bool(self.verbose),
                 belongs_to=self._digest(),
@@ -344,7 +344,7 @@ class LatentODEForecaster(Keepable):
     def _take(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         self._remember(*frames.table_from_parts(config["table"], tensors))
         sizes = config["setup"]
-        self.setup_ = Setup(**{**sizes, "cut": Cut(**sizes["cut"])})
+        self.setup_ = Setup(**{**sizes, "cut": WindowSpec(**sizes["cut"])})
         self.scaling_, self.binary_ = Scaling.from_json(config["scaling"]), tuple(config["binary"])
         self.evaluation_ = pd.DataFrame(config["evaluation"])
         self.n_iter_, self.interrupted_ = config["n_iter"], config["interrupted"]

@@ -13,7 +13,7 @@ from torch import nn
 from neuralode.estimators.parameters import check_above_zero, check_not_below_zero, check_share, check_whole, given
 from neuralode.nn import LatentODE, Likelihood
 from neuralode.nn.series.latent_ode import RECOGNITION
-from neuralode.training.modules.forecasting import FEWEST, Cut, Pair
+from neuralode.training.modules.forecasting import FEWEST, Pair, WindowSpec
 
 WINDOW = 60  # observations, at most, unless more are asked for
 UNITS = 3.0  # of time in a window: over so much, a field of size 1 turns once or twice
@@ -28,7 +28,7 @@ class Setup:
 
     Parameters
     ----------
-    cut : Cut
+    cut : WindowSpec
         Observations of a window, and how many of them are read.
     unit : float
         One unit of the model's time, on the clock of the table.
@@ -38,7 +38,7 @@ class Setup:
         As in `neuralode.nn.LatentODE`.
     """
 
-    cut: Cut
+    cut: WindowSpec
     unit: float
     spacing: float
     latent: int
@@ -53,7 +53,7 @@ class Setup:
 
         Examples
         --------
-        >>> Setup(Cut(6, 4), unit=1.0, spacing=1.0, latent=3, hidden=4, width=4).network(2, binary=[1]).decoder
+        >>> Setup(WindowSpec(6, 4), unit=1.0, spacing=1.0, latent=3, hidden=4, width=4).network(2, binary=[1]).decoder
         Linear(in_features=3, out_features=2, bias=True)
         """
         likelihood = Likelihood(channels, binary=binary)
@@ -90,7 +90,7 @@ def set_up(
     >>> t = np.arange(21.0)
     >>> setup = set_up([(t, t[:, None])])
     >>> setup.cut, setup.unit, setup.spacing
-    (Cut(window=21, context=14), 6.666666666666667, 1.0)
+    (WindowSpec(window=21, context=14), 6.666666666666667, 1.0)
     """
     lengths = np.array([len(times) for times, _ in series])
     most = int(min(lengths.max(), WINDOW) if window is None else window)
@@ -100,7 +100,7 @@ def set_up(
     span = float(np.median([span for span in spans if span > 0] or [1.0]))
     channels, size = series[0][1].shape[1], 16 if lengths.sum() < 100 else 32
     return Setup(
-        Cut(most, max(FEWEST, ceil(2 * most / 3))),
+        WindowSpec(most, max(FEWEST, ceil(2 * most / 3))),
         span / UNITS,
         spacing,
         int(latent or min(LATENT_MAX, 2 * channels + 2)),
@@ -158,7 +158,7 @@ class HeldOut:
 
 
 def hold_out(
-    series: Sequence[Pair], fraction: float, cut: Cut, rng: np.random.Generator, hidden: float = HIDDEN
+    series: Sequence[Pair], fraction: float, cut: WindowSpec, rng: np.random.Generator, hidden: float = HIDDEN
 ) -> HeldOut:
     """Hold out the end of every series that is long enough, and some of the values within; nothing for fraction 0.
 
@@ -168,7 +168,7 @@ def hold_out(
     Examples
     --------
     >>> t = np.arange(10.0)
-    >>> held = hold_out([(t, t[:, None])], 0.2, Cut(10, 7), np.random.default_rng(0), hidden=0)
+    >>> held = hold_out([(t, t[:, None])], 0.2, WindowSpec(10, 7), np.random.default_rng(0), hidden=0)
     >>> [times.tolist() for _, times, _ in held.ends], len(held.train[0][0]), held.gaps
     ([[8.0, 9.0]], 8, [])
     """

@@ -31,7 +31,7 @@ from neuralode.estimators.series_classifier.inputs import (
 )
 from neuralode.estimators.series_classifier.training import MODELS, Architecture, seed_of, train_to_label, undisturbed
 from neuralode.nn import Observations, SeriesNet
-from neuralode.training.fit import Effort
+from neuralode.training.fit import FitOptions
 
 AT_ONCE = 256  # series in a batch of predictions
 GAPS: dict[str, Any] = {"dtype": np.float64, "ensure_all_finite": "allow-nan"}  # scikit-learn's checks: NaN is a gap
@@ -89,7 +89,8 @@ class SeriesClassifier(ClassifierMixin, Keepable):
     - a frame in long form, or the path of a .csv, .tsv or .parquet file: a row for each time of each series. Columns
       are named in `fit` and remembered; answers come in the order in which series first appear.
 
-    NaN is a gap. Predictions are computed in double precision: they do not depend on the company.
+    NaN is a gap. Predictions are computed in double precision: they do not
+    depend on which series are predicted together.
 
     Examples
     --------
@@ -189,7 +190,7 @@ class SeriesClassifier(ClassifierMixin, Keepable):
             self._network,
             self.scale_.apply(observed).to(torch.float32),
             codes,
-            Effort(int(self.max_epochs), int(self.patience), self.accelerator),
+            FitOptions(int(self.max_epochs), int(self.patience), self.accelerator),
             seed=seed_of(self.random_state),
             validation_fraction=self.validation_fraction,
             batch_size=int(self.batch_size),

@@ -16,8 +16,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
 from neuralode.nn import ODERNN, RNN, GRUDecay, Observations, Recurrent, SeriesNet
-from neuralode.training.fit import Effort, Fitted, fit, settle
-from neuralode.training.modules.series_classification import LabelledSeries, Labelling
+from neuralode.training.fit import FitOptions, FitResult, fit, prepare_for_inference
+from neuralode.training.modules.series_classification import SeriesClassificationData, SeriesClassificationModule
 
 MODELS = ("odernn", "gru-decay", "rnn")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,7 +55,7 @@ def train_to_label(
     network: Callable[[], SeriesNet],
     observed: Observations,
     codes: NDArray[np.int64],
-    effort: Effort,
+    effort: FitOptions,
     *,
     seed: int,
     validation_fraction: float,
@@ -63,7 +63,7 @@ def train_to_label(
     learning_rate: float,
     weight_decay: float,
     progress_bar: bool = False,
-) -> tuple[SeriesNet, Fitted]:
+) -> tuple[SeriesNet, FitResult]:
     """Make a network from series to logits and train it; returned on the CPU, to be evaluated, without gradients.
 
     Parameters
@@ -74,7 +74,7 @@ def train_to_label(
         All series, on a common scale.
     codes : array [series]
         Their classes, from 0.
-    effort : Effort
+    effort : FitOptions
         How long, and on what.
     seed : int
         Decides the first weights, who is held out, the batches and the dropout.
@@ -88,16 +88,18 @@ def train_to_label(
     """
     labels = torch.as_tensor(codes)
     learned, held = (torch.as_tensor(rows) for rows in held_out(codes, validation_fraction, seed))
-    data = LabelledSeries((observed[learned], labels[learned]), (observed[held], labels[held]), batch_size)
+    data = SeriesClassificationData((observed[learned], labels[learned]), (observed[held], labels[held]), batch_size)
     with own_random_state(seed), warnings.catch_warnings():
         # torchmetrics, where of two classes the held-out series show one
         warnings.filterwarnings("ignore", "No (positive|negative) samples")
         model = network()
-        task = Labelling(model, classes=int(codes.max()) + 1, learning_rate=learning_rate, weight_decay=weight_decay)
-        done = fit(task, data, effort, progress_bar=progress_bar)
+        module = SeriesClassificationModule(
+            model, classes=int(codes.max()) + 1, learning_rate=learning_rate, weight_decay=weight_decay
+        )
+        done = fit(module, data, effort, progress_bar=progress_bar)
     if done.interrupted:
         warnings.warn(f"training was interrupted after {done.epochs} epochs; the best is kept.", stacklevel=3)
-    settle(model, learning_rate)
+    prepare_for_inference(model, learning_rate)
     return model, done
 
 

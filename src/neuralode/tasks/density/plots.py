@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from matplotlib.figure import Figure
 
 from neuralode.data.tables.rows import Table
 from neuralode.solver.solve import solve
-from neuralode.training.modules.density import RowDensity
-from neuralode.training.plots import Pictures, blank, save
+from neuralode.training.modules.row_density import RowDensity
+from neuralode.training.plots import HistoryPlot, make_axes, save_figure
 
-PICTURES: Pictures = (
-    ("nats", "nats a row", {"train_nats": "training", "val_loss": "validation"}),
-    ("evaluations", "evaluations of the field per solve", {"train_evaluations": "training"}),
+PICTURES: Sequence[HistoryPlot] = (
+    HistoryPlot("nats", "nats a row", {"train_nats": "training", "val_loss": "validation"}),
+    HistoryPlot("evaluations", "evaluations of the field per solve", {"train_evaluations": "training"}),
 )
 COLUMNS = 5  # that a picture of pairs has room for
 POINTS = 2000  # that are drawn
@@ -45,7 +46,7 @@ def plot_rows(density: RowDensity, values: Table, samples: Table, folder: Path) 
     some = np.random.default_rng(0).permutation(len(values))[:POINTS]
     values, samples = values[some][:, varies], samples[:POINTS, varies]
     draw = {1: _draw_line, 2: _draw_plane}.get(len(names), _draw_pairs)
-    return save(draw(density, values, samples, names), folder / "density.png")
+    return save_figure(draw(density, values, samples, names), folder / "density.png")
 
 
 def plot_flow(density: RowDensity, folder: Path) -> Path:
@@ -85,7 +86,7 @@ def trajectories(density: RowDensity, count: int = 1000) -> Float[np.ndarray, "f
 
 
 def _draw_line(density: RowDensity, values: Table, samples: Table, names: list[str]) -> Figure:
-    figure, [axes] = blank(1)
+    figure, [axes] = make_axes(1)
     grid = np.linspace(*_range(values), 4 * GRID)
     for what, colour, label in ((values, "tab:blue", "rows"), (samples, "tab:orange", "samples")):
         axes.hist(
@@ -98,7 +99,7 @@ def _draw_line(density: RowDensity, values: Table, samples: Table, names: list[s
 
 
 def _draw_plane(density: RowDensity, values: Table, samples: Table, names: list[str]) -> Figure:
-    figure, panels = blank(3)
+    figure, panels = make_axes(3)
     low, high = _range(values)
     x, y = (np.linspace(a, b, GRID) for a, b in zip(low, high, strict=True))
     points = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)

@@ -25,10 +25,10 @@ from neuralode.data.densities import DENSITIES, find_density
 from neuralode.data.tables.rows import Rows, Standard, Table, check_enough, read_rows
 from neuralode.tasks.config import Density
 from neuralode.tasks.density.plots import PICTURES, POINTS, plot_flow, plot_rows
-from neuralode.training.config_io import asked as read_asked
 from neuralode.training.config_io import is_done
-from neuralode.training.fit import Effort
-from neuralode.training.modules.density import Architecture, RowDensity, learn
+from neuralode.training.config_io import load_config as read_asked
+from neuralode.training.fit import FitOptions
+from neuralode.training.modules.row_density import Architecture, RowDensity, train_density
 from neuralode.training.plots import plot_history
 from neuralode.training.record_run import check_rate, course, into
 from neuralode.training.run import Run, versions, write_csv
@@ -103,12 +103,12 @@ def train(
             raise ValueError(f"{wanted.data} is not the table that {folder} was begun with; wanted it unchanged.")
     else:
         Run.create(folder, _config(wanted, standard, digest))
-    density, fitted = learn(
+    density, fitted = train_density(
         _architecture(wanted),
         standard,
-        rows.values[parts.train],
-        seen[parts.validation],
-        Effort(wanted.epochs, wanted.patience, wanted.accelerator, wanted.devices, wanted.precision),
+        train=rows.values[parts.train],
+        validation=seen[parts.validation],
+        options=FitOptions(wanted.epochs, wanted.patience, wanted.accelerator, wanted.devices, wanted.precision),
         spread=wanted.spread,
         batch_size=wanted.batch_size,
         learning_rate=wanted.learning_rate,
@@ -160,7 +160,9 @@ def sample(run: Run, count: int, seed: int) -> pd.DataFrame:
 
 def asked(run: Run) -> Density:
     """Return what ``run`` was asked to do."""
-    return read_asked(run, Density, (TASK,), "neuralode train density", sections=("data", "flow", "training"))
+    return read_asked(
+        run, Density, tasks=(TASK,), command="neuralode train density", sections=("data", "flow", "training")
+    )
 
 
 def read(wanted: Density) -> Rows:

@@ -27,14 +27,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
 from neuralode.data.tables.series import SeriesTable, read_series
-from neuralode.estimators.forecaster.estimator import Company, LatentODEForecaster
+from neuralode.estimators.forecaster.estimator import Callbacks, LatentODEForecaster
 from neuralode.estimators.forecaster.frames import free_name
 from neuralode.estimators.forecaster.plots import SERIES, plot_answers
 from neuralode.estimators.forecaster.sizes import check_parameters
 from neuralode.estimators.persistence import plain
 from neuralode.estimators.series_classifier.training import seed_of
 from neuralode.tasks.config import Series
-from neuralode.training.config_io import asked as read_asked
+from neuralode.training.config_io import load_config as read_asked
 from neuralode.training.history import History
 from neuralode.training.run import Run, versions
 
@@ -42,7 +42,7 @@ TASK = "series"
 FINE = 200  # points of a drawn curve
 
 
-def fit_run(wanted: Series, folder: Path, *, resume: bool = False, company: Company | None = None) -> Run:
+def fit_run(wanted: Series, folder: Path, *, resume: bool = False, callbacks: Callbacks | None = None) -> Run:
     """Read a table, learn from it, and keep what was learned; a training that was cut off goes on with ``resume``.
 
     Nothing is written before the table has been read and found fit for use, nor for parameters that cannot be.
@@ -75,10 +75,10 @@ def fit_run(wanted: Series, folder: Path, *, resume: bool = False, company: Comp
         )
 
     def accompanied(stage: str) -> list[Callback]:
-        return [*([History(run)] if stage == "first" else []), *(company(stage) if company else ())]
+        return [*([History(run)] if stage == "first" else []), *(callbacks(stage) if callbacks else ())]
 
     started = time.perf_counter()
-    model.fit(wanted.data, **columns, checkpoints=run.checkpoints, company=accompanied)
+    model.fit(wanted.data, **columns, checkpoints=run.checkpoints, callbacks=accompanied)
     model.save(run.folder)
     model.evaluation_.to_csv(run.folder / "evaluation.csv", index=False)
     plot_answers(
@@ -139,7 +139,7 @@ def load(run: Run) -> LatentODEForecaster:
 
 def asked(run: Run) -> Series:
     """What a run was asked to do; `ValueError` where its config was damaged."""
-    return read_asked(run, Series, (TASK,), "neuralode fit", sections=("asked",))
+    return read_asked(run, Series, tasks=(TASK,), command="neuralode fit", sections=("asked",))
 
 
 def _series_run(run: Run) -> Run:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from neuralode.data import digits
 from neuralode.data.densities import find_density
-from neuralode.training.resumable_loader import Resumable
+from neuralode.training.resumable_loader import ResumableLoader
 
 Batch = tuple[Tensor, ...]  # states [batch, *event], and a class each where there are any
 
@@ -127,10 +127,10 @@ class MatchingData(L.LightningDataModule):
         times = -(-JUDGED // len(validation[0]))
         self.validation = tuple(part.repeat(times, *[1] * (part.dim() - 1)) for part in validation)
 
-    def train_dataloader(self) -> Resumable[Batch]:  # noqa: D102
+    def train_dataloader(self) -> ResumableLoader[Batch]:  # noqa: D102
         trainer = self.trainer
         assert trainer is not None
-        return Resumable(Draws(self.train, self.batches, self.size, self.seed, lambda: trainer.current_epoch))
+        return ResumableLoader(Draws(self.train, self.batches, self.size, self.seed, lambda: trainer.current_epoch))
 
     def val_dataloader(self) -> DataLoader:  # noqa: D102
         # as large as those of training: what a coupling finds depends on it

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from neuralode.nn.flows import Path, drop_condition, flow_matching_loss
 from neuralode.nn.flows.matching import Coupling
 from neuralode.tasks.flow_matching.data import Batch
-from neuralode.training.fit import Watched
+from neuralode.training.module import TrainingModule
 
 WARM_UP = 10  # steps over which the running mean begins to look further back than to the last few
 
 
-class Taught(Watched):
+class Taught(TrainingModule):
     """Teach a field; what validates, and is kept, is the running mean of its weights.
 
     Parameters
@@ -32,7 +32,7 @@ class Taught(Watched):
     averaged : float
         Share of the mean of weights that a step leaves as it is.
     learning_rate, weight_decay
-        Of `Watched`.
+        Of `TrainingModule`.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtyping import Float
@@ -9,9 +10,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import pad
 
-from neuralode.training.plots import Pictures, save
+from neuralode.training.plots import HistoryPlot, save_figure
 
-PICTURES: Pictures = (("loss", "squared error of the velocity", {"train_loss": "training", "val_loss": "validation"}),)
+PICTURES: Sequence[HistoryPlot] = (
+    HistoryPlot("loss", "squared error of the velocity", {"train_loss": "training", "val_loss": "validation"}),
+)
 SIDE = 4.0  # inches of one picture
 
 
@@ -23,7 +26,7 @@ def plot_points(drawn: Float[Tensor, "points 2"], real: Float[Tensor, "points 2"
         axes.plot(*points.T, linestyle="", marker=".", markersize=2, alpha=0.4)
         axes.set(title=title, aspect="equal")
         axes.spines[["top", "right"]].set_visible(False)
-    return save(figure, folder / "samples.png")
+    return save_figure(figure, folder / "samples.png")
 
 
 def plot_images(images: Float[Tensor, "classes each height width"], folder: Path) -> Path:
@@ -35,4 +38,4 @@ def plot_images(images: Float[Tensor, "classes each height width"], folder: Path
     sheet = framed.transpose(1, 2).flatten(2).flatten(0, 1).numpy()
     whole.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     whole.set_axis_off()
-    return save(figure, folder / "samples.png")
+    return save_figure(figure, folder / "samples.png")

@@ -29,9 +29,9 @@ from neuralode.tasks.flow_matching.data import Examples, MatchingData, examples
 from neuralode.tasks.flow_matching.metrics import judged, two_samples
 from neuralode.tasks.flow_matching.module import Taught
 from neuralode.tasks.flow_matching.plots import PICTURES, plot_images, plot_points
-from neuralode.training.config_io import asked as read_asked
 from neuralode.training.config_io import is_done
-from neuralode.training.fit import Effort, fit, settle
+from neuralode.training.config_io import load_config as read_asked
+from neuralode.training.fit import FitOptions, fit, prepare_for_inference
 from neuralode.training.plots import plot_history
 from neuralode.training.record_run import check_rate, course, into
 from neuralode.training.run import Run, versions
@@ -138,11 +138,11 @@ def train(
     fitted = fit(
         task,
         data,
-        Effort(wanted.epochs, wanted.epochs, wanted.accelerator, wanted.devices, wanted.precision),
+        FitOptions(wanted.epochs, wanted.epochs, wanted.accelerator, wanted.devices, wanted.precision),
         **into(run, resume, callbacks, tell),
     )
 
-    settle(task, wanted.learning_rate)
+    prepare_for_inference(task, wanted.learning_rate)
     run.write_weights(task.mean)
     sampler = Sampler(task.mean, some, wanted)
     plot_history(run.metrics, run.plots, PICTURES)
@@ -182,7 +182,12 @@ def sample(run: Run, count: int, seed: int) -> pd.DataFrame:
 def asked(run: Run) -> Matching:
     """Return what ``run`` was asked to do; `ValueError` where its config was damaged."""
     return read_asked(
-        run, Matching, (TASK,), "neuralode train matching", names={"data": "data"}, sections=("sampling", "training")
+        run,
+        Matching,
+        tasks=(TASK,),
+        command="neuralode train matching",
+        names={"data": "data"},
+        sections=("sampling", "training"),
     )
 
 

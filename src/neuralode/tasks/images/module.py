@@ -10,12 +10,12 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassAccuracy
 
 from neuralode.nn import ode_blocks
-from neuralode.training.metrics import Measured
+from neuralode.training.module import MetricsModule
 
 Batch = tuple[Tensor, Tensor]
 
 
-class Classifier(Measured):
+class Classifier(MetricsModule):
     """Cross entropy by AdamW under a one-cycle schedule, with accuracy and evaluations of every ODE inside.
 
     Parameters

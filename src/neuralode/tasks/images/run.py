@@ -21,15 +21,15 @@ from neuralode.data.mnist import fashion_mnist, mnist
 from neuralode.nn import MODELS, ode_blocks
 from neuralode.tasks.config import SOLVER, Images
 from neuralode.tasks.images.module import Batch, Classifier
-from neuralode.tasks.images.plots import plot_tolerances
+from neuralode.tasks.images.plots import HISTORY, plot_tolerances
 from neuralode.tasks.images.tolerance_sweep import RTOLS, Point, sweep
-from neuralode.training.config_io import asked as read_asked
 from neuralode.training.config_io import is_done
+from neuralode.training.config_io import load_config as read_asked
 from neuralode.training.device import SILENT, check_device, quiet
-from neuralode.training.fit import Effort, fit, is_global_zero
+from neuralode.training.fit import FitOptions, fit, is_global_zero
 from neuralode.training.plots import plot_history
 from neuralode.training.record_run import check_rate, course, into
-from neuralode.training.resumable_loader import Resumable
+from neuralode.training.resumable_loader import ResumableLoader
 from neuralode.training.run import Run, versions, write_csv
 
 CLASSES = 10
@@ -120,7 +120,7 @@ def train(
     test = _tested(wanted, task, data)
     if is_global_zero():
         run.write_weights(model)
-        plot_history(run.metrics, run.plots)
+        plot_history(run.metrics, run.plots, HISTORY)
         run.write_summary(  # the last of all: a run that has it is finished
             {
                 **test,
@@ -152,7 +152,7 @@ def asked(run: Run) -> Images:
     """Return what ``run`` was asked to do, names made concrete; `ValueError` where its config was damaged."""
     names = {"data": "task", "model": "model"}
     command = "neuralode train " + ", ".join(SETS)
-    return read_asked(run, Images, SETS, command, names=names, sections=("solver", "training"))
+    return read_asked(run, Images, tasks=SETS, command=command, names=names, sections=("solver", "training"))
 
 
 def takes_tolerances(run: Run) -> bool:
@@ -202,13 +202,13 @@ class ImagesData(L.LightningDataModule):
         self.split, self.batch_size, self.changed = split, batch_size, changed
         self.channels_last = channels_last
 
-    def train_dataloader(self) -> Resumable[Batch] | DataLoader:  # noqa: D102
+    def train_dataloader(self) -> ResumableLoader[Batch] | DataLoader:  # noqa: D102
         assert self.trainer is not None
         if self.trainer.world_size > 1:  # Lightning deals the images out, if the loader is one that it knows
             return DataLoader(self.split.train, self.batch_size, shuffle=True)
         order = BatchSampler(RandomSampler(self.split.train), self.batch_size, drop_last=False)
         # rows are cut from tensors at once, rather than one by one
-        return Resumable(DataLoader(self.split.train, sampler=order, batch_size=None))
+        return ResumableLoader(DataLoader(self.split.train, sampler=order, batch_size=None))
 
     def val_dataloader(self) -> DataLoader:  # noqa: D102
         return _in_turn(self.split.validation)
@@ -227,8 +227,8 @@ def _in_turn(part: TensorDataset) -> DataLoader:
     return DataLoader(part, min(len(part), AT_ONCE))
 
 
-def _effort(wanted: Images) -> Effort:
-    return Effort(
+def _effort(wanted: Images) -> FitOptions:
+    return FitOptions(
         wanted.epochs,
         wanted.patience,
         wanted.accelerator,

@@ -25,14 +25,14 @@ from torch.distributions import Normal, kl_divergence
 
 from neuralode.data.physionet import SKEWED, Patients
 from neuralode.nn import LatentODE, Likelihood, Observations, Recurrent
-from neuralode.training.fit import Watched
+from neuralode.training.module import TrainingModule
 from neuralode.training.modules.series_classification import Batch
 
 DEVIATION = 0.01  # of a value from the decoded one: the published setting
 AT_ONCE = 256  # patients a batch where nothing is differentiated
 
 
-class Interpolating(Watched):
+class Interpolating(TrainingModule):
     """Train a latent ODE to explain all of a series from half of it; validated by the error of its mean.
 
     Parameters
@@ -40,7 +40,7 @@ class Interpolating(Watched):
     model : LatentODE
         What is trained.
     learning_rate, weight_decay
-        Of `Watched`.
+        Of `TrainingModule`.
     """
 
     def __init__(self, model: LatentODE, *, learning_rate: float, weight_decay: float = 0.0) -> None:

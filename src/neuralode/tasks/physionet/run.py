@@ -31,12 +31,13 @@ from neuralode.data.physionet import Patients, physionet
 from neuralode.nn import ODERNN, RNN, GRUDecay, LatentODE, Observations, Recurrent, SeriesNet
 from neuralode.tasks.config import PhysioNet
 from neuralode.tasks.physionet.interpolation import Interpolating, errors, latent_ode, on_unit_scale
-from neuralode.tasks.physionet.plots import INTERPOLATION, MORTALITY, Pictures, plot_roc
-from neuralode.training.config_io import asked as read_asked
+from neuralode.tasks.physionet.plots import INTERPOLATION, MORTALITY, plot_roc
 from neuralode.training.config_io import is_done
-from neuralode.training.fit import Effort, Watched, fit
-from neuralode.training.modules.series_classification import LabelledSeries, Labelling
-from neuralode.training.plots import plot_history
+from neuralode.training.config_io import load_config as read_asked
+from neuralode.training.fit import FitOptions, fit
+from neuralode.training.module import TrainingModule
+from neuralode.training.modules.series_classification import SeriesClassificationData, SeriesClassificationModule
+from neuralode.training.plots import HistoryPlot, plot_history
 from neuralode.training.record_run import check_rate, course, into
 from neuralode.training.run import Run, versions
 
@@ -67,15 +68,15 @@ class Aim:
         Lightning's view of a model.
     measured : callable
         Figures of a trained model on test patients; it may add pictures to the run.
-    pictures : Pictures
+    pictures : sequence of HistoryPlot
         Of the figures of each epoch.
     """
 
     models: Mapping[str, Callable[[PhysioNet, int, int], nn.Module]]
     scaled: Callable[[Patients, Tensor], Patients]
-    taught: Callable[[PhysioNet, nn.Module], Watched]
+    taught: Callable[[PhysioNet, nn.Module], TrainingModule]
     measured: Callable[[nn.Module, Patients, Run], dict[str, float]]
-    pictures: Pictures
+    pictures: Sequence[HistoryPlot]
 
 
 class CarryingODERNN(ODERNN):
@@ -141,8 +142,8 @@ def train(
     parts = [(patients.observed[some], patients.died[some].long()) for some in rows]
     fitted = fit(
         aim.taught(wanted, model),
-        LabelledSeries(parts[0], parts[1], wanted.batch_size),
-        Effort(wanted.epochs, wanted.patience, wanted.accelerator, wanted.devices, wanted.precision),
+        SeriesClassificationData(parts[0], parts[1], wanted.batch_size),
+        FitOptions(wanted.epochs, wanted.patience, wanted.accelerator, wanted.devices, wanted.precision),
         **into(run, resume, callbacks, tell),
     )
 
@@ -174,7 +175,9 @@ def load(run: Run) -> tuple[nn.Module, Patients]:
 def asked(run: Run) -> PhysioNet:
     """Return what ``run`` was asked to do; `ValueError` where its config was damaged."""
     names, sections = {"model": "model"}, ("solver", "training")
-    return read_asked(run, PhysioNet, ("physionet",), "neuralode train physionet", names=names, sections=sections)
+    return read_asked(
+        run, PhysioNet, tasks=("physionet",), command="neuralode train physionet", names=names, sections=sections
+    )
 
 
 def split(died: Bool[Tensor, " patients"], seed: int) -> Rows:
@@ -209,8 +212,10 @@ def _standardised(patients: Patients, train: Tensor) -> Patients:
     return patients.scaled_as(patients[train])
 
 
-def _labelling(wanted: PhysioNet, model: nn.Module) -> Watched:
-    return Labelling(model, classes=2, learning_rate=wanted.learning_rate, weight_decay=wanted.weight_decay, by="auroc")
+def _labelling(wanted: PhysioNet, model: nn.Module) -> TrainingModule:
+    return SeriesClassificationModule(
+        model, classes=2, learning_rate=wanted.learning_rate, weight_decay=wanted.weight_decay, by="auroc"
+    )
 
 
 def _discrimination(model: nn.Module, patients: Patients, run: Run) -> dict[str, float]:
@@ -241,7 +246,7 @@ def _unit(patients: Patients, train: Tensor) -> Patients:
     return replace(patients, observed=on_unit_scale(patients))
 
 
-def _interpolating(wanted: PhysioNet, model: nn.Module) -> Watched:
+def _interpolating(wanted: PhysioNet, model: nn.Module) -> TrainingModule:
     assert isinstance(model, LatentODE)
     return Interpolating(model, learning_rate=wanted.learning_rate, weight_decay=wanted.weight_decay)
 

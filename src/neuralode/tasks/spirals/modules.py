@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from neuralode.data.spirals import WINDOW
 from neuralode.nn import RNN, LatentODE, Observations, mlp
-from neuralode.training.fit import Watched
-from neuralode.training.resumable_loader import Resumable
+from neuralode.training.module import TrainingModule
+from neuralode.training.resumable_loader import ResumableLoader
 
 Batch = tuple[Observations, Observations]  # what is read, and what is to be explained
 
@@ -105,7 +105,7 @@ def _on_grid(observed: Observations, times: Tensor) -> tuple[Tensor, Tensor]:
     return near.any(1), torch.einsum("sng,snc->sgc", near.to(observed.values.dtype), observed.values)
 
 
-class Forecaster(Watched):
+class Forecaster(TrainingModule):
     """A model of spirals, validated by its forecasts of the second half of windows."""
 
     def forecast(self, observed: Observations, times: Float64[Tensor, " steps"]) -> Tensor:
@@ -244,11 +244,11 @@ class SpiralsData(L.LightningDataModule):
         self.train, self.validation = train, validation
         self.batches, self.size, self.shorter, self.seed = batches, size, shorter, seed
 
-    def train_dataloader(self) -> Resumable[Batch]:  # noqa: D102
+    def train_dataloader(self) -> ResumableLoader[Batch]:  # noqa: D102
         trainer = self.trainer
         assert trainer is not None
         parts = Parts(self.train, self.batches, self.size, self.shorter, self.seed, lambda: trainer.current_epoch)
-        return Resumable(parts)
+        return ResumableLoader(parts)
 
     def val_dataloader(self) -> DataLoader:  # noqa: D102
         return DataLoader(cast(Any, [part(self.validation, 0, WINDOW // 2)]), batch_size=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtyping import Float
@@ -9,12 +10,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from neuralode.data.spirals import WINDOW, Spirals
-from neuralode.training.plots import Pictures, save
+from neuralode.training.plots import HistoryPlot, save_figure
 
-PICTURES: Pictures = (
-    ("bound", "training loss", {"train_loss": "training"}),
-    ("error", "squared error of forecasts", {"val_loss": "validation"}),
-    ("inconsistency", "inconsistency of states", {"train_inconsistency": "training"}),
+PICTURES: Sequence[HistoryPlot] = (
+    HistoryPlot("bound", "training loss", {"train_loss": "training"}),
+    HistoryPlot("error", "squared error of forecasts", {"val_loss": "validation"}),
+    HistoryPlot("inconsistency", "inconsistency of states", {"train_inconsistency": "training"}),
 )
 SHOWN = 6  # series
 
@@ -50,4 +51,4 @@ def plot_forecasts(
         axes.set_aspect("equal", adjustable="datalim")
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return save(figure, folder / "forecasts.png")
+    return save_figure(figure, folder / "forecasts.png")

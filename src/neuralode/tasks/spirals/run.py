@@ -31,9 +31,9 @@ from neuralode.nn import LatentODE, Likelihood, Observations
 from neuralode.tasks.config import Spirals
 from neuralode.tasks.spirals.modules import Autoregressive, Explaining, Forecaster, SpiralsData, Stepping, Turning
 from neuralode.tasks.spirals.plots import PICTURES, plot_forecasts
-from neuralode.training.config_io import asked as read_asked
 from neuralode.training.config_io import is_done
-from neuralode.training.fit import Effort, fit
+from neuralode.training.config_io import load_config as read_asked
+from neuralode.training.fit import FitOptions, fit
 from neuralode.training.plots import plot_history
 from neuralode.training.record_run import check_rate, course, into
 from neuralode.training.run import Run, versions
@@ -91,7 +91,7 @@ def train(
     fitted = fit(
         task,
         data,
-        Effort(wanted.epochs, wanted.epochs, wanted.accelerator, wanted.devices, wanted.precision),
+        FitOptions(wanted.epochs, wanted.epochs, wanted.accelerator, wanted.devices, wanted.precision),
         **into(run, resume, callbacks, tell),
     )
 
@@ -121,7 +121,9 @@ def load(run: Run) -> tuple[Forecaster, Series]:
 def asked(run: Run) -> Spirals:
     """Return what ``run`` was asked to do; `ValueError` where its config was damaged."""
     names, sections = {"model": "model"}, ("solver", "training")
-    return read_asked(run, Spirals, ("spirals",), "neuralode train spirals", names=names, sections=sections)
+    return read_asked(
+        run, Spirals, tasks=("spirals",), command="neuralode train spirals", names=names, sections=sections
+    )
 
 
 def describe(wanted: Spirals) -> dict[str, Any]:

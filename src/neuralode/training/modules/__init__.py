@@ -1,1 +1,1 @@
-"""Lightning modules that several tasks and estimators share."""
+"""Lightning modules and data modules that estimators and tasks share."""

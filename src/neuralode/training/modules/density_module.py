@@ -1,4 +1,4 @@
-"""Lightning's view of rows whose density is learned: maximum likelihood, on paths that are kept easy to follow."""
+"""Train a continuous normalizing flow on rows of numbers, by maximum likelihood with regularised trajectories."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from neuralode.nn import CNF
-from neuralode.training.fit import Watched
-from neuralode.training.resumable_loader import Resumable
+from neuralode.training.module import TrainingModule
+from neuralode.training.resumable_loader import ResumableLoader
 
 Batch = Float[Tensor, "batch features"]
 
-STEPS = 20  # of the optimizer in an epoch at least: small tables are passed over several times
-JUDGED = 1e-4  # tolerance of what is validated, however training solves
-AT_ONCE = 1 << 22  # numbers in the largest tensor of a batch where nothing is differentiated
+STEPS = 20  # minimum optimizer steps per epoch: small tables are passed over several times
+VALIDATION_TOLERANCE = 1e-4  # whatever the solver of the training
+MOST_NUMBERS = 1 << 22  # in the largest tensor of a batch without gradients
 
 
 class Batches:
-    """Batches of rows, each pass in a new order; cut from a tensor at once rather than row by row.
+    """Batches of rows in a new order on each pass, selected by indexing the whole tensor.
 
     Parameters
     ----------
     rows : Tensor[rows, features]
-        On the common scale.
+        Standardised rows.
     size : int
-        Rows a batch.
+        Rows per batch.
     spread : Tensor[features]
-        How far the numbers of each column are moved at most, evenly, and anew each time.
+        Half width of the uniform noise added to each column.
 
     Examples
     --------
@@ -51,39 +51,56 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         for _ in range(self.passes):
-            for some in torch.randperm(len(self.rows)).split(self.size):
-                batch = self.rows[some]
+            for index in torch.randperm(len(self.rows)).split(self.size):
+                batch = self.rows[index]
                 yield batch + self.spread * (2 * torch.rand_like(batch) - 1)
 
 
 class RowsData(L.LightningDataModule):
-    """Rows to learn from, and rows to decide by which weights are kept."""
+    """Rows to train on and rows to validate on.
 
-    def __init__(self, train: Batch, validation: Batch, size: int, spread: Float[Tensor, " features"]) -> None:
+    Parameters
+    ----------
+    train : Tensor[rows, features]
+        Standardised training rows.
+    validation : Tensor[rows, features]
+        Standardised validation rows.
+    size : int
+        Rows per training batch.
+    spread : Tensor[features]
+        Half width of the uniform noise added to each column of the training rows.
+    """
+
+    def __init__(self, train: Batch, validation: Batch, *, size: int, spread: Float[Tensor, " features"]) -> None:
         super().__init__()
         self.train, self.validation, self.size, self.spread = train, validation, size, spread
 
-    def train_dataloader(self) -> Resumable[Batch]:  # noqa: D102
-        return Resumable(Batches(self.train, self.size, self.spread))
+    def train_dataloader(self) -> ResumableLoader[Batch]:  # noqa: D102
+        return ResumableLoader(Batches(self.train, self.size, self.spread))
 
     def val_dataloader(self) -> Any:  # noqa: D102
-        # a bare tuple would be taken for several loaders, one a batch, each of which gives row by row
-        return DataLoader(cast(Any, self.validation.split(rows_at_once(self.validation.shape[1]))), batch_size=None)
+        # Wrapped in a DataLoader: Lightning takes a bare tuple for several loaders that yield single rows.
+        batches = self.validation.split(max_batch_size(self.validation.shape[1]))
+        return DataLoader(cast(Any, batches), batch_size=None)
 
 
-class Likely(Watched):
-    """Train a flow by maximum likelihood.
+class DensityModule(TrainingModule):
+    """Train a continuous normalizing flow by maximum likelihood.
 
     Parameters
     ----------
     flow : CNF
-        Of rows.
-    log_volume : float
-        What a log-density of these is more than one of the rows as they were in their table, in nats.
-    learning_rate, weight_decay
-        Of `Watched`.
-    kinetic, frobenius : float
-        Weights of ∫ |f|² dt and ∫ ‖∂f/∂x‖² dt along the paths (Finlay et al., *How to train your neural ODE*, 2020).
+        The flow to train.
+    log_volume : float, default=0.0
+        Log-density of standardised rows minus that of rows in the units of the table, in nats.
+    learning_rate : float, default=1e-2
+        As in `TrainingModule`.
+    weight_decay : float, default=0.0
+        As in `TrainingModule`.
+    kinetic : float, default=0.0
+        Weight of ∫ |f|² dt along trajectories (Finlay et al., *How to train your neural ODE*, 2020).
+    frobenius : float, default=0.0
+        Weight of ∫ ‖∂f/∂x‖² dt along trajectories, from the same source.
     """
 
     def __init__(
@@ -104,30 +121,31 @@ class Likely(Watched):
         if self.kinetic or self.frobenius:
             costs = self.flow.costs(batch)
             log_prob = costs.log_prob.mean()
-            path = self.kinetic * costs.kinetic.mean() + self.frobenius * costs.frobenius.mean()
+            penalty = self.kinetic * costs.kinetic.mean() + self.frobenius * costs.frobenius.mean()
         else:
-            log_prob, path = self.flow.log_prob(batch).mean(), batch.new_zeros(())
+            log_prob, penalty = self.flow.log_prob(batch).mean(), batch.new_zeros(())
         self.log_mean("train_nats", self.log_volume - log_prob, len(batch))
         assert self.flow.stats is not None
         evaluations = self.flow.stats.evaluations.double().mean().float()
         self.log_mean("train_evaluations", evaluations, len(batch))
-        return path - log_prob
+        return penalty - log_prob
 
     def validation_step(self, batch: Batch, index: int) -> None:  # noqa: D102
-        flow = solved_by(self.flow, method="tsit5", controller=None, step_size=None, rtol=JUDGED, atol=JUDGED)
-        drawing = torch.Generator().manual_seed(index)  # the same probes each epoch, where divergences are estimated
-        nats = self.log_volume - flow.log_prob(batch, generator=drawing).mean()
+        solver = {"method": "tsit5", "controller": None, "step_size": None}
+        flow = with_solver(self.flow, **solver, rtol=VALIDATION_TOLERANCE, atol=VALIDATION_TOLERANCE)
+        generator = torch.Generator().manual_seed(index)  # the same probes in every epoch
+        nats = self.log_volume - flow.log_prob(batch, generator=generator).mean()
         self.log("val_loss", nats, on_epoch=True, batch_size=len(batch))
 
 
-def solved_by(flow: CNF, **options: Any) -> CNF:
-    """The same flow, weights and all, that solves in another way.
+def with_solver(flow: CNF, **options: Any) -> CNF:
+    """Return a copy of the flow that shares its weights and has other solver options.
 
     Examples
     --------
     >>> from neuralode.nn.flows import ConcatSquashField
     >>> flow = CNF(ConcatSquashField(2, width=4), base=2)
-    >>> exact = solved_by(flow, rtol=1e-8)
+    >>> exact = with_solver(flow, rtol=1e-8)
     >>> exact.field is flow.field, exact.rtol, flow.rtol
     (True, 1e-08, 1e-05)
     """
@@ -137,12 +155,12 @@ def solved_by(flow: CNF, **options: Any) -> CNF:
     return other
 
 
-def rows_at_once(features: int, width: int = 256) -> int:
-    """Rows in a batch where nothing is differentiated: exact divergences make a number a row, feature and unit.
+def max_batch_size(features: int, width: int = 256) -> int:
+    """Return the number of rows per batch without gradients; exact divergences need rows × features × width numbers.
 
     Examples
     --------
-    >>> rows_at_once(2), rows_at_once(784)
+    >>> max_batch_size(2), max_batch_size(784)
     (8192, 6)
     """
-    return max(1, min(8192, AT_ONCE // (features * max(width, features))))
+    return max(1, min(8192, MOST_NUMBERS // (features * max(width, features))))

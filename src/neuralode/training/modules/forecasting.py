@@ -1,4 +1,4 @@
-"""Lightning's view of forecasting: windows of series, of which the first part is read and all is to be explained."""
+"""Train a latent ODE on random windows of series: it reads the first part of a window and explains all of it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from torch.utils.data import DataLoader
 
 from neuralode.nn import LatentODE, Observations
 from neuralode.training.atomic_write import replace_file
-from neuralode.training.fit import Effort, Fitted, Watched, fit, settle
-from neuralode.training.resumable_loader import Resumable
+from neuralode.training.fit import FitOptions, FitResult, fit, prepare_for_inference
+from neuralode.training.module import TrainingModule
+from neuralode.training.resumable_loader import ResumableLoader
 from neuralode.training.run import read_json, write_json
 
 Pair = tuple[np.ndarray, np.ndarray]  # times [n] and values [n, channels] with NaN gaps, on the model's scales
-Batch = tuple[Observations, Observations]  # what is read, and what is to be explained
+Batch = tuple[Observations, Observations]  # observations to encode, and observations to explain
 
-LEAST, MOST = 20, 100  # batches an epoch: of fewer, a hundred epochs are too few steps for the shortest table
-FEWEST = 2  # observations to read: one alone says nothing of where things are going
-LEARNED, DONE = "learned.safetensors", "done.json"  # of a training that came to its end, beside its checkpoints
-AT_ONCE = 64  # held-out ends in a batch
+LEAST, MOST = 20, 100  # batches per epoch; with fewer than 20, short tables would get too few steps in 100 epochs
+FEWEST = 2  # observations to encode; a single one carries no trend
+WEIGHTS_FILE, RESULT_FILE = "learned.safetensors", "done.json"  # of a finished training, in its checkpoint folder
+VALIDATION_BATCH = 64
 
 
-def learn(
+def train_latent_ode(
     model: LatentODE,
     series: Sequence[Pair],
     ends: Sequence[tuple[Pair, Pair]],
-    cut: Cut,
-    effort: Effort,
     *,
+    windows: WindowSpec,
+    options: FitOptions,
     seed: int,
     batch_size: int,
     learning_rate: float,
@@ -46,124 +47,138 @@ def learn(
     callbacks: Sequence[Callback] = (),
     progress_bar: bool = False,
     belongs_to: str = "",
-) -> Fitted:
-    """Train ``model`` on windows of series, and leave it on the CPU, to be evaluated in double precision.
+) -> FitResult:
+    """Train a latent ODE on windows of series, and prepare it for inference in double precision.
 
     Parameters
     ----------
     model : LatentODE
-        To train.
+        The model to train.
     series : sequence of (times, values)
-        To learn from.
+        Training data.
     ends : sequence of (series, end)
-        What is read, the last of it, and what follows: decides which epoch is kept. Without, the last one is.
-    cut : Cut
-        How windows are cut.
-    effort : Effort
-        How long, and on what.
+        Validation data: the end is forecast from the last observations of the series. If empty, the weights of the last
+        epoch are kept.
+    windows : WindowSpec
+        Sizes of the windows.
+    options : FitOptions
+        Number of epochs, device and the like.
     seed : int
-        Of the windows that are drawn.
-    batch_size, learning_rate, kl_weight
-        Windows a step; of the optimizer; weight of the divergence.
-    folder : Path, optional
-        Where checkpoints stay; a training that was cut off goes on from what it finds there, one that is done is not
-        done again.
+        Seed of the windows that are drawn.
+    batch_size : int
+        Windows per step.
+    learning_rate : float
+        Initial learning rate.
+    kl_weight : float
+        Weight of the divergence of the posterior from the prior.
+    folder : Path, default=None
+        Folder of the checkpoints. An interrupted training there is resumed; the result of a finished one is loaded.
     callbacks, progress_bar, belongs_to
-        Of `neuralode.training.fit.fit`.
+        As in `neuralode.training.fit.fit`.
+
+    Returns
+    -------
+    FitResult
+        Number of epochs and best validation loss.
 
     Raises
     ------
     ValueError
-        Where it came to weights that are not finite; where ``folder`` holds another training.
+        If the weights are not finite; if ``folder`` holds another training.
     """
-    if folder is not None and (folder / DONE).is_file():
-        return _done(folder, model, belongs_to)
-    windows = Windows(series, cut, batches_an_epoch(series, cut, batch_size), batch_size, seed)
-    read = [((times[-cut.context :], values[-cut.context :]), end) for (times, values), end in ends]
-    held = [together(read[first : first + AT_ONCE]) for first in range(0, len(read), AT_ONCE)]
-    task = Forecasting(model, learning_rate=learning_rate, kl_weight=kl_weight)
-    data = ForecastData(windows, held)
-    done = fit(
-        task, data, effort, folder=folder, resume=True, callbacks=callbacks, progress_bar=progress_bar,
+    if folder is not None and (folder / RESULT_FILE).is_file():
+        return _load_finished(folder, model, belongs_to)
+    batches = batches_per_epoch(series, windows, batch_size)
+    train = Windows(series, windows, batches=batches, size=batch_size, seed=seed)
+    context = windows.context
+    pairs = [((times[-context:], values[-context:]), end) for (times, values), end in ends]
+    validation = [collate(pairs[i : i + VALIDATION_BATCH]) for i in range(0, len(pairs), VALIDATION_BATCH)]
+    module = ForecastingModule(model, learning_rate=learning_rate, kl_weight=kl_weight)
+    data = ForecastData(train, validation)
+    result = fit(
+        module, data, options, folder=folder, resume=True, callbacks=callbacks, progress_bar=progress_bar,
         belongs_to=belongs_to,
     )  # fmt: skip
-    settle(model, learning_rate)
+    prepare_for_inference(model, learning_rate)
     model.double()
-    if folder is not None and not done.interrupted:
+    if folder is not None and not result.interrupted:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / LEARNED, save({name: part.contiguous() for name, part in model.state_dict().items()}))
-        write_json(folder / DONE, {"belongs_to": belongs_to, **asdict(done)})
-    return done
+        weights = save({name: part.contiguous() for name, part in model.state_dict().items()})
+        replace_file(folder / WEIGHTS_FILE, weights)
+        write_json(folder / RESULT_FILE, {"belongs_to": belongs_to, **asdict(result)})
+    return result
 
 
-def _done(folder: Path, model: LatentODE, belongs_to: str) -> Fitted:
-    """What a training that came to its end left: its weights, in ``model``, and how it went."""
-    told = read_json(folder / DONE)
-    if told.pop("belongs_to", None) != belongs_to:
-        raise ValueError(f"{folder} holds another training; wanted a folder of this one, or a new one.")
-    model.double().load_state_dict(load_file(folder / LEARNED))
+def _load_finished(folder: Path, model: LatentODE, belongs_to: str) -> FitResult:
+    """Load the weights of a finished training into ``model`` and return its result."""
+    content = read_json(folder / RESULT_FILE)
+    if content.pop("belongs_to", None) != belongs_to:
+        raise ValueError(f"{folder} holds another training; wanted the folder of this one, or a new one.")
+    model.double().load_state_dict(load_file(folder / WEIGHTS_FILE))
     model.eval()
-    return Fitted(**told)
+    return FitResult(**content)
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How windows are cut from series.
+class WindowSpec:
+    """Sizes of the windows that are drawn from series.
 
     Parameters
     ----------
     window : int
-        Observations of a window, at most.
+        Maximum number of observations in a window.
     context : int
-        Of these, at most so many at its beginning are read; the others are forecast.
+        Maximum number of observations at its beginning that are encoded; the others are forecast.
     """
 
     window: int
     context: int
 
-    def drawn(self, series: Sequence[Pair], rng: np.random.Generator) -> tuple[Pair, Pair]:
-        """One window at random, longer series more often: the part that is read, and the whole."""
+    def draw(self, series: Sequence[Pair], rng: np.random.Generator) -> tuple[Pair, Pair]:
+        """Draw a window, from each series in proportion to its length; return the encoded part and the window."""
         weights = np.array([len(times) for times, _ in series], np.float64)
         times, values = series[rng.choice(len(series), p=weights / weights.sum())]
         length = min(self.window, len(times))
-        if length > 4 and rng.random() < 0.5:  # shorter ones, too: at prediction time there may be little to read
+        if length > 4 and rng.random() < 0.5:  # shorter windows too: there may be little context at prediction time
             length = int(rng.integers(max(3, length // 2), length + 1))
         begin = int(rng.integers(0, len(times) - length + 1))
         most = min(self.context, length)
-        read = int(rng.integers(min(FEWEST, most), most + 1))
-        part = slice(begin, begin + length)
-        return (times[begin : begin + read], values[begin : begin + read]), (times[part], values[part])
+        encoded = int(rng.integers(min(FEWEST, most), most + 1))
+        window = slice(begin, begin + length)
+        return (times[begin : begin + encoded], values[begin : begin + encoded]), (times[window], values[window])
 
 
-def together(windows: Sequence[tuple[Pair, Pair]]) -> Batch:
-    """Windows as a batch, each beginning at time 0."""
-    shifted = [[(times - read[0][0], values) for times, values in (read, whole)] for read, whole in windows]
+def collate(windows: Sequence[tuple[Pair, Pair]]) -> Batch:
+    """Return windows as a batch, with times relative to the start of each window."""
+    shifted = [[(times - encoded[0][0], values) for times, values in (encoded, all_)] for encoded, all_ in windows]
     observed, targets = zip(*shifted, strict=True)
     return Observations.gather(observed, start=0.0), Observations.gather(targets, start=0.0)
 
 
 class Windows:
-    """Each epoch other windows, drawn at random.
+    """Batches of random windows, different in each epoch.
 
     Parameters
     ----------
     series : sequence of (times, values)
-        To draw from.
-    cut : Cut
-        How.
-    batches, size : int
-        Batches an epoch, windows a batch.
+        Series to draw from.
+    spec : WindowSpec
+        Sizes of the windows.
+    batches : int
+        Batches per epoch.
+    size : int
+        Windows per batch.
     seed : int
-        Of what is drawn; the epoch enters, so that a training that is resumed draws what it would have drawn.
+        Seed; together with the epoch it determines the windows, also when the training is resumed.
 
     Attributes
     ----------
     epoch : callable
-        Which epoch it is, asked whenever one begins: Lightning keeps its loaders from the first to the last.
+        Returns the current epoch. Called at the start of each iteration, since Lightning reuses its loaders.
     """
 
-    def __init__(self, series: Sequence[Pair], cut: Cut, batches: int, size: int, seed: int) -> None:
-        self.series, self.cut, self.batches, self.size, self.seed = series, cut, batches, size, seed
+    def __init__(self, series: Sequence[Pair], spec: WindowSpec, *, batches: int, size: int, seed: int) -> None:
+        self.series, self.spec, self.batches, self.size, self.seed = series, spec, batches, size, seed
         self.epoch: Callable[[], int] = lambda: 0
 
     def __len__(self) -> int:
@@ -172,49 +187,51 @@ class Windows:
     def __iter__(self) -> Iterator[Batch]:
         rng = np.random.default_rng((self.seed, self.epoch()))
         for _ in range(self.batches):
-            yield together([self.cut.drawn(self.series, rng) for _ in range(self.size)])
+            yield collate([self.spec.draw(self.series, rng) for _ in range(self.size)])
 
 
 class ForecastData(L.LightningDataModule):
-    """Windows to learn from, and held-out ends of series to decide by.
+    """Windows to train on, and held-out ends of series to validate on.
 
     Parameters
     ----------
     train : Windows
-        To learn from.
-    held : sequence of batches
-        What is read, and what follows; empty where nothing is held out.
+        Training batches.
+    validation : sequence of batches
+        Observations to encode, and the observations that follow. May be empty.
     """
 
-    def __init__(self, train: Windows, held: Sequence[Batch]) -> None:
+    def __init__(self, train: Windows, validation: Sequence[Batch]) -> None:
         super().__init__()
-        self.train, self.held = train, held
+        self.train, self.validation = train, validation
 
-    def train_dataloader(self) -> Resumable[Batch]:  # noqa: D102
+    def train_dataloader(self) -> ResumableLoader[Batch]:  # noqa: D102
         trainer = self.trainer
         assert trainer is not None
         self.train.epoch = lambda: trainer.current_epoch
-        return Resumable(self.train)
+        return ResumableLoader(self.train)
 
     def val_dataloader(self) -> DataLoader:  # noqa: D102
-        return DataLoader(cast(Any, self.held), batch_size=None)
+        return DataLoader(cast(Any, self.validation), batch_size=None)
 
 
-class Forecasting(Watched):
-    """Train a latent ODE by its evidence lower bound, the divergence annealed; validate on what follows.
+class ForecastingModule(TrainingModule):
+    """Maximise the evidence lower bound of a latent ODE, with annealed divergence; validate by its forecasts.
 
     Parameters
     ----------
     model : LatentODE
-        To train.
-    learning_rate, weight_decay
-        Of `Watched`.
-    samples : int
-        Of z0 for each window.
-    kl_weight : float
-        Of the divergence once it is annealed.
-    annealing : float
-        Over which part of the training its weight rises.
+        The model to train.
+    learning_rate : float, default=1e-2
+        As in `TrainingModule`.
+    weight_decay : float, default=0.0
+        As in `TrainingModule`.
+    samples : int, default=1
+        Samples of z0 per window.
+    kl_weight : float, default=1.0
+        Weight of the divergence after annealing.
+    annealing : float, default=0.3
+        Fraction of the training over which that weight rises linearly from 0.
     """
 
     def __init__(
@@ -232,9 +249,9 @@ class Forecasting(Watched):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: D102
         observed, targets = batch
-        elbo = self.model.elbo(observed, targets, samples=self.samples, kl_weight=self._weight())
+        elbo = self.model.elbo(observed, targets, samples=self.samples, kl_weight=self._kl_weight())
         values = targets.seen.sum() / len(targets)
-        loss = elbo.loss / values  # a value, so that the rate does not depend on how many there are
+        loss = elbo.loss / values  # per value, so that the learning rate does not depend on their number
         self.log_mean("train_loss", loss, len(observed))
         self.log_mean("train_kl", elbo.kl.mean(), len(observed))
         return loss
@@ -244,16 +261,16 @@ class Forecasting(Watched):
         z = self.model.follow(self.model.encode(observed).mean[None], observed.start, targets.times).z
         error = (self.model.likelihood.mean(self.model.decode(z)[0]) - targets.values) ** 2
         values = int(targets.seen.sum())
-        # the squared error, not the likelihood: that of few values far ahead is soon ruled by an overconfident scale
+        # Squared error, not likelihood: an overconfident scale would dominate the likelihood of few values far ahead.
         loss = torch.where(targets.seen, error, 0).sum() / max(1, values)
         self.log("val_loss", loss, on_epoch=True, batch_size=values)
 
-    def _weight(self) -> float:
+    def _kl_weight(self) -> float:
         steps = self.annealing * int(self.trainer.estimated_stepping_batches)
         return self.kl_weight * min(1.0, (1 + self.trainer.global_step) / max(1.0, steps))
 
 
-def batches_an_epoch(series: Sequence[Pair], cut: Cut, size: int, least: int = LEAST, most: int = MOST) -> int:
-    """So many that an epoch sees each observation about twice, within reason."""
+def batches_per_epoch(series: Sequence[Pair], windows: WindowSpec, size: int) -> int:
+    """Return the number of batches for which an epoch draws each observation about twice, from `LEAST` to `MOST`."""
     observations = sum(len(times) for times, _ in series)
-    return min(most, max(least, math.ceil(2 * observations / (cut.window * size))))
+    return min(MOST, max(LEAST, math.ceil(2 * observations / (windows.window * size))))

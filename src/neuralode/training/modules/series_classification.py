@@ -1,4 +1,4 @@
-"""Lightning's view of naming series: cross entropy, accuracy, and for two classes the area under the ROC curve."""
+"""Train a classifier of series: cross entropy, accuracy, and for two classes the area under the ROC curve."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
 from neuralode.nn import Observations
-from neuralode.training.fit import Watched
-from neuralode.training.resumable_loader import Resumable
+from neuralode.training.module import TrainingModule
+from neuralode.training.resumable_loader import ResumableLoader
 
 Batch = tuple[Observations, Int64[Tensor, " series"]]
 
+POOL = 16  # batches within which series are sorted by length
+
 
 class Batches:
-    """Batches of labelled series, each epoch in a new order; cut from tensors at once rather than row by row.
+    """Batches of labelled series, selected by indexing whole tensors instead of single rows.
 
     Parameters
     ----------
     observed : Observations
         All series.
     labels : LongTensor[series]
-        A class each.
+        Their classes.
     size : int
-        Series a batch.
+        Series per batch.
     shuffle : bool
-        In a new order each epoch; series of like length stay together, so that a batch carries little padding.
+        Draw a new order in each epoch. Series of similar length share a batch, to reduce padding.
     """
 
-    def __init__(self, observed: Observations, labels: Tensor, size: int, shuffle: bool) -> None:
+    def __init__(self, observed: Observations, labels: Tensor, size: int, *, shuffle: bool) -> None:
         self.observed, self.labels, self.size, self.shuffle = observed, labels, size, shuffle
 
     def __len__(self) -> int:
@@ -47,41 +49,52 @@ class Batches:
         count = len(self.labels)
         if not self.shuffle:
             return list(torch.arange(count).split(self.size))
-        mixed = torch.randperm(count)
-        pools = mixed.split(self.size * 16)  # sorted within a pool: chance decides with whom, length in which batch
+        # Sort by length within random pools, then shuffle the batches.
+        pools = torch.randperm(count).split(self.size * POOL)
         sorted_pools = [pool[self.observed.lengths[pool].argsort(stable=True)] for pool in pools]
         batches = torch.cat(sorted_pools).split(self.size)
-        return [batches[place] for place in torch.randperm(len(batches)).tolist()]
+        return [batches[index] for index in torch.randperm(len(batches)).tolist()]
 
 
-class LabelledSeries(L.LightningDataModule):
-    """Series to learn from, and series to decide by which weights are kept."""
+class SeriesClassificationData(L.LightningDataModule):
+    """Series to train on and series to validate on.
+
+    Parameters
+    ----------
+    train : (Observations, LongTensor[series])
+        Training series and their classes.
+    validation : (Observations, LongTensor[series])
+        Validation series and their classes.
+    size : int
+        Series per training batch.
+    """
 
     def __init__(self, train: Batch, validation: Batch, size: int) -> None:
         super().__init__()
-        self.parts = {"train": train, "validation": validation}
-        self.size = size
+        self.train, self.validation, self.size = train, validation, size
 
-    def train_dataloader(self) -> Resumable[Batch]:  # noqa: D102
-        return Resumable(Batches(*self.parts["train"], self.size, shuffle=True))
+    def train_dataloader(self) -> ResumableLoader[Batch]:  # noqa: D102
+        return ResumableLoader(Batches(*self.train, self.size, shuffle=True))
 
     def val_dataloader(self) -> Batches:  # noqa: D102
-        return Batches(*self.parts["validation"], 4 * self.size, shuffle=False)
+        return Batches(*self.validation, 4 * self.size, shuffle=False)
 
 
-class Labelling(Watched):
-    """Train a model from series to logits.
+class SeriesClassificationModule(TrainingModule):
+    """Train a classifier of series with cross entropy.
 
     Parameters
     ----------
     model : Module
-        Observations to logits.
+        Maps observations to logits.
     classes : int
-        How many.
-    learning_rate, weight_decay
-        Of `Watched`.
-    by : {"loss", "auroc"}
-        What validation judges by: the cross entropy, or one minus the area under the ROC curve (of two classes).
+        Number of classes.
+    learning_rate : float, default=1e-2
+        As in `TrainingModule`.
+    weight_decay : float, default=0.0
+        As in `TrainingModule`.
+    by : {"loss", "auroc"}, default="loss"
+        Validation loss: the cross entropy, or for two classes one minus the area under the ROC curve.
     """
 
     def __init__(
@@ -116,7 +129,7 @@ class Labelling(Watched):
             self.auroc.update(logits.softmax(-1)[:, 1], labels)
 
     def on_validation_epoch_end(self) -> None:
-        """The area under the curve wants all series at once."""
+        """Log the area under the ROC curve, which is defined only over all series."""
         if self.auroc is not None:
             area = self.auroc.compute()
             self.auroc.reset()

@@ -1,4 +1,4 @@
-"""Rows of a table and what belongs to each: a network between the two, and how it is come by."""
+"""Train a network that maps table rows to classes or numbers."""
 
 from __future__ import annotations
 
@@ -17,53 +17,54 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from neuralode.nn import TabularODENet
-from neuralode.training.fit import Effort, Fitted, Watched, fit, settle
+from neuralode.training.fit import FitOptions, FitResult, fit, prepare_for_inference
+from neuralode.training.module import TrainingModule
 
-STEPS = 10  # of the optimizer in an epoch at least: small tables are passed over several times
-AT_ONCE = 4096  # rows in a batch where nothing is differentiated
-ANSWERED = 1e-7  # tolerance of answers that are told, in double precision
+STEPS = 10  # minimum optimizer steps per epoch: small tables are passed over several times
+AT_ONCE = 4096  # rows per batch without gradients
+TOLERANCE = 1e-7  # of predictions, in double precision
 
-Loss = Callable[[Tensor, Tensor], Float[Tensor, " batch"]]  # of answers and targets
+Loss = Callable[[Tensor, Tensor], Float[Tensor, " batch"]]  # (outputs, targets) → loss of each row
 
 
 def cross_entropies(logits: Float[Tensor, "batch classes"], codes: Tensor) -> Float[Tensor, " batch"]:
-    """Of each row, in nats."""
+    """Return the cross entropy of each row, in nats."""
     return cross_entropy(logits, codes, reduction="none")
 
 
-def squared_errors(answers: Float[Tensor, "batch outputs"], targets: Tensor) -> Float[Tensor, " batch"]:
-    """Of each row, on average over its outputs."""
-    return (answers - targets).square().mean(1)
+def squared_errors(outputs: Float[Tensor, "batch outputs"], targets: Tensor) -> Float[Tensor, " batch"]:
+    """Return the mean squared error of each row over its outputs."""
+    return (outputs - targets).square().mean(1)
 
 
 class Part(NamedTuple):
-    """Rows with what belongs to each.
+    """Rows with their targets and weights.
 
-    Attributes
+    Parameters
     ----------
     rows : Tensor[rows, features]
-        On the common scale.
+        Standardised rows.
     targets : Tensor[rows] or Tensor[rows, outputs]
-        Codes of classes, or numbers on a common scale.
+        Codes of classes, or standardised numbers.
     weights : Tensor[rows]
-        How much each row counts.
+        Sample weights.
     """
 
     rows: Tensor
     targets: Tensor
     weights: Tensor
 
-    def at(self, places: Tensor) -> Part:
-        """The rows at these places."""
-        return Part(*(part[places] for part in self))
+    def at(self, index: Tensor) -> Part:
+        """Return the rows at these indices."""
+        return Part(*(part[index] for part in self))
 
-    def weighed(self) -> Part:
-        """The same with weights of mean 1, so that the mean over batches is the weighted mean over rows."""
+    def normalized(self) -> Part:
+        """Return the same rows with weights of mean 1, so that batch means estimate the weighted mean."""
         return self._replace(weights=self.weights / self.weights.mean())
 
 
 class Batches:
-    """Batches of rows, each pass in a new order; cut from tensors at once rather than row by row.
+    """Batches of rows in a new order on each pass, selected by indexing whole tensors.
 
     Examples
     --------
@@ -81,36 +82,48 @@ class Batches:
 
     def __iter__(self) -> Iterator[Part]:
         for _ in range(self.passes):
-            for some in torch.randperm(len(self.part.rows)).split(self.size):
-                yield self.part.at(some)
+            for index in torch.randperm(len(self.part.rows)).split(self.size):
+                yield self.part.at(index)
 
 
 class TabularData(L.LightningDataModule):
-    """Rows to learn from, and rows to decide by which weights are kept."""
+    """Rows to train on and rows to validate on.
+
+    Parameters
+    ----------
+    train : Part
+        Training rows.
+    validation : Part
+        Validation rows.
+    size : int
+        Rows per training batch.
+    """
 
     def __init__(self, train: Part, validation: Part, size: int) -> None:
         super().__init__()
-        self.train, self.validation, self.size = train.weighed(), validation.weighed(), size
+        self.train, self.validation, self.size = train.normalized(), validation.normalized(), size
 
     def train_dataloader(self) -> Batches:  # noqa: D102
         return Batches(self.train, self.size)
 
     def val_dataloader(self) -> Any:  # noqa: D102
-        places: Any = torch.arange(len(self.validation.rows)).split(AT_ONCE)
-        return DataLoader([self.validation.at(some) for some in places], batch_size=None)  # pyright: ignore
+        indices: Any = torch.arange(len(self.validation.rows)).split(AT_ONCE)
+        return DataLoader([self.validation.at(index) for index in indices], batch_size=None)  # pyright: ignore
 
 
-class Tabular(Watched):
-    """Train a network to answer for rows.
+class TabularModule(TrainingModule):
+    """Train a network of table rows.
 
     Parameters
     ----------
     network : Module
-        From rows to answers.
+        Maps rows to outputs.
     loss : callable
-        Of answers and targets, for each row.
-    learning_rate, weight_decay
-        Of `Watched`.
+        ``loss(outputs, targets)`` returns the loss of each row.
+    learning_rate : float, default=1e-2
+        As in `TrainingModule`.
+    weight_decay : float, default=0.0
+        As in `TrainingModule`.
     """
 
     def __init__(
@@ -120,20 +133,20 @@ class Tabular(Watched):
         self.network, self.loss = network, loss
 
     def training_step(self, batch: Part, index: int) -> Tensor:  # noqa: D102
-        loss = self._weighted(batch)
+        loss = self._weighted_loss(batch)
         self.log_mean("train_loss", loss, len(batch.rows))
         return loss
 
     def validation_step(self, batch: Part, index: int) -> None:  # noqa: D102
-        self.log("val_loss", self._weighted(batch), on_epoch=True, batch_size=len(batch.rows))
+        self.log("val_loss", self._weighted_loss(batch), on_epoch=True, batch_size=len(batch.rows))
 
-    def _weighted(self, batch: Part) -> Tensor:
+    def _weighted_loss(self, batch: Part) -> Tensor:
         return (batch.weights * self.loss(self.network(batch.rows), batch.targets)).mean()
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a network of rows is made of, as `neuralode.ODENetClassifier` has it.
+    """Architecture and solver options of the network, as in `neuralode.ODENetClassifier`.
 
     Examples
     --------
@@ -149,66 +162,75 @@ class Architecture:
     gradient: Any = "replay"
 
     def build(self, features: int, outputs: int) -> TabularODENet:
-        """The network, its weights by torch's random state."""
+        """Return the network, initialised from torch's global generator."""
         solver = {"method": self.method, "rtol": self.rtol, "atol": self.rtol, "gradient": self.gradient}
         sizes = {"hidden": self.hidden, "width": self.width, "layers": self.layers}
         return TabularODENet(features, outputs, **sizes, **solver)
 
 
-def learn(
+def train_tabular(
     network: TabularODENet,
     loss: Loss,
+    *,
     train: Part,
     validation: Part,
-    effort: Effort,
-    *,
+    options: FitOptions,
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
     callbacks: Sequence[Callback] = (),
     progress_bar: bool = False,
-) -> Fitted:
-    """Train a network of rows; it is left on the CPU, to be evaluated, without gradients.
+) -> FitResult:
+    """Train a network of table rows and prepare it for inference.
 
     Parameters
     ----------
     network : TabularODENet
-        On the common scale.
+        The network to train, for standardised rows.
     loss : callable
         `cross_entropies` or `squared_errors`.
-    train, validation : Part
-        What to learn from, and what to decide by which epoch is kept. Weights count relative to each other.
-    effort : Effort
-        How long, and on what.
+    train : Part
+        Training rows.
+    validation : Part
+        Validation rows, which select the best epoch.
+    options : FitOptions
+        Number of epochs, device and the like.
     batch_size, learning_rate, weight_decay
-        As `neuralode.ODENetClassifier` has them.
+        As in `neuralode.ODENetClassifier`.
     callbacks, progress_bar
         As in `neuralode.training.fit.fit`.
+
+    Returns
+    -------
+    FitResult
+        Number of epochs and best validation loss.
 
     Raises
     ------
     ValueError
-        Where it came to weights that are not finite.
+        If the weights are not finite.
     """
-    task = Tabular(network, loss, learning_rate=learning_rate, weight_decay=weight_decay)
+    module = TabularModule(network, loss, learning_rate=learning_rate, weight_decay=weight_decay)
     data = TabularData(train, validation, batch_size)
-    done = fit(task, data, effort, callbacks=callbacks, progress_bar=progress_bar)
-    settle(network, learning_rate)
-    return done
+    result = fit(module, data, options, callbacks=callbacks, progress_bar=progress_bar)
+    prepare_for_inference(network, learning_rate)
+    return result
 
 
-def answers(
-    network: TabularODENet, rows: Float64[np.ndarray, "rows features"], tolerance: float = ANSWERED
+def predict_rows(
+    network: TabularODENet, rows: Float64[np.ndarray, "rows features"], tolerance: float = TOLERANCE
 ) -> Float64[np.ndarray, "rows outputs"]:
-    """What a network says of each row, in double precision, each at its own steps: no row depends on the others.
+    """Return the outputs of a network in double precision, with separate steps for each row.
+
+    The output of a row thus does not depend on the other rows.
 
     Examples
     --------
-    >>> answers(Architecture().build(2, 3), np.zeros((5, 2))).shape
+    >>> predict_rows(Architecture().build(2, 3), np.zeros((5, 2))).shape
     (5, 3)
     """
     network = copy.deepcopy(network).double().eval()
     network.ode.method, network.ode.rtol, network.ode.atol, network.ode.per_sample = "tsit5", tolerance, tolerance, True
     with torch.no_grad():
-        found = [network(some) for some in torch.as_tensor(rows).split(AT_ONCE)]
-    return torch.cat(found).numpy()
+        parts = [network(part) for part in torch.as_tensor(rows).split(AT_ONCE)]
+    return torch.cat(parts).numpy()
