@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 
 def report(milliseconds: float, result: str = "same") -> compare.Report:
-    return {"w1": {"cases": {"forward": {"median": milliseconds, "digest": result}}}}
+    return {"w1": {"cases": {"forward": {"median": milliseconds, "low": milliseconds / 2, "digest": result}}}}
 
 
 def test_the_ratio_is_that_of_the_medians_and_its_range_that_of_the_pairs():
@@ -22,8 +22,11 @@ def test_the_ratio_is_that_of_the_medians_and_its_range_that_of_the_pairs():
     [result] = compare.compare(pairs, "w1")
     assert (result.before, result.now, result.ratio) == (2.0, 2.0, 1.0)
     assert (result.ratio_low, result.ratio_high) == (1.0, 2.0)
+    assert result.ratio_of_fastest == 2.0  # 1.0 over 0.5
     assert result.same_results
-    assert "| forward | 2          | 2       | 1.00 (1.00–2.00)     | same" in str(compare.table("w1", [result]))
+    assert "| forward | 2          | 2       | 1.00 (1.00–2.00)     | 2.00    | same" in str(
+        compare.table("w1", [result])
+    )
 
 
 def test_different_results_are_reported():
