@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from neuralode.estimators import LatentODEForecaster
 from neuralode.estimators.forecaster.baselines import last_value
-from neuralode.estimators.forecaster.comparison import rmse
+from neuralode.estimators.forecaster.evaluation import rmse
 from neuralode.training.checkpoints import Checkpoints
 
 NAN = float("nan")
@@ -248,10 +248,10 @@ def test_a_forecast_that_is_scored_knows_nothing_of_later_values(model, table):
     own = table[table["who"] == "long"].sort_values("at")
     found = []
     for later in (own, own.assign(wave=own["wave"].where(own["at"] < own["at"].iloc[16], 100.0))):
-        held = model._held(model.read(later), hidden=0.0)
+        held = model._hold_out(model.read(later), gap_fraction=0.0)
         [(_, times, values)] = held.ends
         assert held.train[0][0].max() < times.min()
-        found.append((values, model._answers(held.train, [times])[0]))
+        found.append((values, model._predict(held.train, [times])[0]))
     (one, answers), (other, again) = found
     assert not np.array_equal(one, other, equal_nan=True)
     assert all(np.array_equal(x, y) for x, y in zip(answers, again, strict=True))
@@ -623,7 +623,7 @@ def test_the_mean_of_a_logged_channel_is_that_of_what_would_be_observed():
     model = small(samples=4000, refit=False, max_epochs=3).fit(frame)
     assert model.scaling_.logged.all()
     told = model.forecast(horizon=1)
-    values = model._answers(model.table_.pairs(), [np.array([80.0])])[0][1]
+    values = model._predict(model.table_.pairs(), [np.array([80.0])])[0].values
     assert told["mean"].item() == pytest.approx(values.mean(), rel=0.2)
     assert told["mean"].item() > 1.5 * told["q50"].item()
 

@@ -187,7 +187,7 @@ def drawn(monkeypatch, tmp_path, frame: pd.DataFrame, **columns):
                       "channel": channel, "mean": 0.0, "q05": -1.0, "q95": 1.0})
         for name, at in zip(table.names, table.times, strict=True) for channel in table.channels
     ]  # fmt: skip
-    plots.plot_answers(table, pd.concat(told), tmp_path / "x.png", title="answers")
+    plots.plot_predictions(table, pd.concat(told), tmp_path / "x.png", title="answers")
     return found[0]
 
 

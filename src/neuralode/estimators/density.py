@@ -1,86 +1,94 @@
-"""How likely rows are, in scikit-learn's manner: a continuous normalizing flow beside its `KernelDensity`."""
+"""Density estimation for the rows of a table with a continuous normalizing flow."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from os import PathLike
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor, nn
 
 from neuralode.data.tables.rows import Rows, Standard, check_enough, read_rows
 from neuralode.data.tables.series import read_table
-from neuralode.estimators.parameters import check_above_zero, check_not_below_zero, check_share, check_whole, given
-from neuralode.estimators.persistence import Keepable
-from neuralode.estimators.series_classifier.training import held_out, own_random_state, seed_of, undisturbed
-from neuralode.training.fit import FitOptions
+from neuralode.estimators.base import ValidatedEstimator, estimator, split_for_validation
+from neuralode.estimators.constraints import COUNT, NON_NEGATIVE, POSITIVE, Constraint, check_parameters
+from neuralode.estimators.isolation import forked_rng, isolated, seed_from
+from neuralode.estimators.serialization import Tensors
 from neuralode.training.modules.row_density import Architecture, RowDensity, train_density
 
 
-class CNFDensity(DensityMixin, Keepable):
-    """Learn the density of rows of numbers: score them, tell odd ones out, draw new ones.
+@estimator
+class CNFDensity(DensityMixin, ValidatedEstimator):
+    """Density estimation with a continuous normalizing flow, for outlier scores and new samples.
 
-    A continuous normalizing flow carries a normal distribution to the rows along a differential equation. Columns enter
-    with mean 0 and deviation 1; log-densities and samples are in the units of the table. The epoch with the highest
-    likelihood of held-out rows is kept.
+    The flow transports a normal distribution to the distribution of the rows along the solutions of a differential
+    equation. It is trained by maximum likelihood on standardized columns; log-densities and samples are in the units
+    of the table. The epoch with the highest likelihood of held-out rows is kept.
 
     Parameters
     ----------
-    width, layers : int
-        Numbers in a hidden layer of the field, and how many of these.
-    divergence : {"exact", "hutchinson", "hutch++"} or None
-        How training takes the divergence of the field. None is "exact" up to 20 columns and "hutchinson" above. Scores
-        are always exact.
-    kinetic, frobenius : float or None
-        Weights of the speed along the paths and of how fast they part, ∫ |f|² dt and ∫ ‖∂f/∂x‖² dt, beside the negative
-        log-likelihood. They keep the equation easy to solve and small tables from being learned by heart. None is 0.05,
-        and from 500 rows on 25 / rows.
-    jitter : float
-        As in `neuralode.nn.CNF`.
-    method, rtol, step_size, gradient
-        Of the solver in training, as in `neuralode.solve`. A fixed step can be learned to be exploited: what the flow
-        is thought to have learned is then not so.
-    spread : bool
-        To learn from, and to decide which epoch is kept, spread the values of columns in which most rows repeat one
-        evenly to both sides, half of the way to the next. Without, the likelihood of such columns has no bound.
-    learning_rate, weight_decay : float
-        Of AdamW.
-    batch_size, max_epochs, patience : int
-        Rows a step; passes over them at most (an epoch is 20 steps at least); and without a higher likelihood.
-    validation_fraction : float
-        Of the rows, held out; with 0 the training rows themselves decide which epoch is kept.
-    random_state : int, RandomState or None
-        Same number, same bits. None is a new one each time. The global random states are neither read nor moved.
-    accelerator, verbose : str, bool
-        Lightning's, for training (answers are computed on the CPU); and whether it shows a progress bar.
+    width : int, default=64
+        Number of units in each hidden layer of the vector field.
+    layers : int, default=2
+        Number of hidden layers of the vector field.
+    divergence : {'exact', 'hutchinson', 'hutch++'} or None, default=None
+        How the divergence of the field is computed in training. None selects 'exact' for up to 20 columns, and
+        'hutchinson' for more. Scores always use the exact divergence.
+    kinetic : float or None, default=None
+        Weight of the kinetic energy ∫ ‖f‖² dt in the training loss, beside the negative log-likelihood. It keeps the
+        equation easy to solve and reduces overfitting on small tables. None selects 0.05, and 25 / rows from 500 rows
+        on.
+    frobenius : float or None, default=None
+        Weight of the squared Frobenius norm of the Jacobian, ∫ ‖∂f/∂x‖² dt, in the training loss. None selects the
+        same value as for ``kinetic``.
+    jitter : float, default=0.0
+        Relative jitter of the integration time in training, as in `neuralode.nn.CNF`.
+    method : str, default='tsit5'
+        Solver in training, as in `neuralode.solve`.
+    rtol : float, default=0.001
+        Relative and absolute tolerance of the solver in training.
+    step_size : float or None, default=None
+        Step size of a fixed-step solver in training. With fixed steps, training may exploit the discretization error:
+        the exact density is then worse than the training loss suggests.
+    gradient : str, default='replay'
+        How gradients of the solve are computed, as in `neuralode.solve`.
+    spread : bool, default=True
+        Whether to dequantize columns in which most rows repeat a value, by uniform noise of up to half of the typical
+        gap between neighbouring values, in training and in validation. Without it, the likelihood of such columns is
+        unbounded.
 
     Attributes
     ----------
-    n_features_in_, feature_names_in_ : int, array of str
-        Columns of X, and their names where it is a file, or a frame whose columns are named by text.
-    n_iter_, best_loss_ : int, float
-        Epochs trained; the nats a held-out row, spread if any is, in the one that was kept, in the units of X.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : array of str
+        Names of the columns; only for files, and for frames whose columns are named by strings.
+    n_iter_ : int
+        Number of epochs trained.
+    best_loss_ : float
+        Negative log-likelihood in nats per held-out row, dequantized if ``spread``, of the epoch that was kept, in the
+        units of X.
     remarks_ : list of str
-        What one should know of these rows: columns that are constant, repeat their values, or follow from others.
-        `fit` warns of each.
+        Findings about the table: columns that are constant, repeat values, or depend linearly on others. `fit` issues
+        each as a warning.
     density_ : RowDensity
-        What was learned.
+        The trained flow with the standardization of the columns.
 
     Notes
     -----
-    X is an array, a frame, or the path of a .csv, .tsv or .parquet file, of finite numbers. A column that is the same
-    in every row that was learned from is left out: the density is of the others, and samples have that constant. Rows
-    with another value there score −inf.
+    X is an array, a frame, or the path of a .csv, .tsv or .parquet file, of finite numbers. Columns that are constant
+    in the training rows are left out: the density is that of the other columns, samples repeat the constant, and rows
+    with another value score −inf.
 
-    Where values are spread, scores are densities at the values themselves, not means over where they are spread to.
-    Scores are computed in double precision to a tolerance of 1e-7, each row at its own steps: they do not depend on the
-    company.
+    Scores of dequantized columns are densities at the values themselves, not averages over the added noise. Scores are
+    computed in double precision to a tolerance of 1e-7, and each row with its own steps, so the score of a row does
+    not depend on the other rows.
 
     Examples
     --------
@@ -92,62 +100,52 @@ class CNFDensity(DensityMixin, Keepable):
     True
     """
 
-    def __init__(
-        self,
-        *,
-        width: int = 64,
-        layers: int = 2,
-        divergence: str | None = None,
-        kinetic: float | None = None,
-        frobenius: float | None = None,
-        jitter: float = 0.0,
-        method: str = "tsit5",
-        rtol: float = 1e-3,
-        step_size: float | None = None,
-        gradient: str = "replay",
-        spread: bool = True,
-        learning_rate: float = 1e-2,
-        weight_decay: float = 1e-2,
-        batch_size: int = 256,
-        max_epochs: int = 50,
-        patience: int = 20,
-        validation_fraction: float = 0.1,
-        random_state: Any = None,
-        accelerator: str = "cpu",
-        verbose: bool = False,
-    ) -> None:
-        self.width = width
-        self.layers = layers
-        self.divergence = divergence
-        self.kinetic = kinetic
-        self.frobenius = frobenius
-        self.jitter = jitter
-        self.method = method
-        self.rtol = rtol
-        self.step_size = step_size
-        self.gradient = gradient
-        self.spread = spread
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
-        self.accelerator = accelerator
-        self.verbose = verbose
+    width: int = 64
+    layers: int = 2
+    divergence: str | None = None
+    kinetic: float | None = None
+    frobenius: float | None = None
+    jitter: float = 0.0
+    method: str = "tsit5"
+    rtol: float = 1e-3
+    step_size: float | None = None
+    gradient: str = "replay"
+    spread: bool = True
+    batch_size: int = 256
+    max_epochs: int = 50
 
-    @undisturbed
+    _constraints: ClassVar[Mapping[str, Constraint]] = {
+        **ValidatedEstimator._constraints,
+        "width": COUNT,
+        "layers": COUNT,
+        "rtol": POSITIVE,
+        "kinetic": NON_NEGATIVE.or_none(),
+        "frobenius": NON_NEGATIVE.or_none(),
+    }
+
+    @isolated
     def fit(self, X: Any, y: Any = None) -> CNFDensity:
-        """Learn from rows; y is there for scikit-learn's sake.
+        """Fit the density to the rows of a table.
+
+        Parameters
+        ----------
+        X : array or DataFrame [rows, columns], or path
+            The rows to learn from, as the notes of the class describe them.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        CNFDensity
+            The fitted estimator.
 
         Raises
         ------
         ValueError
-            For parameters or rows that do not fit; the sentence says which, and names column and row of a frame.
+            For invalid parameters or rows. For a frame or a file, the message names column and row.
         """
-        self._check_parameters()
-        values = self._values(X, reset=True)
+        check_parameters(self)
+        values = self._read(X, reset=True)
         names = tuple(getattr(self, "feature_names_in_", [f"x{column}" for column in range(values.shape[1])]))
         rows = Rows(names, values)
         check_enough(rows)
@@ -155,93 +153,104 @@ class CNFDensity(DensityMixin, Keepable):
         self.framed_ = not isinstance(X, np.ndarray) and hasattr(self, "feature_names_in_")
         self.remarks_ = standard.remarks(rows, bool(self.spread))
         for remark in self.remarks_:
-            warnings.warn(remark, stacklevel=2)
-        seed = seed_of(self.random_state)
-        learned, held = held_out(np.zeros(len(rows), np.int64), self.validation_fraction, seed)
-        # as it is now: parameters may be set to something else between fitting and saving
-        self.architecture_ = Architecture(
-            int(self.width), int(self.layers), self.divergence, float(self.jitter), self.method, float(self.rtol),
-            self.step_size, self.gradient,
-        )  # fmt: skip
-        with own_random_state(seed):
-            self.density_, done = train_density(
+            warnings.warn(remark, stacklevel=3)
+        self.architecture_ = self._architecture()
+        seed = seed_from(self.random_state)
+        training, validation = split_for_validation(np.zeros(len(rows), np.int64), self.validation_fraction, seed)
+        with forked_rng(seed):
+            self.density_, result = train_density(
                 self.architecture_,
                 standard,
-                train=values[learned],
-                validation=(standard.spread_out(values) if self.spread else values)[held],
-                options=FitOptions(int(self.max_epochs), int(self.patience), self.accelerator),
+                train=values[training],
+                validation=(standard.spread_out(values) if self.spread else values)[validation],
+                options=self._fit_options(),
                 spread=bool(self.spread),
-                batch_size=int(self.batch_size),
-                learning_rate=self.learning_rate,
-                weight_decay=self.weight_decay,
                 kinetic=self.kinetic,
                 frobenius=self.frobenius,
-                progress_bar=bool(self.verbose),
+                **self._training_arguments(),
             )
-        if done.interrupted:
-            warnings.warn(f"training was interrupted after {done.epochs} epochs; the best is kept.", stacklevel=2)
-        self.n_iter_, self.best_loss_ = done.epochs, done.best
+        self._set_training_result(result)
         return self
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
-        """The log-density of each row, in nats; the lowest are the odd ones out."""
-        check_is_fitted(self)
-        return self.density_.log_density(self._values(X, reset=False))
-
-    def score(self, X: Any, y: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The log-likelihood of all rows together, as `sklearn.neighbors.KernelDensity` has it."""
-        return float(self.score_samples(X).sum())
-
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray | pd.DataFrame:
-        """New rows: a frame if it was fitted on a file, or on a frame whose columns are named by text; else an array.
+        """Return the log-density of each row in nats; outliers have the lowest.
 
         Parameters
         ----------
-        n_samples : int
-            How many.
-        random_state : int, RandomState or None
-            Same number, same rows: of them the first, if more are drawn.
+        X : array or DataFrame [rows, columns], or path
+            Rows with the columns that `fit` was given.
+
+        Returns
+        -------
+        array [rows]
+            Log-densities in the units of X.
         """
         check_is_fitted(self)
-        check_whole({"n_samples": n_samples}, "n_samples")
-        drawn = self.density_.sample(int(n_samples), seed_of(random_state))
-        return pd.DataFrame(drawn, columns=pd.Index(self.density_.standard.names)) if self.framed_ else drawn
+        return self.density_.log_density(self._read(X, reset=False))
 
-    def _learned(self) -> tuple[dict[str, Any], nn.Module]:
+    def score(self, X: Any, y: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the total log-likelihood of the rows, as `sklearn.neighbors.KernelDensity` does."""
+        return float(self.score_samples(X).sum())
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray | pd.DataFrame:
+        """Draw new rows from the density.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            The same seed gives the same rows; a larger sample begins with the rows of a smaller one.
+
+        Returns
+        -------
+        DataFrame or array [n_samples, columns]
+            A frame if `fit` was given a file, or a frame whose columns are named by strings.
+        """
+        check_is_fitted(self)
+        COUNT.check("n_samples", n_samples)
+        rows = self.density_.sample(int(n_samples), seed_from(random_state))
+        return pd.DataFrame(rows, columns=pd.Index(self.density_.standard.names)) if self.framed_ else rows
+
+    def _architecture(self) -> Architecture:
+        """Return the present parameters of the flow: they may be changed between `fit` and `save`."""
+        return Architecture(
+            width=int(self.width),
+            layers=int(self.layers),
+            divergence=self.divergence,
+            jitter=float(self.jitter),
+            method=self.method,
+            rtol=float(self.rtol),
+            step_size=self.step_size,
+            gradient=self.gradient,
+        )
+
+    def _fitted_state(self) -> tuple[dict[str, Any], Tensors]:
         config = {
             "features": len(self.density_.standard.names),
             "framed": self.framed_,
             "remarks": self.remarks_,
             "standard": self.density_.standard.to_json(),
             "architecture": asdict(self.architecture_),
-            "epochs": self.n_iter_,
-            "best_loss": self.best_loss_,
+            **self._training_state(),
         }
-        return config, self.density_.flow
+        return config, self.density_.flow.state_dict()
 
-    def _take(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    def _restore(self, config: dict[str, Any], tensors: Tensors) -> None:
         vars(self)["n_features_in_"] = config["features"]
         self.framed_, self.remarks_ = config["framed"], config["remarks"]
-        self.n_iter_, self.best_loss_ = config["epochs"], config["best_loss"]
+        self._restore_training_state(config)
         self.architecture_ = Architecture(**config["architecture"])
         standard = Standard.from_json(config["standard"])
         flow = self.architecture_.build(standard.features).eval()
         flow.load_state_dict(tensors)
         self.density_ = RowDensity(standard, flow)
 
-    def _check_parameters(self) -> None:
-        asked = self.get_params(deep=False)
-        check_whole(asked, "width", "layers", "batch_size", "max_epochs", "patience")
-        check_above_zero(asked, "learning_rate", "rtol")
-        check_not_below_zero(asked, "weight_decay", *given(asked, "kinetic", "frobenius"))
-        check_share(asked, "validation_fraction")
-
-    def _values(self, X: Any, reset: bool) -> np.ndarray:
-        """Rows as float64, under the names that they were learned by."""
+    def _read(self, X: Any, reset: bool) -> np.ndarray:
+        """Return the rows as float64, after checking the names of the columns, or recording them with ``reset``."""
         table: Any = read_table(X) if isinstance(X, str | PathLike) else X
         if not isinstance(table, pd.DataFrame):
-            least = 2 if reset else 1
-            checks: dict[str, Any] = {"dtype": np.float64, "order": "C", "ensure_min_samples": least}
+            checks: dict[str, Any] = {"dtype": np.float64, "order": "C", "ensure_min_samples": 2 if reset else 1}
             return np.asarray(validate_data(self, table, reset=reset, **checks))
         validate_data(self, cast(Any, table), reset=reset, skip_check_array=True)
-        return read_rows(table).values  # whose sentences name column and row
+        return read_rows(table).values  # its error messages name column and row

@@ -1,10 +1,10 @@
-"""Labels and numbers from the rows of a table, in scikit-learn's manner: a neural ODE beside its `MLPClassifier`."""
+"""Classification and regression for the rows of a table with a neural ODE, beside scikit-learn's `MLPClassifier`."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -15,14 +15,14 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
-from torch import Tensor, nn
 
 from neuralode.data.tables import cells
 from neuralode.data.tables.rows import Rows, Standard
-from neuralode.estimators.parameters import check_above_zero, check_not_below_zero, check_share, check_whole
-from neuralode.estimators.persistence import Keepable
-from neuralode.estimators.series_classifier.training import held_out, own_random_state, seed_of, undisturbed
-from neuralode.training.fit import FitOptions
+from neuralode.estimators.base import ValidatedEstimator, estimator, split_for_validation
+from neuralode.estimators.constraints import COUNT, POSITIVE, Constraint, check_parameters
+from neuralode.estimators.isolation import forked_rng, isolated, seed_from
+from neuralode.estimators.serialization import Tensors
+from neuralode.training.fit import FitResult
 from neuralode.training.modules.tabular import (
     Architecture,
     Loss,
@@ -34,170 +34,145 @@ from neuralode.training.modules.tabular import (
 )
 
 
-class _OfRows(Keepable):
-    """What both share: a network on the common scale of the columns."""
-
-    def __init__(
-        self,
-        *,
-        hidden: int = 32,
-        width: int = 64,
-        layers: int = 1,
-        method: str = "tsit5",
-        rtol: float = 1e-3,
-        gradient: str = "replay",
-        learning_rate: float = 5e-3,
-        weight_decay: float = 0.3,
-        batch_size: int = 128,
-        max_epochs: int = 60,
-        patience: int = 20,
-        validation_fraction: float = 0.1,
-        random_state: Any = None,
-        accelerator: str = "cpu",
-        verbose: bool = False,
-    ) -> None:
-        self.hidden = hidden
-        self.width = width
-        self.layers = layers
-        self.method = method
-        self.rtol = rtol
-        self.gradient = gradient
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
-        self.accelerator = accelerator
-        self.verbose = verbose
-
-    def _learned(self) -> tuple[dict[str, Any], nn.Module]:
-        config = {
-            "standard": self.standard_.to_json(),
-            "architecture": asdict(self.architecture_),
-            "epochs": self.n_iter_,
-            "best_loss": self.best_loss_,
-            **self._told(),
-        }
-        return config, self.network_
-
-    def _take(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        self.standard_ = Standard.from_json(config["standard"])
-        vars(self)["n_features_in_"] = len(self.standard_.names)
-        self.n_iter_, self.best_loss_ = config["epochs"], config["best_loss"]
-        self.architecture_ = Architecture(**config["architecture"])
-        self.network_ = self.architecture_.build(self.standard_.features, self._tell(config)).eval()
-        self.network_.load_state_dict(tensors)
-
-    def _told(self) -> dict[str, Any]:
-        """What one of the two knows besides, as JSON has it."""
-        raise NotImplementedError
-
-    def _tell(self, config: dict[str, Any]) -> int:
-        """Take that back; how many numbers the network answers with."""
-        raise NotImplementedError
-
-    def _learn(
-        self,
-        rows: NDArray[np.float64],
-        targets: NDArray[Any],
-        weights: NDArray[np.float64],
-        loss: Loss,
-        *,
-        outputs: int,
-        kinds: NDArray[np.int64],
-    ) -> None:
-        """Fit the scale of the rows, and the network; rows of each kind are held out in proportion."""
-        names = getattr(self, "feature_names_in_", [f"x{column}" for column in range(rows.shape[1])])
-        self.standard_ = Standard.of(Rows(tuple(map(str, names)), rows))
-        # as it is now: parameters may be set to something else between fitting and saving
-        self.architecture_ = Architecture(
-            int(self.hidden), int(self.width), int(self.layers), self.method, float(self.rtol), self.gradient
-        )
-        seed = seed_of(self.random_state)
-        inputs, heavy = (torch.as_tensor(part, dtype=torch.float32) for part in (self.standard_.apply(rows), weights))
-        part = Part(inputs, torch.as_tensor(targets), heavy)
-        learned, held = (part.at(torch.as_tensor(places)) for places in held_out(kinds, self.validation_fraction, seed))
-        with own_random_state(seed):
-            self.network_ = self.architecture_.build(self.standard_.features, outputs)
-            done = train_tabular(
-                self.network_,
-                loss,
-                train=learned,
-                validation=held,
-                options=FitOptions(int(self.max_epochs), int(self.patience), self.accelerator),
-                batch_size=int(self.batch_size),
-                learning_rate=self.learning_rate,
-                weight_decay=self.weight_decay,
-                progress_bar=bool(self.verbose),
-            )
-        if done.interrupted:
-            warnings.warn(f"training was interrupted after {done.epochs} epochs; the best is kept.", stacklevel=3)
-        self.n_iter_, self.best_loss_ = done.epochs, done.best
-
-    def _answers(self, X: Any) -> NDArray[np.float64]:
-        """What the network says of each row."""
-        check_is_fitted(self)
-        _refuse_text(X)
-        rows = np.asarray(validate_data(self, X, reset=False, dtype=np.float64))
-        return predict_rows(self.network_, self.standard_.apply(rows))
-
-    def _check_parameters(self) -> None:
-        asked = self.get_params(deep=False)
-        check_whole(asked, "hidden", "width", "layers", "batch_size", "max_epochs", "patience")
-        check_above_zero(asked, "learning_rate", "rtol")
-        check_not_below_zero(asked, "weight_decay")
-        check_share(asked, "validation_fraction")
-
-
-class ODENetClassifier(ClassifierMixin, _OfRows):
-    """Learn to name the rows of a table: a network whose depth is a differential equation.
-
-    Columns enter with mean 0 and deviation 1. A linear map lifts a row to a state, the state follows a field that is
-    learned, from time 0 to 1, and logits are read off its end linearly: `neuralode.nn.TabularODENet`. The epoch with
-    the lowest cross entropy on held-out rows is kept.
+@estimator
+class TabularEstimator(ValidatedEstimator):
+    """A neural ODE between standardized columns and outputs.
 
     Parameters
     ----------
-    hidden : int
-        Numbers in the state.
-    width, layers : int
-        Numbers in a hidden layer of the field, and how many of these.
-    method, rtol, gradient
-        Of the solver in training, as in `neuralode.solve`; the method is one that adapts its steps.
-    learning_rate, weight_decay : float
-        Of AdamW.
-    batch_size, max_epochs, patience : int
-        Rows a step; passes over them at most (an epoch is 10 steps at least); and without a lower validation loss.
-    validation_fraction : float
-        Of the rows, held out, in proportion to the classes; with 0, or too few rows for that, the training rows
-        themselves decide which epoch is kept.
-    random_state : int, RandomState or None
-        Same number, same bits. None is a new one each time. The global random states are neither read nor moved.
-    accelerator, verbose : str, bool
-        Lightning's, for training (predictions are made on the CPU); and whether it shows a progress bar.
+    hidden : int, default=32
+        Dimension of the ODE's state.
+    width : int, default=64
+        Number of units in each hidden layer of the vector field.
+    layers : int, default=1
+        Number of hidden layers of the vector field.
+    method : str, default='tsit5'
+        Adaptive solver in training, as in `neuralode.solve`.
+    rtol : float, default=0.001
+        Relative and absolute tolerance of the solver in training.
+    gradient : str, default='replay'
+        How gradients of the solve are computed, as in `neuralode.solve`.
+    """
+
+    hidden: int = 32
+    width: int = 64
+    layers: int = 1
+    method: str = "tsit5"
+    rtol: float = 1e-3
+    gradient: str = "replay"
+    learning_rate: float = 5e-3
+    weight_decay: float = 0.3
+    batch_size: int = 128
+    max_epochs: int = 60
+
+    _constraints: ClassVar[Mapping[str, Constraint]] = {
+        **ValidatedEstimator._constraints,
+        "hidden": COUNT,
+        "width": COUNT,
+        "layers": COUNT,
+        "rtol": POSITIVE,
+    }
+
+    def _train(self, data: _Samples, loss: Loss, *, outputs: int, strata: NDArray[np.int64]) -> FitResult:
+        """Fit the standardization of the columns and the network; validation rows are stratified."""
+        names = getattr(self, "feature_names_in_", [f"x{column}" for column in range(data.X.shape[1])])
+        self.standard_ = Standard.of(Rows(tuple(map(str, names)), data.X))
+        self.architecture_ = self._architecture()
+        seed = seed_from(self.random_state)
+        inputs, weights = (
+            torch.as_tensor(x, dtype=torch.float32) for x in (self.standard_.apply(data.X), data.sample_weight)
+        )
+        rows = Part(inputs, torch.as_tensor(data.y), weights)
+        training, validation = map(torch.as_tensor, split_for_validation(strata, self.validation_fraction, seed))
+        with forked_rng(seed):
+            self.network_ = self.architecture_.build(self.standard_.features, outputs)
+            return train_tabular(
+                self.network_,
+                loss,
+                train=rows.at(training),
+                validation=rows.at(validation),
+                options=self._fit_options(),
+                **self._training_arguments(),
+            )
+
+    def _outputs(self, X: Any) -> NDArray[np.float64]:
+        """Return the network's output for each row, on the standardized scale."""
+        check_is_fitted(self)
+        _check_numeric_columns(X)
+        rows = np.asarray(validate_data(self, X, reset=False, dtype=np.float64))
+        return predict_rows(self.network_, self.standard_.apply(rows))
+
+    def _architecture(self) -> Architecture:
+        """Return the present parameters of the network: they may be changed between `fit` and `save`."""
+        return Architecture(
+            hidden=int(self.hidden),
+            width=int(self.width),
+            layers=int(self.layers),
+            method=self.method,
+            rtol=float(self.rtol),
+            gradient=self.gradient,
+        )
+
+    def _fitted_state(self) -> tuple[dict[str, Any], Tensors]:
+        config = {
+            "standard": self.standard_.to_json(),
+            "architecture": asdict(self.architecture_),
+            **self._training_state(),
+            **self._target_state(),
+        }
+        return config, self.network_.state_dict()
+
+    def _restore(self, config: dict[str, Any], tensors: Tensors) -> None:
+        self.standard_ = Standard.from_json(config["standard"])
+        vars(self)["n_features_in_"] = len(self.standard_.names)
+        self._restore_training_state(config)
+        self.architecture_ = Architecture(**config["architecture"])
+        self.network_ = self.architecture_.build(self.standard_.features, self._restore_target_state(config)).eval()
+        self.network_.load_state_dict(tensors)
+
+    def _target_state(self) -> dict[str, Any]:
+        """Return the fitted attributes that describe y."""
+        raise NotImplementedError
+
+    def _restore_target_state(self, config: dict[str, Any]) -> int:
+        """Set the fitted attributes that describe y, and return the number of outputs of the network."""
+        raise NotImplementedError
+
+
+@estimator
+class ODENetClassifier(ClassifierMixin, TabularEstimator):
+    """Classification of the rows of a table with a neural ODE, a network of continuous depth.
+
+    Columns are standardized. A linear layer lifts a row to the initial state, the state follows a learned vector field
+    from time 0 to 1, and a linear layer maps the final state to logits: `neuralode.nn.TabularODENet`. The epoch with
+    the lowest cross entropy on held-out rows is kept. An epoch has at least 10 optimizer steps.
 
     Attributes
     ----------
     classes_ : array [classes]
         The labels, sorted.
-    n_features_in_, feature_names_in_ : int, array of str
-        Columns of X, and their names where it is a frame whose columns are named by text.
-    n_iter_, best_loss_ : int, float
-        Epochs trained; the cross entropy on held-out rows in the one that was kept, in nats.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : array of str
+        Names of the columns; only for frames whose columns are named by strings.
+    n_iter_ : int
+        Number of epochs trained.
+    best_loss_ : float
+        Cross entropy on held-out rows, in nats, of the epoch that was kept.
     network_ : TabularODENet
-        What was learned, on the common scale.
+        The trained network, on standardized columns.
     standard_ : Standard
-        From the columns to that scale.
+        The standardization of the columns.
 
     Notes
     -----
-    X is an array or a frame of finite numbers. Columns of text are refused: encode them first, as scikit-learn's
-    pipelines do. A column that is the same in every row that was learned from is left out.
+    X is an array or a frame of finite numbers. Text columns are rejected: encode them first, for example with
+    scikit-learn's OneHotEncoder in a pipeline. Columns that are constant in the training rows are left out.
 
-    Predictions are computed in double precision to a tolerance of 1e-7, each row at its own steps: they do not depend
-    on the company.
+    Validation rows are stratified by class. The training rows are used for validation if there are too few for that.
+
+    Predictions are computed in double precision to a tolerance of 1e-7, and each row with its own steps, so the
+    prediction for a row does not depend on the other rows.
 
     Examples
     --------
@@ -208,85 +183,89 @@ class ODENetClassifier(ClassifierMixin, _OfRows):
     ((150, 3), (150,))
     """
 
-    classes_: np.ndarray
-
-    @undisturbed
+    @isolated
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ODENetClassifier:
-        """Learn from rows and their labels.
+        """Fit the classifier to labelled rows.
 
         Parameters
         ----------
-        X : array or frame [rows, columns]
+        X : array or DataFrame [rows, columns]
             Finite numbers.
         y : array [rows]
-            A label each: numbers or text.
+            The labels, numbers or text.
         sample_weight : array [rows], optional
-            How much each row counts, relative to the others; a row of weight 0 is as if it were not there. For classes
-            of unequal size, see `sklearn.utils.class_weight.compute_sample_weight`.
+            Relative weights of the rows; a row of weight 0 is left out. For imbalanced classes, see
+            `sklearn.utils.class_weight.compute_sample_weight`.
+
+        Returns
+        -------
+        ODENetClassifier
+            The fitted estimator.
 
         Raises
         ------
         ValueError
-            For parameters, rows, labels or weights that do not fit; the sentence says which.
+            For invalid parameters, rows, labels or weights.
         """
-        self._check_parameters()
-        _refuse_text(X)
+        check_parameters(self)
+        _check_numeric_columns(X)
         rows, labels = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
         labels = column_or_1d(labels, warn=True)
         check_classification_targets(labels)
-        rows, labels, weights = _counted(np.asarray(rows), labels, sample_weight)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
+        data = _drop_zero_weights(np.asarray(rows), labels, sample_weight)
+        self.classes_, codes = np.unique(data.y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has 1 class, {self.classes_.tolist()[0]!r}; wanted two or more to tell apart.")
-        self._learn(rows, codes, weights, cross_entropies, outputs=len(self.classes_), kinds=codes)
+        data = data._replace(y=codes)
+        self._set_training_result(self._train(data, cross_entropies, outputs=len(self.classes_), strata=codes))
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Probabilities [rows, classes], in the order of ``classes_``."""
-        return softmax(self._answers(X), axis=1)
+        """Return the probability of each class, in the order of ``classes_``, as an array [rows, classes]."""
+        return softmax(self._outputs(X), axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest label of each row."""
-        chosen = self._answers(X).argmax(1)
-        return self.classes_[chosen]
+        """Return the most probable label of each row."""
+        outputs = self._outputs(X)
+        return self.classes_[outputs.argmax(1)]
 
-    def _told(self) -> dict[str, Any]:
+    def _target_state(self) -> dict[str, Any]:
         return {"classes": self.classes_, "classes_dtype": str(self.classes_.dtype)}
 
-    def _tell(self, config: dict[str, Any]) -> int:
+    def _restore_target_state(self, config: dict[str, Any]) -> int:
         self.classes_ = np.array(config["classes"], dtype=config["classes_dtype"])
         return len(self.classes_)
 
 
-class ODENetRegressor(RegressorMixin, _OfRows):
-    """Learn the numbers that belong to the rows of a table: a network whose depth is a differential equation.
+@estimator
+class ODENetRegressor(RegressorMixin, TabularEstimator):
+    """Regression for the rows of a table with a neural ODE, a network of continuous depth.
 
-    As `ODENetClassifier`, with targets in the place of logits. They enter with mean 0 and deviation 1 each; the epoch
-    with the lowest squared error on held-out rows, on this scale, is kept.
-
-    Parameters
-    ----------
-    hidden, width, layers, method, rtol, gradient, learning_rate, weight_decay, batch_size, max_epochs, patience
-        As in `ODENetClassifier`.
-    validation_fraction, random_state, accelerator, verbose
-        As there; rows are held out by chance alone.
+    The network is that of `ODENetClassifier`, with targets in place of logits. Columns and targets are standardized.
+    The epoch with the lowest squared error on held-out rows, on the standardized scale, is kept. An epoch has at least
+    10 optimizer steps.
 
     Attributes
     ----------
-    n_features_in_, feature_names_in_ : int, array of str
-        Columns of X, and their names where it is a frame whose columns are named by text.
-    n_iter_, best_loss_ : int, float
-        Epochs trained; the mean squared error on held-out rows in the one that was kept, where targets have deviation
-        1, on average over them: about one minus R².
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : array of str
+        Names of the columns; only for frames whose columns are named by strings.
+    n_iter_ : int
+        Number of epochs trained.
+    best_loss_ : float
+        Mean squared error on held-out rows, of standardized targets, of the epoch that was kept: about 1 − R².
     network_ : TabularODENet
-        What was learned, on the common scales.
-    standard_, targets_ : Standard
-        From the columns, and from the targets, to these scales.
+        The trained network, between standardized columns and standardized targets.
+    standard_ : Standard
+        The standardization of the columns.
+    targets_ : Standard
+        The standardization of the targets.
 
     Notes
     -----
-    What is said there of X, weights and predictions holds here too. A target that is the same in every row is predicted
-    as that.
+    The notes of `ODENetClassifier` on X, weights and predictions apply. A target that is constant in the training rows
+    is predicted as that constant.
 
     Examples
     --------
@@ -297,60 +276,72 @@ class ODENetRegressor(RegressorMixin, _OfRows):
     (200, 2)
     """
 
-    @undisturbed
+    @isolated
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ODENetRegressor:
-        """Learn from rows and their numbers.
+        """Fit the regressor to rows with their targets.
 
         Parameters
         ----------
-        X : array or frame [rows, columns]
+        X : array or DataFrame [rows, columns]
             Finite numbers.
         y : array [rows] or [rows, targets]
-            One number a row, or several; predictions have this form.
+            One or several targets per row. Predictions have the same form.
         sample_weight : array [rows], optional
-            How much each row counts, relative to the others; a row of weight 0 is as if it were not there.
+            Relative weights of the rows; a row of weight 0 is left out.
+
+        Returns
+        -------
+        ODENetRegressor
+            The fitted estimator.
 
         Raises
         ------
         ValueError
-            For parameters, rows, targets or weights that do not fit; the sentence says which.
+            For invalid parameters, rows, targets or weights.
         """
-        self._check_parameters()
-        _refuse_text(X)
-        asked: dict[str, Any] = {"multi_output": True, "y_numeric": True, "ensure_min_samples": 2}
-        rows, numbers = validate_data(self, X, y, dtype=np.float64, **asked)
-        rows, numbers, weights = _counted(np.asarray(rows), np.asarray(numbers, np.float64), sample_weight)
-        self.flat_ = numbers.ndim == 1
-        numbers = numbers.reshape(len(rows), -1)
-        if not np.ptp(numbers, axis=0).any():
-            raise ValueError(f"y is {numbers[0].tolist()} in every row; wanted a number that changes.")
-        self.targets_ = Standard.of(Rows(tuple(f"y{target}" for target in range(numbers.shape[1])), numbers))
-        targets = self.targets_.apply(numbers).astype(np.float32)
-        kinds = np.zeros(len(rows), np.int64)
-        self._learn(rows, targets, weights, squared_errors, outputs=self.targets_.features, kinds=kinds)
+        check_parameters(self)
+        _check_numeric_columns(X)
+        checks: dict[str, Any] = {"multi_output": True, "y_numeric": True, "ensure_min_samples": 2}
+        rows, targets = validate_data(self, X, y, dtype=np.float64, **checks)
+        data = _drop_zero_weights(np.asarray(rows), np.asarray(targets, np.float64), sample_weight)
+        self.flat_ = data.y.ndim == 1
+        targets = data.y.reshape(len(data.y), -1)
+        if not np.ptp(targets, axis=0).any():
+            raise ValueError(f"y is {targets[0].tolist()} in every row; wanted a number that changes.")
+        self.targets_ = Standard.of(Rows(tuple(f"y{target}" for target in range(targets.shape[1])), targets))
+        data = data._replace(y=self.targets_.apply(targets).astype(np.float32))
+        strata = np.zeros(len(targets), np.int64)
+        result = self._train(data, squared_errors, outputs=self.targets_.features, strata=strata)
+        self._set_training_result(result)
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
-        """The number of each row, or its numbers, in the units and the form of y."""
-        scaled = self._answers(X)
-        found = self.targets_.undo(scaled)
-        return found[:, 0] if self.flat_ else found
+        """Return the target or targets of each row, in the units and the form of y."""
+        outputs = self._outputs(X)
+        targets = self.targets_.undo(outputs)
+        return targets[:, 0] if self.flat_ else targets
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
 
-    def _told(self) -> dict[str, Any]:
+    def _target_state(self) -> dict[str, Any]:
         return {"targets": self.targets_.to_json(), "flat": self.flat_}
 
-    def _tell(self, config: dict[str, Any]) -> int:
+    def _restore_target_state(self, config: dict[str, Any]) -> int:
         self.targets_, self.flat_ = Standard.from_json(config["targets"]), config["flat"]
         return self.targets_.features
 
 
-def _refuse_text(X: Any) -> None:
-    """Raise for a frame with a column that is not of numbers; the rest is scikit-learn's to say."""
+class _Samples(NamedTuple):
+    X: NDArray[np.float64]
+    y: np.ndarray
+    sample_weight: NDArray[np.float64]
+
+
+def _check_numeric_columns(X: Any) -> None:
+    """Raise for a frame with a column that is not numeric; scikit-learn checks everything else."""
     if not isinstance(X, pd.DataFrame):
         return
     for name, column in X.items():
@@ -359,13 +350,10 @@ def _refuse_text(X: Any) -> None:
         cells.refuse(np.isnan(cells.numbers(column)) & ~column.isna(), column, "{}", wanted)
 
 
-def _counted(
-    rows: NDArray[np.float64], y: np.ndarray, sample_weight: Any
-) -> tuple[NDArray[np.float64], np.ndarray, NDArray[np.float64]]:
-    """Rows, what belongs to them, and their weights; without those of weight 0."""
-    weights = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
-    counted = weights > weights.max() * np.finfo(np.float32).tiny  # less is nothing beside the heaviest
-    if counted.sum() < 2:
-        raise ValueError(f"sample_weight is above 0 in {counted.sum()} row of {len(rows)}; wanted two or more.")
-    # relative to the heaviest: of any size they are numbers in single precision
-    return rows[counted], y[counted], weights[counted] / weights.max()
+def _drop_zero_weights(X: NDArray[np.float64], y: np.ndarray, sample_weight: Any) -> _Samples:
+    """Return the samples of positive weight, with weights relative to the largest."""
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    positive = weights > weights.max() * np.finfo(np.float32).tiny  # smaller ratios underflow in single precision
+    if positive.sum() < 2:
+        raise ValueError(f"sample_weight is above 0 in {positive.sum()} row of {len(X)}; wanted two or more.")
+    return _Samples(X[positive], y[positive], weights[positive] / weights.max())

@@ -1,1 +1,1 @@
-"""Forecast and impute irregular series of a table by a latent ODE."""
+"""Forecasting and imputation of irregular series with a latent ODE."""

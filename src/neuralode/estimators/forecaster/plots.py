@@ -1,82 +1,90 @@
-"""Pictures of forecasts and fillings: what was seen, what is expected, and how sure of it one can be."""
+"""Plots of forecasts and imputations: observations, means and prediction intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from neuralode.data.tables.series import SeriesTable
-from neuralode.estimators.forecaster.frames import time_name
+from neuralode.estimators.forecaster.output_tables import time_column_name
 
-SERIES, CHANNELS = 4, 4  # that one picture has room for
+MAX_SERIES, MAX_CHANNELS = 4, 4  # in one figure
 
 
-def plot_answers(
-    table: SeriesTable, answers: pd.DataFrame, path: Path, *, low: str = "q05", high: str = "q95", title: str = ""
+def plot_predictions(
+    table: SeriesTable, predictions: pd.DataFrame, path: Path, *, low: str = "q05", high: str = "q95", title: str = ""
 ) -> Path:
-    """Draw the observations of a table and, over them, answers of a forecaster; return the file written.
+    """Plot the observations of a table and predictions for it, and return the path of the figure.
 
     Parameters
     ----------
     table : SeriesTable
-        What was seen.
-    answers : DataFrame
-        As `LatentODEForecaster.predict` gives them, with the quantiles ``low`` and ``high``.
+        The observations.
+    predictions : DataFrame
+        Predictions of `LatentODEForecaster.predict`, with the quantiles ``low`` and ``high``.
     path : Path
-        Where the picture goes.
+        File to write.
+    low, high : str, default='q05' and 'q95'
+        Columns of the bounds of the interval.
+    title : str, default=''
+        Title of the figure.
     """
-    time = time_name(table)
-    names, channels = table.names[:SERIES], table.channels[:CHANNELS]
+    time = time_column_name(table)
+    names, channels = table.names[:MAX_SERIES], table.channels[:MAX_CHANNELS]
     figure = Figure(figsize=(4.8 * len(names) + 0.6, 2.3 * len(channels) + 0.7), layout="constrained")
     grid = figure.subplots(len(channels), len(names), squeeze=False, sharex="col")
     for column, name in enumerate(names):
-        seen_at = np.asarray(_wall(table.clock.labels(table.times[column])))
-        own = answers if table.series_column is None else answers.loc[answers[table.series_column] == name]
+        rows = predictions if table.series_column is None else predictions.loc[predictions[table.series_column] == name]
         for row, channel in enumerate(channels):
-            axes: Any = grid[row, column]
-            told = own.loc[own["channel"] == channel].sort_values(by=time)
-            at = np.asarray(_wall(told[time]))
-            axes.fill_between(at, told[low], told[high], alpha=0.25, color="C0", lw=0, label="90 % of draws")
-            axes.plot(at, told["mean"], color="C0", label="mean")
-            values = table.values[column][:, row]
-            seen = np.isfinite(values)
-            axes.plot(seen_at[seen], values[seen], "o", ms=3, color="0.2", label="observed")
-            axes.grid(alpha=0.3)
-            axes.spines[["top", "right"]].set_visible(False)
+            axes: Axes = grid[row, column]
+            predicted = rows.loc[rows["channel"] == channel].sort_values(by=time)
+            at = _without_zone(predicted[time])
+            axes.fill_between(at, predicted[low], predicted[high], alpha=0.25, color="C0", lw=0, label="90 % of draws")
+            axes.plot(at, predicted["mean"], color="C0", label="mean")
+            _plot_observations(axes, table, series=column, channel=row)
             if not column:
                 axes.set_ylabel(channel)
             if not row and name is not None:
                 axes.set_title(f"{table.series_column} {name}")
-        grid[-1, column].set_xlabel(time)
-        if table.clock.kind == "timestamp":
-            grid[-1, column].tick_params(axis="x", rotation=30)
-        elif not (table.times[column] % 1).any():
-            grid[-1, column].xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        _label_times(grid[-1, column], table, series=column)
     grid[0, 0].legend(fontsize=8, loc="best")
-    more = _left_out(table)
-    if title or more:
-        figure.suptitle(title + more, fontsize=10)
+    omitted = _omitted(table)
+    if title or omitted:
+        figure.suptitle(title + omitted, fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
 
 
-def _wall(times: Any) -> pd.DatetimeIndex | pd.Index:
-    """Timestamps as clocks on the wall show them: axes would turn those of a zone into UTC."""
+def _plot_observations(axes: Axes, table: SeriesTable, *, series: int, channel: int) -> None:
+    times, values = _without_zone(table.clock.labels(table.times[series])), table.values[series][:, channel]
+    observed = np.isfinite(values)
+    axes.plot(times[observed], values[observed], "o", ms=3, color="0.2", label="observed")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _label_times(axes: Axes, table: SeriesTable, *, series: int) -> None:
+    axes.set_xlabel(time_column_name(table))
+    if table.clock.kind == "timestamp":
+        axes.tick_params(axis="x", rotation=30)
+    elif not (table.times[series] % 1).any():
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
+def _without_zone(times: Any) -> np.ndarray:
+    """Return local times without their time zone: matplotlib would convert them to UTC."""
     index = pd.Index(times)
-    return index.tz_localize(None) if isinstance(index, pd.DatetimeIndex) else index
+    return np.asarray(index.tz_localize(None) if isinstance(index, pd.DatetimeIndex) else index)
 
 
-def _left_out(table: SeriesTable) -> str:
-    kinds: Sequence[tuple[int, int, str]] = (
-        (len(table.names), SERIES, "series"),
-        (len(table.channels), CHANNELS, "channels"),
-    )
-    parts = [f"{most} of {count} {what}" for count, most, what in kinds if count > most]
+def _omitted(table: SeriesTable) -> str:
+    counts = ((len(table.names), MAX_SERIES, "series"), (len(table.channels), MAX_CHANNELS, "channels"))
+    parts = [f"{shown} of {count} {what}" for count, shown, what in counts if count > shown]
     return f" ({', '.join(parts)})" if parts else ""

@@ -1,1 +1,1 @@
-"""Classify irregular series."""
+"""Classification of irregular series with recurrent networks."""

@@ -1,11 +1,11 @@
-"""Name what kind of series one has seen, in scikit-learn's manner."""
+"""Classification of series, in scikit-learn's interface."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from dataclasses import asdict
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, field
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -16,81 +16,79 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
-from torch import Tensor, nn
 
-from neuralode.estimators.parameters import check_above_zero, check_not_below_zero, check_share, check_whole
-from neuralode.estimators.persistence import Keepable
+from neuralode.estimators.base import ValidatedEstimator, estimator, split_for_validation
+from neuralode.estimators.constraints import COUNT, FRACTION, Constraint, check_parameters, one_of
+from neuralode.estimators.isolation import forked_rng, isolated, seed_from
+from neuralode.estimators.serialization import Tensors
 from neuralode.estimators.series_classifier.inputs import (
-    Columns,
-    Scale,
-    first_table,
-    from_array,
-    from_series,
+    TableColumns,
     is_table,
-    labels_of,
+    read_labels,
+    read_training_table,
+    series_from_grid,
+    series_from_sequences,
 )
-from neuralode.estimators.series_classifier.training import MODELS, Architecture, seed_of, train_to_label, undisturbed
+from neuralode.estimators.series_classifier.scaling import SeriesScaling
+from neuralode.estimators.series_classifier.training import MODELS, Architecture, train_series_net
 from neuralode.nn import Observations, SeriesNet
-from neuralode.training.fit import FitOptions
 
-AT_ONCE = 256  # series in a batch of predictions
-GAPS: dict[str, Any] = {"dtype": np.float64, "ensure_all_finite": "allow-nan"}  # scikit-learn's checks: NaN is a gap
+PREDICTION_BATCH = 256  # series
+NAN_ALLOWED: dict[str, Any] = {"dtype": np.float64, "ensure_all_finite": "allow-nan"}  # NaN is a missing value
 
 
-class SeriesClassifier(ClassifierMixin, Keepable):
-    """Learn to name series: irregular ones, with gaps, and of unequal length if need be.
+@estimator
+class SeriesClassifier(ClassifierMixin, ValidatedEstimator):
+    """Classification of time series, which may be irregular, incomplete and of unequal length.
 
-    A recurrent network reads a series observation by observation, and a small network answers from the hidden state
-    where it ended, where it was highest and on average. Values enter with mean 0 and deviation 1, times in units of a
-    typical series. The epoch with the lowest cross entropy on held-out series is kept.
+    A recurrent network reads a series observation by observation. A small network maps its hidden states (the last,
+    the maximum and the mean) to logits. Values are standardized, and times are in units of the typical length of a
+    series. The epoch with the lowest cross entropy on held-out series is kept.
 
     Parameters
     ----------
-    model : {"odernn", "gru-decay", "rnn"}
-        What the hidden state does between observations: follow a differential equation that is learned, decay, or
-        stay (with the network told how long).
-    hidden, width : int
-        Numbers in the hidden state; and in the hidden layers of the field and of the network that answers.
-    method, steps : str, int or None
-        How the equation is solved from one observation to the next: as in `neuralode.nn.Evolve`.
-    dropout : float
-        As in `neuralode.nn.SeriesNet`.
-    learning_rate, weight_decay : float
-        Of AdamW.
-    batch_size, max_epochs, patience : int
-        Series a step; passes over them at most; and without a lower validation loss.
-    validation_fraction : float
-        Of the series, held out in proportion to the classes; with 0, or too few series for that, the training series
-        themselves decide which epoch is kept.
-    random_state : int, RandomState or None
-        Same number, same bits. None is a new one each time. The global random states are neither read nor moved.
-    accelerator, verbose : str, bool
-        Lightning's, for training (predictions are made on the CPU); and whether it shows a progress bar.
+    model : {'odernn', 'gru-decay', 'rnn'}, default='odernn'
+        How the hidden state evolves between observations: along a learned differential equation, by exponential decay,
+        or not at all, with the elapsed time as an input.
+    hidden : int, default=32
+        Number of units of the hidden state.
+    width : int, default=64
+        Number of units in the hidden layers of the vector field and of the classification head.
+    method : str, default='midpoint'
+        Solver from one observation to the next, as in `neuralode.nn.Evolve`.
+    steps : int or None, default=1
+        Number of solver steps from one observation to the next, as in `neuralode.nn.Evolve`.
+    dropout : float, default=0.2
+        Dropout probability in the classification head, as in `neuralode.nn.SeriesNet`.
 
     Attributes
     ----------
     classes_ : array [classes]
         The labels, sorted.
-    n_features_in_, feature_names_in_ : int, array of str
-        Columns of X where it has a row for each series (names where it is a frame); else channels, and no names.
-    n_iter_, best_loss_ : int, float
-        Epochs trained; the cross entropy on held-out series in the one that was kept.
+    n_features_in_ : int
+        Number of columns where X has a row for each series, else number of channels.
+    feature_names_in_ : array of str
+        Names of the columns; only where X is a frame with a row for each series.
+    n_iter_ : int
+        Number of epochs trained.
+    best_loss_ : float
+        Cross entropy on held-out series, in nats, of the epoch that was kept.
     network_ : SeriesNet
-        What was learned.
+        The trained network, on scaled series.
 
     Notes
     -----
-    Series, X, may be
+    The series, X, are one of
 
     - an array or frame [series, steps] of single-channel series at times 0, 1, 2, …;
     - an array [series, steps, channels] at the same times;
     - a list of ``(times, values)`` tuples or of arrays [steps, channels], of any lengths;
     - `neuralode.nn.Observations`;
-    - a frame in long form, or the path of a .csv, .tsv or .parquet file: a row for each time of each series. Columns
-      are named in `fit` and remembered; answers come in the order in which series first appear.
+    - a frame in long form, or the path of a .csv, .tsv or .parquet file, with a row for each time of each series. `fit`
+      is given the names of the columns, and predictions follow the order in which series first appear.
 
-    NaN is a gap. Predictions are computed in double precision: they do not
-    depend on which series are predicted together.
+    NaN is a missing value. Validation series are stratified by class; the training series are used for validation if
+    there are too few for that. Predictions are computed in double precision and do not depend on the other series in X.
 
     Examples
     --------
@@ -102,42 +100,22 @@ class SeriesClassifier(ClassifierMixin, Keepable):
     (['fast', 'slow'], (20, 2))
     """
 
-    def __init__(
-        self,
-        model: str = "odernn",
-        *,
-        hidden: int = 32,
-        width: int = 64,
-        method: str = "midpoint",
-        steps: int | None = 1,
-        dropout: float = 0.2,
-        learning_rate: float = 1e-2,
-        weight_decay: float = 1e-2,
-        batch_size: int = 32,
-        max_epochs: int = 100,
-        patience: int = 20,
-        validation_fraction: float = 0.1,
-        random_state: Any = None,
-        accelerator: str = "cpu",
-        verbose: bool = False,
-    ) -> None:
-        self.model = model
-        self.hidden = hidden
-        self.width = width
-        self.method = method
-        self.steps = steps
-        self.dropout = dropout
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
-        self.accelerator = accelerator
-        self.verbose = verbose
+    model: str = field(default="odernn", kw_only=False)
+    hidden: int = 32
+    width: int = 64
+    method: str = "midpoint"
+    steps: int | None = 1
+    dropout: float = 0.2
 
-    @undisturbed
+    _constraints: ClassVar[Mapping[str, Constraint]] = {
+        "model": one_of(MODELS),
+        **ValidatedEstimator._constraints,
+        "hidden": COUNT,
+        "width": COUNT,
+        "dropout": FRACTION,
+    }
+
+    @isolated
     def fit(
         self,
         X: Any,
@@ -148,83 +126,141 @@ class SeriesClassifier(ClassifierMixin, Keepable):
         label: str | None = None,
         values: Iterable[str] | None = None,
     ) -> SeriesClassifier:
-        """Learn from series and their labels.
+        """Fit the classifier to labelled series.
 
         Parameters
         ----------
-        X
-            Series; see the notes of the class.
+        X : series
+            The series to learn from, as the notes of the class describe them.
         y : array [series], optional
-            A label each; left out where ``label`` names a column.
-        series, time, label : str, optional
-            Columns of a table in long form: which series, when (row numbers unless given), and what to predict, which
-            is the same in all rows of a series.
-        values : names, optional
-            Its columns of measurements; all that remain unless given.
+            The labels; omitted where ``label`` names a column.
+        series : str, optional
+            Column of a table in long form that identifies the series.
+        time : str, optional
+            Column of times; row numbers within the series unless given.
+        label : str, optional
+            Column of labels, which are constant within a series.
+        values : iterable of str, optional
+            Columns of measurements; all remaining columns unless given.
+
+        Returns
+        -------
+        SeriesClassifier
+            The fitted estimator.
 
         Raises
         ------
         ValueError
-            For parameters, series or labels that do not fit; the sentence says which.
+            For invalid parameters, series or labels.
         """
-        self._check_parameters()
-        observed, told = self._first(X, {"series": series, "time": time, "label": label, "values": values})
-        if y is not None and told is not None:
+        check_parameters(self)
+        columns = {"series": series, "time": time, "label": label, "values": values}
+        observed, table_labels = self._read_training_series(X, columns)
+        if y is not None and table_labels is not None:
             raise ValueError(f"y is given, and label={label!r} as well; wanted one of them.")
-        y = told if y is None else y
+        codes = self._encode_labels(table_labels if y is None else y, len(observed))
+        self.scale_ = SeriesScaling.fit(observed)
+        self.architecture_ = self._architecture()
+        seed = seed_from(self.random_state)
+        scaled, targets = self.scale_.apply(observed).to(torch.float32), torch.as_tensor(codes)
+        training, validation = map(torch.as_tensor, split_for_validation(codes, self.validation_fraction, seed))
+        with forked_rng(seed):
+            self.network_ = self._network()
+            result = train_series_net(
+                self.network_,
+                train=(scaled[training], targets[training]),
+                validation=(scaled[validation], targets[validation]),
+                options=self._fit_options(),
+                classes=len(self.classes_),
+                **self._training_arguments(),
+            )
+        self._set_training_result(result)
+        return self
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the probability of each class, in the order of ``classes_``, as an array [series, classes]."""
+        check_is_fitted(self)
+        observed = self.scale_.apply(self._read_series(X))
+        network = copy.deepcopy(self.network_).double()
+        order = observed.lengths.argsort(stable=True)  # batches of similar lengths need little padding
+        with torch.no_grad():
+            logits = torch.cat([network(observed[rows]) for rows in order.split(PREDICTION_BATCH)])
+        return logits[order.argsort()].softmax(-1).numpy()
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable label of each series."""
+        most_probable = self.predict_proba(X).argmax(1)
+        return self.classes_[most_probable]
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the accuracy. y may be omitted for a table with the column of labels that `fit` was given."""
+        check_is_fitted(self)
+        predicted = self.predict(X)
+        if y is None and self.columns_ is not None and self.columns_.label is not None:
+            y = read_labels(X, self.columns_.series, self.columns_.label)
+        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _read_training_series(self, X: Any, columns: dict[str, Any]) -> tuple[Observations, np.ndarray | None]:
+        """Return the series and, if a column has them, the labels; record the form of X for predictions."""
+        given = [name for name, column in columns.items() if column is not None]
+        self.columns_, self.rows_, labels = None, False, None
+        if is_table(X) and (given or not isinstance(X, pd.DataFrame)):
+            observed, self.columns_, labels = read_training_table(X, **columns)
+        elif given:
+            raise ValueError(f"{given[0]} names a column, but X is a {type(X).__name__}; wanted a frame or a path.")
+        elif (sequences := series_from_sequences(X)) is not None:
+            observed = sequences
+        else:
+            self.rows_ = True
+            rows = validate_data(self, cast(Any, X), **NAN_ALLOWED)
+            return series_from_grid(np.asarray(rows)[..., None]), None
+        self.n_features_in_ = observed.channels
+        vars(self).pop("feature_names_in_", None)  # set by an earlier fit
+        return observed, labels
+
+    def _read_series(self, X: Any) -> Observations:
+        """Return the series to predict for."""
+        if self.columns_ is not None and is_table(X):
+            return self.columns_.read(X)
+        if (sequences := series_from_sequences(X)) is not None:
+            return sequences
+        rows = validate_data(self, X, reset=False, **NAN_ALLOWED) if self.rows_ else check_array(X, **NAN_ALLOWED)
+        return series_from_grid(np.asarray(rows)[..., None])
+
+    def _encode_labels(self, y: Any, count: int) -> NDArray[np.int64]:
+        """Return the code of each label, and set ``classes_``."""
         if y is None:
             raise ValueError("SeriesClassifier requires y to be passed, but the target y is None; or name it by label.")
         y = column_or_1d(y, warn=True)
-        if len(observed) != len(y):
-            raise ValueError(f"X has {len(observed)} series and y {len(y)} labels; wanted one label for each series.")
+        if count != len(y):
+            raise ValueError(f"X has {count} series and y {len(y)} labels; wanted one label for each series.")
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has 1 class, {self.classes_.tolist()[0]!r}; wanted two or more to tell apart.")
-        self.scale_ = Scale.of(observed)
-        # as it is now: parameters may be set to something else between fitting and saving
-        self.architecture_ = Architecture(
-            self.model, int(self.hidden), int(self.width), self.method, self.steps, float(self.dropout)
+        return codes
+
+    def _architecture(self) -> Architecture:
+        """Return the present parameters of the network: they may be changed between `fit` and `save`."""
+        return Architecture(
+            model=self.model,
+            hidden=int(self.hidden),
+            width=int(self.width),
+            method=self.method,
+            steps=self.steps,
+            dropout=float(self.dropout),
         )
-        self.network_, done = train_to_label(
-            self._network,
-            self.scale_.apply(observed).to(torch.float32),
-            codes,
-            FitOptions(int(self.max_epochs), int(self.patience), self.accelerator),
-            seed=seed_of(self.random_state),
-            validation_fraction=self.validation_fraction,
-            batch_size=int(self.batch_size),
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            progress_bar=bool(self.verbose),
-        )
-        self.n_iter_, self.best_loss_ = done.epochs, done.best
-        return self
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Probabilities [series, classes], in the order of ``classes_``."""
-        check_is_fitted(self)
-        observed = self.scale_.apply(self._next(X))
-        network = copy.deepcopy(self.network_).double()
-        order = observed.lengths.argsort(stable=True)  # series of like length together: little padding
-        with torch.no_grad():
-            logits = torch.cat([network(observed[rows]) for rows in order.split(AT_ONCE)])
-        return logits[order.argsort()].softmax(-1).numpy()
+    def _network(self) -> SeriesNet:
+        return self.architecture_.build(self.scale_.channels, self.scale_.covariates, len(self.classes_))
 
-    def predict(self, X: Any) -> np.ndarray:
-        """The likeliest label of each series."""
-        chosen = self.predict_proba(X).argmax(1)
-        return self.classes_[chosen]
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """The share of series named rightly; y may be left out for a table with the column of labels."""
-        check_is_fitted(self)
-        named = self.predict(X)
-        if y is None and self.columns_ is not None and self.columns_.label is not None:
-            y = labels_of(X, self.columns_.series, self.columns_.label)
-        return float(accuracy_score(y, named, sample_weight=sample_weight))
-
-    def _learned(self) -> tuple[dict[str, Any], nn.Module]:
+    def _fitted_state(self) -> tuple[dict[str, Any], Tensors]:
         config = {
             "classes": self.classes_,
             "classes_dtype": str(self.classes_.dtype),
@@ -233,62 +269,16 @@ class SeriesClassifier(ClassifierMixin, Keepable):
             "columns": None if self.columns_ is None else self.columns_.to_json(),
             "scale": self.scale_.to_json(),
             "architecture": asdict(self.architecture_),
-            "epochs": self.n_iter_,
-            "best_loss": self.best_loss_,
+            **self._training_state(),
         }
-        return config, self.network_
+        return config, self.network_.state_dict()
 
-    def _take(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    def _restore(self, config: dict[str, Any], tensors: Tensors) -> None:
         self.classes_ = np.array(config["classes"], dtype=config["classes_dtype"])
         self.rows_, self.n_features_in_ = config["rows"], config["features"]
-        self.columns_ = None if config["columns"] is None else Columns.from_json(config["columns"])
-        self.scale_ = Scale.from_json(config["scale"])
-        self.n_iter_, self.best_loss_ = config["epochs"], config["best_loss"]
+        self.columns_ = None if config["columns"] is None else TableColumns.from_json(config["columns"])
+        self.scale_ = SeriesScaling.from_json(config["scale"])
+        self._restore_training_state(config)
         self.architecture_ = Architecture(**config["architecture"])
         self.network_ = self._network().eval()
         self.network_.load_state_dict(tensors)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.three_d_array = True
-        return tags
-
-    def _check_parameters(self) -> None:
-        if self.model not in MODELS:
-            raise ValueError(f"model={self.model!r}; wanted one of {', '.join(map(repr, MODELS))}.")
-        asked = self.get_params(deep=False)
-        check_whole(asked, "hidden", "width", "batch_size", "max_epochs", "patience")
-        check_above_zero(asked, "learning_rate")
-        check_not_below_zero(asked, "weight_decay")
-        check_share(asked, "dropout", "validation_fraction")
-
-    def _first(self, X: Any, named: dict[str, Any]) -> tuple[Observations, np.ndarray | None]:
-        """Series to learn from, and the labels if they came along; what form X has is remembered."""
-        given = [name for name, columns in named.items() if columns is not None]
-        self.columns_, self.rows_, labels = None, False, None
-        if is_table(X) and (given or not isinstance(X, pd.DataFrame)):
-            observed, self.columns_, labels = first_table(X, **named)
-        elif given:
-            raise ValueError(f"{given[0]} names a column, but X is a {type(X).__name__}; wanted a frame or a path.")
-        elif (found := from_series(X)) is not None:
-            observed = found
-        else:
-            self.rows_ = True
-            rows = validate_data(self, cast(Any, X), **GAPS)
-            return from_array(np.asarray(rows)[..., None]), None
-        self.n_features_in_ = observed.channels
-        vars(self).pop("feature_names_in_", None)  # of an earlier fit
-        return observed, labels
-
-    def _next(self, X: Any) -> Observations:
-        """Series to predict for."""
-        if self.columns_ is not None and is_table(X):
-            return self.columns_.read(X)
-        if (found := from_series(X)) is not None:
-            return found
-        table = validate_data(self, X, reset=False, **GAPS) if self.rows_ else check_array(X, **GAPS)
-        return from_array(np.asarray(table)[..., None])
-
-    def _network(self) -> SeriesNet:
-        return self.architecture_.build(self.scale_.channels, self.scale_.covariates, len(self.classes_))

@@ -27,12 +27,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
 from neuralode.data.tables.series import SeriesTable, read_series
-from neuralode.estimators.forecaster.estimator import Callbacks, LatentODEForecaster
-from neuralode.estimators.forecaster.frames import free_name
-from neuralode.estimators.forecaster.plots import SERIES, plot_answers
-from neuralode.estimators.forecaster.sizes import check_parameters
-from neuralode.estimators.persistence import plain
-from neuralode.estimators.series_classifier.training import seed_of
+from neuralode.estimators.constraints import check_parameters
+from neuralode.estimators.forecaster.estimator import LatentODEForecaster, StageCallbacks
+from neuralode.estimators.forecaster.output_tables import unused_name
+from neuralode.estimators.forecaster.plots import MAX_SERIES, plot_predictions
+from neuralode.estimators.isolation import seed_from
+from neuralode.estimators.serialization import to_json
 from neuralode.tasks.config import Series
 from neuralode.training.config_io import load_config as read_asked
 from neuralode.training.history import History
@@ -42,7 +42,7 @@ TASK = "series"
 FINE = 200  # points of a drawn curve
 
 
-def fit_run(wanted: Series, folder: Path, *, resume: bool = False, callbacks: Callbacks | None = None) -> Run:
+def fit_run(wanted: Series, folder: Path, *, resume: bool = False, callbacks: StageCallbacks | None = None) -> Run:
     """Read a table, learn from it, and keep what was learned; a training that was cut off goes on with ``resume``.
 
     Nothing is written before the table has been read and found fit for use, nor for parameters that cannot be.
@@ -81,7 +81,7 @@ def fit_run(wanted: Series, folder: Path, *, resume: bool = False, callbacks: Ca
     model.fit(wanted.data, **columns, checkpoints=run.checkpoints, callbacks=accompanied)
     model.save(run.folder)
     model.evaluation_.to_csv(run.folder / "evaluation.csv", index=False)
-    plot_answers(
+    plot_predictions(
         model.table_, _everywhere(model, model.table_, 0), run.plots / "fit.png", title="what was learned from"
     )
     run.write_summary(  # the last of all: a run that has it is finished
@@ -107,7 +107,7 @@ def forecast_run(run: Run, horizon: int, data: Path | None = None) -> pd.DataFra
     table = model.read(data)
     found = model.forecast(table, horizon=horizon)
     found.to_csv(run.folder / "forecast.csv", index=False)
-    plot_answers(table, _everywhere(model, table, horizon), run.plots / "forecast.png", title="forecast")
+    plot_predictions(table, _everywhere(model, table, horizon), run.plots / "forecast.png", title="forecast")
     return found
 
 
@@ -118,9 +118,9 @@ def impute_run(run: Run, data: Path | None = None) -> pd.DataFrame:
     found = model.impute(data)
     if table.time_column is None:  # times stand in the index
         place = 0 if table.series_column is None else 1
-        found.insert(place, free_name(str(found.index.name or "time"), map(str, found.columns)), found.index)
+        found.insert(place, unused_name(str(found.index.name or "time"), map(str, found.columns)), found.index)
     found.to_csv(run.folder / "imputed.csv", index=False)
-    plot_answers(table, _everywhere(model, table, 0), run.plots / "imputed.png", title="gaps filled")
+    plot_predictions(table, _everywhere(model, table, 0), run.plots / "imputed.png", title="gaps filled")
     return found
 
 
@@ -151,14 +151,14 @@ def _series_run(run: Run) -> Run:
 def _check(model: LatentODEForecaster, table: SeriesTable) -> None:
     """Refuse, before anything is trained, what would be found out only later."""
     check_parameters(model)
-    seed_of(model.random_state)
+    seed_from(model.random_state)
     try:
         if model.accelerator != "cpu":
             L.Trainer(accelerator=model.accelerator, devices=1, logger=False, enable_checkpointing=False)
     except (MisconfigurationException, ValueError) as error:
         raise ValueError(f"accelerator={model.accelerator!r} cannot be used here: {error}") from error
     try:
-        json.dumps(plain(list(table.names)))
+        json.dumps(to_json(list(table.names)))
     except TypeError as error:
         kind = type(table.names[0]).__name__
         raise TypeError(f"series are told apart by a {kind}, which cannot be kept; wanted text or numbers.") from error
@@ -166,7 +166,9 @@ def _check(model: LatentODEForecaster, table: SeriesTable) -> None:
 
 def _everywhere(model: LatentODEForecaster, table: SeriesTable, horizon: int) -> pd.DataFrame:
     """Answers on a fine grid over each series that is drawn, and so many steps beyond."""
-    few = replace(table, names=table.names[:SERIES], times=table.times[:SERIES], values=table.values[:SERIES])
+    few = replace(
+        table, names=table.names[:MAX_SERIES], times=table.times[:MAX_SERIES], values=table.values[:MAX_SERIES]
+    )
     ends = [t[-1] + horizon * model.setup_.spacing for t in few.times]
     grids = [np.linspace(t[0], end, FINE) for t, end in zip(few.times, ends, strict=True)]
     return model.predict(few, {name: few.clock.labels(grid) for name, grid in zip(few.names, grids, strict=True)})

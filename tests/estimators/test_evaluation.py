@@ -1,15 +1,16 @@
-"""What a forecaster holds out, what needs no model, and the two side by side."""
+"""Held-out observations of a forecaster, its baselines and their errors, and the hyperparameters it chooses."""
 
 import numpy as np
 import pytest
 
-from neuralode.estimators.forecaster.baselines import last_value, linear, season, seasonal
-from neuralode.estimators.forecaster.comparison import COLUMNS, compare, r_squared, rmse
-from neuralode.estimators.forecaster.sizes import HeldOut, hold_out, set_up
+from neuralode.estimators.forecaster.baselines import estimate_period, last_value, linear, seasonal
+from neuralode.estimators.forecaster.evaluation import COLUMNS, compare_with_baselines, r_squared, rmse
+from neuralode.estimators.forecaster.holdout import HeldOut, hold_out
+from neuralode.estimators.forecaster.hyperparameters import choose_setup
 from neuralode.training.modules.forecasting import WindowSpec
 
 NAN = float("nan")
-CUT = WindowSpec(12, 8)
+WINDOWS = WindowSpec(12, 8)
 
 
 def pair(length: int, channels: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +44,7 @@ def test_a_channel_never_seen_has_no_baseline(way):
 def test_a_season_is_found_and_repeated(origin):
     t = origin + np.sort(np.random.default_rng(0).uniform(0, 40, 160))
     wave = np.sin(2 * np.pi * (t - origin) / 8)[:, None]
-    assert season(t, wave[:, 0]) == pytest.approx(8, rel=0.1)
+    assert estimate_period(t, wave[:, 0]) == pytest.approx(8, rel=0.1)
     ahead = origin + np.array([41.0, 45.0, 60.0])
     assert np.allclose(seasonal(t, wave, ahead)[:, 0], np.sin(2 * np.pi * (ahead - origin) / 8), atol=0.4)
 
@@ -51,7 +52,7 @@ def test_a_season_is_found_and_repeated(origin):
 @pytest.mark.parametrize("origin", [0.0, 1.7e9])
 def test_without_a_season_the_trend_goes_on(origin):
     t = origin + np.arange(20.0)
-    assert season(t, 3 * t) is None
+    assert estimate_period(t, 3 * t) is None
     assert seasonal(t, 2.0 * np.arange(20.0)[:, None], origin + np.array([25.0]))[0, 0] == pytest.approx(50)
     assert seasonal(t[:1], np.ones((1, 1)), origin + np.array([25.0]))[0, 0] == 1
 
@@ -60,7 +61,7 @@ def test_without_a_season_the_trend_goes_on(origin):
 
 
 def test_the_end_of_every_series_that_is_long_enough_is_held_out():
-    held = hold_out([pair(20), pair(4), pair(5)], 0.2, CUT, np.random.default_rng(0), hidden=0)
+    held = hold_out([pair(20), pair(4), pair(5)], 0.2, WINDOWS, rng=np.random.default_rng(0), gap_fraction=0)
     assert [(number, len(times)) for number, times, _ in held.ends] == [(0, 4), (2, 1)]
     assert [len(times) for times, _ in held.train] == [16, 4, 4]
     assert held.gaps == []
@@ -69,9 +70,9 @@ def test_the_end_of_every_series_that_is_long_enough_is_held_out():
 
 
 def test_no_more_is_held_out_than_a_window_forecasts():
-    held = hold_out([pair(100)], 0.5, CUT, np.random.default_rng(0))
+    held = hold_out([pair(100)], 0.5, WINDOWS, rng=np.random.default_rng(0))
     assert len(held.ends[0][1]) == 4
-    held = hold_out([pair(5)], 0.9, WindowSpec(60, 2), np.random.default_rng(0))
+    held = hold_out([pair(5)], 0.9, WindowSpec(60, 2), rng=np.random.default_rng(0))
     assert len(held.train[0][0]) == 2
 
 
@@ -79,7 +80,7 @@ def test_a_tenth_of_the_values_within_is_hidden_and_nothing_else_changes():
     times, values = pair(300)
     values[5] = [NAN, 1.0]
     before = values.copy()
-    held = hold_out([(times, values)], 0.2, CUT, np.random.default_rng(0))
+    held = hold_out([(times, values)], 0.2, WINDOWS, rng=np.random.default_rng(0))
     [(number, at, hidden)] = held.gaps
     assert number == 0
     assert 0.06 < np.isfinite(hidden).sum() / 592 < 0.14
@@ -96,7 +97,7 @@ def test_a_tenth_of_the_values_within_is_hidden_and_nothing_else_changes():
 
 def test_a_fraction_of_0_holds_out_nothing():
     series = [pair(50)]
-    held = hold_out(series, 0, CUT, np.random.default_rng(0))
+    held = hold_out(series, 0, WINDOWS, rng=np.random.default_rng(0))
     assert (held.ends, held.gaps) == ([], [])
     assert held.train == series
 
@@ -116,8 +117,8 @@ def lines(length: int = 20) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def test_errors_stand_beside_those_of_the_baselines():
-    held = hold_out(lines(), 0.2, CUT, np.random.default_rng(0))
-    told = compare(perfect, held, ["up", "level"])
+    held = hold_out(lines(), 0.2, WINDOWS, rng=np.random.default_rng(0))
+    told = compare_with_baselines(perfect, held, ["up", "level"])
     assert list(told) == COLUMNS
     assert told["what"].tolist() == ["forecast", "forecast", "filling", "filling"]
     ahead = told[(told["what"] == "forecast") & (told["channel"] == "up")].iloc[0]
@@ -130,9 +131,11 @@ def test_errors_stand_beside_those_of_the_baselines():
 
 def test_what_was_not_seen_is_not_compared():
     series = [(t, np.where([True, False], x, NAN)) for t, x in lines()]
-    told = compare(perfect, hold_out(series, 0.2, CUT, np.random.default_rng(0)), ["up", "level"])
+    told = compare_with_baselines(
+        perfect, hold_out(series, 0.2, WINDOWS, rng=np.random.default_rng(0)), ["up", "level"]
+    )
     assert set(told["channel"]) == {"up"}
-    assert compare(perfect, HeldOut(series, [], []), ["up", "level"]).empty
+    assert compare_with_baselines(perfect, HeldOut(series, [], []), ["up", "level"]).empty
 
 
 def test_an_error_is_that_of_the_values_there_are():
@@ -141,7 +144,7 @@ def test_an_error_is_that_of_the_values_there_are():
 
 
 def test_r_squared_is_1_of_the_perfect_and_0_of_the_mean():
-    held = hold_out(lines(), 0.2, CUT, np.random.default_rng(0), hidden=0)
+    held = hold_out(lines(), 0.2, WINDOWS, rng=np.random.default_rng(0), gap_fraction=0)
 
     def mean(series, wanted):
         level = np.mean(np.concatenate([values[:, 0] for *_, values in held.ends]))
@@ -153,7 +156,7 @@ def test_r_squared_is_1_of_the_perfect_and_0_of_the_mean():
 
 def test_r_squared_leaves_out_channels_that_were_not_seen():
     t, x = lines()[0]
-    held = hold_out([(t, np.where([True, False], x, NAN))], 0.2, CUT, np.random.default_rng(0), hidden=0)
+    held = hold_out([(t, np.where([True, False], x, NAN))], 0.2, WINDOWS, rng=np.random.default_rng(0), gap_fraction=0)
 
     def wrong(series, wanted):
         return [(np.zeros((1, len(at), 2)),) * 2 for at in wanted]
@@ -166,21 +169,21 @@ def test_r_squared_leaves_out_channels_that_were_not_seen():
 
 
 def test_sizes_are_read_off_the_series():
-    setup = set_up([pair(200), pair(40)])
+    setup = choose_setup([pair(200), pair(40)])
     assert setup.cut == WindowSpec(60, 40)
     assert (setup.latent, setup.hidden, setup.width) == (6, 32, 32)
     assert setup.spacing == 1.0
     assert setup.unit == pytest.approx(49 / 3)  # of 60 observations and of 40
-    assert set_up([pair(9, channels=20)]).latent == 16
+    assert choose_setup([pair(9, channels=20)]).latent == 16
 
 
 def test_sizes_that_were_asked_for_are_taken():
-    setup = set_up([pair(200)], window=10, latent=3, hidden=4, width=5, recognition="rnn")
+    setup = choose_setup([pair(200)], window=10, latent=3, hidden=4, width=5, recognition="rnn")
     assert (setup.cut, setup.latent, setup.hidden, setup.width) == (WindowSpec(10, 7), 3, 4, 5)
     network = setup.network(2)
     assert (network.latent, network.recognition.hidden) == (3, 4)
 
 
 def test_single_observations_have_a_unit_of_1():
-    setup = set_up([pair(1), pair(1)])
+    setup = choose_setup([pair(1), pair(1)])
     assert (setup.cut, setup.unit, setup.spacing) == (WindowSpec(1, 2), 1 / 3, 1.0)

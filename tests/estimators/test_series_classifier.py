@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from neuralode.data.vowels import japanese_vowels
 from neuralode.estimators import SeriesClassifier
-from neuralode.estimators.series_classifier.inputs import from_series
+from neuralode.estimators.series_classifier.inputs import series_from_sequences
 from neuralode.nn import Observations
 
 KINDS = ["odernn", "gru-decay", "rnn"]
@@ -108,7 +108,7 @@ def test_the_company_of_a_series_does_not_change_its_answer(kind):
 def test_gradients_reach_every_parameter(kind):
     series, labels = waves()
     model = small(model=kind).fit(series, labels)
-    observed = model.scale_.apply(from_series(series)).to(torch.float32)
+    observed = model.scale_.apply(series_from_sequences(series)).to(torch.float32)
     cross_entropy(model.network_(observed), torch.as_tensor(labels == "slow").long()).backward()
     still = [name for name, p in model.network_.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     assert still == []

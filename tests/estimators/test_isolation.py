@@ -1,4 +1,4 @@
-"""What surrounds a fit does not reach it, and one that fails leaves the estimator as it was."""
+"""Global state does not affect `fit`, and a fit that fails leaves the estimator unchanged."""
 
 from __future__ import annotations
 

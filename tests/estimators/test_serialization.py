@@ -1,4 +1,4 @@
-"""What an estimator keeps in a folder is taken back whole, or refused in a sentence."""
+"""Estimators are loaded from the folder that they were saved to, and damaged folders are refused with a reason."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from neuralode.estimators.persistence import FILE, Keepable
+from neuralode.estimators.serialization import FILE, SavedEstimator
 
 
-class Scaler(Keepable):
-    """Multiplies by numbers that it learned."""
+class Scaler(SavedEstimator):
+    """Multiply by fitted numbers."""
 
     def __init__(self, size: int = 2) -> None:
         self.size = size
@@ -22,10 +22,10 @@ class Scaler(Keepable):
         self.seen_ = len(X)
         return self
 
-    def _learned(self):
-        return {"seen": self.seen_}, self.layer_
+    def _fitted_state(self):
+        return {"seen": self.seen_}, self.layer_.state_dict()
 
-    def _take(self, config, tensors):
+    def _restore(self, config, tensors):
         self.seen_ = int(config["seen"])
         self.layer_ = nn.Linear(self.size, 1)
         self.layer_.load_state_dict(tensors)
