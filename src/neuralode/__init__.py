@@ -17,10 +17,11 @@ from neuralode.core.separable import Separable
 from neuralode.core.solution import Occurrences, Solution, Stats
 from neuralode.core.status import GradientError, SolveError, Status, StiffnessWarning
 from neuralode.gradients import Adjoint, Direct, Replay
+from neuralode.inputs.control_inputs import interpolate
 from neuralode.inputs.doses import Dose
 from neuralode.inputs.events import Event
-from neuralode.inputs.interpolation import Interpolation, interpolate
-from neuralode.inputs.until_steady import until_steady
+from neuralode.inputs.interpolation import Interpolation
+from neuralode.inputs.steady_state_event import until_steady
 from neuralode.methods import (
     ExplicitAdams,
     ExplicitRungeKutta,

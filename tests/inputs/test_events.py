@@ -1,4 +1,4 @@
-"""Events: where functions of time and state are zero, what a solve makes of it, and the derivatives through it."""
+"""Events: locating zeros, what the solution holds, errors, and derivatives through events."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def steadily(t: Tensor, y: Tensor) -> Tensor:
 
 
 def level(height: float, column: int = 0) -> Callable[..., Tensor]:
-    """The event of a column: one number a row per sample, that of the first row (or of the only one) otherwise."""
+    """Return an event function of one column: a number for each row per sample, otherwise that of the first row."""
 
     def function(t: Tensor, y: Tensor, *args: Any) -> Tensor:
         value = y[..., column]
@@ -50,12 +50,12 @@ def level(height: float, column: int = 0) -> Callable[..., Tensor]:
     return function
 
 
-# ---------------------------------------------------------------------------------------------------- where it is zero
+# ------------------------------------------------------------------------------------------------------- locating zeros
 
 
 @CLOCKS
 @pytest.mark.parametrize("method", ["tsit5", "dopri5"])
-def test_a_ball_comes_down_when_it_must(method: str, per_sample: bool) -> None:
+def test_a_ball_returns_at_the_exact_time(method: str, per_sample: bool) -> None:
     sol = solve(
         ball, tensor([0.0, 5.0]), (0.0, 10.0), method=method, per_sample=per_sample, events=Event(level(0.0)), **TIGHT
     )
@@ -73,7 +73,7 @@ def test_a_ball_comes_down_when_it_must(method: str, per_sample: bool) -> None:
 @pytest.mark.parametrize("sign", [1, -1], ids=["forward", "backward"])
 @pytest.mark.parametrize("direction", [1, -1, 0])
 def test_crossings_are_collected_in_the_order_of_the_solve(per_sample: bool, sign: int, direction: int) -> None:
-    """Of cos t: it falls through zero at π/2, rises at 3π/2, …; and so seen from 0 in either direction."""
+    """Of cos t, which falls through zero at π/2 and rises at 3π/2, seen from 0 in either direction."""
     event = Event(level(0.0), terminal=False, direction=direction)
     sol = solve(oscillator, tensor([1.0, 0.0]), (0.0, sign * 13.0), per_sample=per_sample, events=event, **TIGHT)
     every = [math.pi * (n + 0.5) for n in range(4)]
@@ -93,7 +93,7 @@ def test_an_exponential_reaches_a_level(per_sample: bool, end: float) -> None:
     torch.testing.assert_close(sol.y1.item(), 3.0, **CLOSE)
 
 
-def test_the_earliest_terminal_event_ends_the_solve_wherever_it_stands_in_the_list() -> None:
+def test_the_earliest_terminal_event_ends_the_solve_in_any_order_of_the_list() -> None:
     heights = [3.0, 2.0, 4.0]
     for order in ([0, 1, 2], [1, 0, 2], [2, 0, 1]):
         events = [Event(level(heights[n])) for n in order]
@@ -103,8 +103,8 @@ def test_the_earliest_terminal_event_ends_the_solve_wherever_it_stands_in_the_li
 
 
 @CLOCKS
-def test_what_is_collected_ends_with_the_solve(per_sample: bool) -> None:
-    """Also where all of it is in one step."""
+def test_collection_ends_with_the_solve(per_sample: bool) -> None:
+    """Also if all events lie in one step."""
     heights = [1.5, 2.5, 2.0, 1.2]
     events = [Event(level(height), terminal=height == 2.0) for height in heights]
     options: dict[str, Any] = {"controller": Given(tensor(0.0, 2.0)), "per_sample": per_sample}
@@ -118,7 +118,7 @@ def test_what_is_collected_ends_with_the_solve(per_sample: bool) -> None:
 
 
 @CLOCKS
-def test_terminal_events_may_follow_on_others(per_sample: bool) -> None:
+def test_terminal_events_may_follow_collected_ones(per_sample: bool) -> None:
     events = [Event(level(0.0), terminal=False), Event(level(-0.5, 1), direction=1)]
     sol = solve(oscillator, tensor([1.0, 0.0]), (0.0, 20.0), per_sample=per_sample, events=events, **TIGHT)
     torch.testing.assert_close(sol.events[0].t, tensor(math.pi / 2), **CLOSE)
@@ -131,12 +131,12 @@ def test_an_event_of_time_alone_is_found() -> None:
         torch.testing.assert_close(sol.ts[-1].item(), 1.25, rtol=1e-14, atol=0)
 
 
-def test_a_function_that_jumps_ends_the_solve_where_it_does() -> None:
+def test_a_discontinuous_function_ends_the_solve_at_its_jump() -> None:
     sol = solve(growth, tensor([1.0]), (0.0, 5.0), events=Event(lambda t, y: torch.sign(y[0] - 2)), **TIGHT)
     torch.testing.assert_close(sol.ts[-1].item(), math.log(2.0), **CLOSE)
 
 
-# --------------------------------------------------------------------------------------------------- borders and starts
+# --------------------------------------------------------------------------------------------------- starts and borders
 
 
 @CLOCKS
@@ -151,8 +151,8 @@ def test_zero_at_the_start_is_no_event(per_sample: bool, direction: int) -> None
 @CLOCKS
 @pytest.mark.parametrize("off", [1e-14, -1e-14])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_a_start_that_is_zero_but_for_rounding_is_no_event(per_sample: bool, off: float, sign: float) -> None:
-    """The numbers are so large that rounding is more than t resolves."""
+def test_a_start_that_is_zero_up_to_rounding_is_no_event(per_sample: bool, off: float, sign: float) -> None:
+    """The numbers are so large that their rounding exceeds the resolution of t."""
     y0 = tensor([100.0 + off, 0.0])
 
     def f(t: Tensor, y: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ def test_a_start_that_is_zero_but_for_rounding_is_no_event(per_sample: bool, off
 
 
 @CLOCKS
-def test_a_start_short_of_zero_by_more_than_rounding_is_an_event(per_sample: bool) -> None:
+def test_a_start_before_zero_by_more_than_rounding_is_an_event(per_sample: bool) -> None:
     sol = solve(steadily, tensor([-1e-9]), (0.0, 1.0), per_sample=per_sample, events=Event(level(0.0)))
     torch.testing.assert_close(sol.ts.flatten()[-1].item(), 1e-9, rtol=1e-6, atol=0)
     late = solve(lambda t, y: 0 * y, tensor([1.0]), (0.0, 1.0), events=Event(lambda t, y: t - 1e-9))
@@ -174,8 +174,8 @@ def test_a_start_short_of_zero_by_more_than_rounding_is_an_event(per_sample: boo
 
 
 @CLOCKS
-def test_going_on_from_an_event_does_not_find_it_again(per_sample: bool) -> None:
-    """With numbers of all sizes, so that some stop short of the zero and some beyond."""
+def test_restarting_at_an_event_does_not_find_it_again(per_sample: bool) -> None:
+    """With numbers of all magnitudes, so that some solves end before the zero and some after it."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         scale = 10 ** (6 * torch.rand((), generator=generator, dtype=torch.float64).item() - 3)
@@ -198,7 +198,7 @@ def test_going_on_from_an_event_does_not_find_it_again(per_sample: bool) -> None
 @pytest.mark.parametrize("at", [0.5, 1.0, 2.0], ids=["step", "output", "end"])
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "collected"])
 def test_an_event_may_fall_on_a_border(per_sample: bool, sign: float, how: dict, at: float, terminal: bool) -> None:
-    """On the end of a step, on an output time, on the end of all."""
+    """At the end of a step, at an output time, at the last time."""
     t = sign * tensor(0.0, 1.0, 2.0)
     event = Event(level(sign * at), terminal=terminal)
     sol = solve(steadily, tensor([0.0]), t, per_sample=per_sample, events=event, **how)
@@ -210,8 +210,8 @@ def test_an_event_may_fall_on_a_border(per_sample: bool, sign: float, how: dict,
     assert bool(((sol.ts.flatten() * sign).diff() >= 0).all())
 
 
-def test_no_event_ends_beyond_the_end() -> None:
-    """An event within rounding of the end, from either side."""
+def test_no_event_ends_after_the_last_time() -> None:
+    """Events within rounding of the last time, on either side."""
     for end in torch.linspace(0.3, 7.0, 50, dtype=torch.float64).tolist():
         for shift in (-2, -1, 0):
             height = math.exp(end) * (1 + shift * 2.3e-16)
@@ -238,8 +238,8 @@ def test_an_event_in_the_first_step(per_sample: bool) -> None:
     ],
     ids=["rk4", "midpoint", "given"],
 )
-def test_stated_steps_meet_events_too(how: dict, order: int, per_sample: bool) -> None:
-    """The state is that of a real step: it lies as near to the truth as the steps, and on the zero itself."""
+def test_fixed_steps_end_at_events(how: dict, order: int, per_sample: bool) -> None:
+    """The state is that of a step of the method: as accurate as the steps, and on the zero itself."""
     sol = solve(oscillator, tensor([1.0, 0.0]), (0.0, 3.0), per_sample=per_sample, events=Event(level(0.3)), **how)
     torch.testing.assert_close(sol.ts.flatten()[-1].item(), math.acos(0.3), rtol=0, atol=3 * 0.05**order)
     assert abs(sol.y1[0, 0].item() - 0.3) < 1e-15
@@ -263,7 +263,7 @@ def test_the_last_time_may_be_infinite(per_sample: bool, how: dict, sign: float)
     torch.testing.assert_close(sol(sign * 1.0).flatten()[0].item(), math.cos(1.0), rtol=1e-5, atol=0)
 
 
-def test_rows_may_have_infinite_times_of_their_own() -> None:
+def test_rows_may_have_their_own_infinite_times() -> None:
     t = tensor([0.0, 0.3, math.inf], [1.0, 1.5, 1.75])
     sol = solve(growth, tensor([1.0], [1.0]), t, per_sample=True, events=Event(level(2.0)), **TIGHT)
     assert sol.status.tolist() == [Status.EVENT, Status.EVENT]
@@ -297,16 +297,16 @@ def test_an_event_that_never_happens_ends_with_max_steps(per_sample: bool) -> No
 
 
 @pytest.mark.filterwarnings("error")
-def test_single_precision_has_no_less_resolution_for_an_infinite_end() -> None:
+def test_single_precision_goes_with_an_infinite_last_time() -> None:
     sol = solve(steadily, torch.zeros(1), (0.0, math.inf), events=Event(level(1.0)))
     torch.testing.assert_close(sol.ts[-1].item(), 1.0, rtol=1e-6, atol=0)
 
 
-# ------------------------------------------------------------------------------------------------------- rows, ragged
+# ------------------------------------------------------------------------------------------- rows with their own events
 
 
-def test_every_row_ends_at_its_own_event_and_disturbs_no_other() -> None:
-    """To the bit what other rows put out, and what a row does up to the step on which its event lies."""
+def test_every_row_ends_at_its_own_event_and_leaves_the_others_bit_identical() -> None:
+    """Bit-identical: the outputs of other rows, and those of a row before the step with its event."""
     y0 = tensor([1.0, 0.0], [0.5, 0.5], [0.1, 0.0], [2.0, -1.0])
     t = torch.linspace(0.0, 4.0, 9, dtype=torch.float64)
     plain = solve(oscillator, y0, t, per_sample=True)
@@ -322,8 +322,8 @@ def test_every_row_ends_at_its_own_event_and_disturbs_no_other() -> None:
         assert torch.equal(sol.ys[same, row], plain.ys[same, row])
         torch.testing.assert_close(sol.ys[before, row], plain.ys[before, row], rtol=0, atol=1e-4)
         assert torch.equal(sol.ts[row], t.clamp(max=end))
-        behind = sol.ys[~before, row]
-        assert torch.equal(behind, behind[:1].expand_as(behind))
+        after = sol.ys[~before, row]
+        assert torch.equal(after, after[:1].expand_as(after))
     assert torch.equal(sol.stats.accepted[2], plain.stats.accepted[2])
     for occurrences in sol.events:
         assert occurrences.rows is not None
@@ -333,7 +333,7 @@ def test_every_row_ends_at_its_own_event_and_disturbs_no_other() -> None:
     assert sol.events[1].rows.tolist() == [0, 1, 2, 3]  # type: ignore[union-attr]
 
 
-def test_collecting_does_not_disturb_a_shared_clock() -> None:
+def test_collecting_leaves_a_shared_clock_bit_identical() -> None:
     y0, t = tensor([1.0, 0.0], [0.5, 0.5]), torch.linspace(0.0, 9.0, 7, dtype=torch.float64)
     plain = solve(oscillator, y0, t)
     sol = solve(oscillator, y0, t, events=Event(level(0.2), terminal=False))
@@ -345,7 +345,7 @@ def test_collecting_does_not_disturb_a_shared_clock() -> None:
 
 @pytest.mark.parametrize("end", [9.0, math.inf])
 def test_many_rows_each_to_its_own_level(end: float) -> None:
-    """Rows that are done are dropped from the batch; what goes with a row goes with it."""
+    """Finished rows leave the batch, with their entries of args."""
     heights = torch.linspace(1.5, 200.0, 64, dtype=torch.float64)[torch.randperm(64)].requires_grad_()
     y0 = torch.ones(64, 1, dtype=torch.float64)
     f = Counting(lambda t, y, h: y)
@@ -360,8 +360,8 @@ def test_many_rows_each_to_its_own_level(end: float) -> None:
     torch.testing.assert_close(found, 1 / heights.detach(), rtol=1e-8, atol=0)
 
 
-def test_an_event_function_may_hold_numbers_of_every_row() -> None:
-    """Not passed as args: the batch must then stay whole."""
+def test_an_event_function_may_close_over_numbers_of_every_row() -> None:
+    """Without args no row can leave the batch."""
     heights = torch.linspace(1.5, 200.0, 64, dtype=torch.float64)
     sol = solve(
         growth,
@@ -376,7 +376,7 @@ def test_an_event_function_may_hold_numbers_of_every_row() -> None:
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS, ids=str)
-def test_a_row_that_fails_beside_others_that_meet_events(gradient: Any) -> None:
+def test_a_row_fails_beside_rows_that_end_at_events(gradient: Any) -> None:
     def f(t: Tensor, y: Tensor) -> Tensor:
         return torch.where(y < -5, torch.nan, 1.0) * y
 
@@ -401,8 +401,8 @@ def test_a_row_that_fails_beside_others_that_meet_events(gradient: Any) -> None:
 
 @CLOCKS
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "collected"])
-def test_a_step_that_overflows_meets_no_event(per_sample: bool, terminal: bool) -> None:
-    """A stated step from finite to infinite says nothing about where."""
+def test_a_step_that_overflows_has_no_event(per_sample: bool, terminal: bool) -> None:
+    """A fixed step from a finite to an infinite state does not locate the event."""
     event = Event(level(1e300), terminal=terminal)
     how: dict[str, Any] = {"method": "rk4", "step_size": 0.7, "on_failure": "return", "per_sample": per_sample}
     sol = solve(lambda t, y: y**3, tensor([1.0]), (0.0, 9.0, 10.0), events=event, **how)
@@ -412,11 +412,11 @@ def test_a_step_that_overflows_meets_no_event(per_sample: bool, terminal: bool) 
     assert sol.ys[1:].isnan().all()
 
 
-# ------------------------------------------------------------------------------------------- what a solution then holds
+# --------------------------------------------------------------------------------------------------------- the solution
 
 
 @CLOCKS
-def test_outputs_behind_a_terminal_event_are_its_own(per_sample: bool) -> None:
+def test_outputs_after_a_terminal_event_are_its_time_and_state(per_sample: bool) -> None:
     t = torch.linspace(0.0, 2.0, 5, dtype=torch.float64)
     sol = solve(growth, tensor([1.0]), t, per_sample=per_sample, events=Event(level(2.0)), **TIGHT)
     end = sol.events[0].t.item()
@@ -458,7 +458,7 @@ def test_a_saved_function_of_outputs_up_to_the_event(per_sample: bool, gradient:
     torch.testing.assert_close(sol.ys["sum"][-1, 0].item(), 2 + math.log(2.0), **CLOSE)
     by_scale, by_y0 = torch.autograd.grad(sol.ys["twice"][-1].sum() + sol.ys["sum"][-1, 0], (scale, y0))
     torch.testing.assert_close(by_scale.item(), 2 + second, rtol=1e-8, atol=0)
-    # the first row stays at 2 wherever it starts, and its time moves by −1 / y0
+    # the first row ends at 2 wherever it starts, and its time changes by −1 / y0
     torch.testing.assert_close(by_y0[0].item(), -1.0 if per_sample else -1.0 - 3.0, rtol=1e-7, atol=0)
     assert set(sol.events[0].t.shape) == {2 if per_sample else 1}
 
@@ -471,7 +471,7 @@ def test_saving_steps_with_events_is_refused() -> None:
 @CLOCKS
 @pytest.mark.parametrize("how", [{}, {"method": "rk4", "step_size": 0.1}], ids=["tsit5", "rk4"])
 @pytest.mark.parametrize("graph", [False, True], ids=["plain", "with a graph"])
-def test_evaluations_count_what_events_cost(per_sample: bool, how: dict, graph: bool) -> None:
+def test_evaluations_include_the_cost_of_events(per_sample: bool, how: dict, graph: bool) -> None:
     f = Counting(growth)
     y0 = tensor([1.0]).requires_grad_(graph)
     plain = solve(f, y0, (0.0, 0.7), per_sample=per_sample, **how)
@@ -482,11 +482,11 @@ def test_evaluations_count_what_events_cost(per_sample: bool, how: dict, graph: 
     more = f.calls - plain.stats.calls
     stages = 4 if how else 6
     assert more % stages == 0
-    assert 1 <= more // stages <= 4 + 4 * graph  # the last step again, until it ends on the zero; and its slope
+    assert 1 <= more // stages <= 4 + 4 * graph  # repeats of the last step until it ends on the zero, and its slope
 
 
 @CLOCKS
-def test_going_on_finds_the_next_events(per_sample: bool) -> None:
+def test_extend_finds_the_next_events(per_sample: bool) -> None:
     y0 = tensor([1.0, 0.0]).requires_grad_()
     events = [Event(level(0.0)), Event(level(0.0, 1), terminal=False)]
     sol = solve(oscillator, y0, (0.0, 20.0), per_sample=per_sample, events=events, dense=True, **TIGHT)
@@ -500,8 +500,8 @@ def test_going_on_finds_the_next_events(per_sample: bool) -> None:
     torch.testing.assert_close(by_y0, tensor([0.0, 1.0]), rtol=1e-8, atol=1e-8)  # by the phase −atan(y1 / y0)
 
 
-def test_events_of_rows_stay_in_their_order_when_going_on() -> None:
-    """Row by row, and in time within a row, as `Occurrences` says."""
+def test_events_of_rows_stay_in_order_after_extend() -> None:
+    """Row by row, and in order of time within a row, as `Occurrences` documents."""
     y0 = tensor([1.0, 0.0], [0.0, 1.0])
     sol = solve(oscillator, y0, (0.0, 4.0), per_sample=True, events=Event(level(0.0), terminal=False), **TIGHT)
     rows = sol.extend(10.0).events[0].rows
@@ -509,7 +509,7 @@ def test_events_of_rows_stay_in_their_order_when_going_on() -> None:
     assert rows.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-# ------------------------------------------------------------------------------------------------ kinds of states, args
+# --------------------------------------------------------------------------------------------- kinds of states and args
 
 
 @CLOCKS
@@ -523,7 +523,7 @@ def test_single_precision_states(per_sample: bool) -> None:
 
 @CLOCKS
 @pytest.mark.parametrize("gradient", GRADIENTS, ids=str)
-def test_states_in_pieces(per_sample: bool, gradient: Any) -> None:
+def test_states_of_several_leaves(per_sample: bool, gradient: Any) -> None:
     height, speed = tensor(0.0).requires_grad_(), tensor(5.0).requires_grad_()
     seen: list[Any] = []
 
@@ -543,7 +543,7 @@ def test_states_in_pieces(per_sample: bool, gradient: Any) -> None:
     torch.testing.assert_close(by_speed, tensor(2 / G), rtol=1e-8, atol=0)
 
 
-def test_a_tuple_of_leaves_of_many_shapes() -> None:
+def test_leaves_of_different_shapes() -> None:
     y0 = (torch.ones(2, 3, dtype=torch.float64), torch.tensor(0.0))
     sol = solve(lambda t, y: (y[0], torch.ones_like(y[1])), y0, (0.0, 5.0), events=Event(lambda t, y: y[1] - 1.5))
     assert sol.events[0].y[0].shape == (1, 2, 3)
@@ -563,11 +563,11 @@ def test_complex_states(per_sample: bool, gradient: Any) -> None:
     torch.testing.assert_close(sol.y1.item(), 1j, **CLOSE)
     by_rate, by_y0 = torch.autograd.grad(sol.events[0].t.sum(), (rate, y0))
     torch.testing.assert_close(by_rate.item(), -math.pi / 8, rtol=1e-8, atol=0)
-    torch.testing.assert_close(by_y0.item(), -0.5j, rtol=0, atol=1e-8)  # the phase counts, not the size
+    torch.testing.assert_close(by_y0.item(), -0.5j, rtol=0, atol=1e-8)  # the phase matters, not the modulus
 
 
 @CLOCKS
-def test_args_are_passed_as_to_f(per_sample: bool) -> None:
+def test_event_functions_receive_args_like_f(per_sample: bool) -> None:
     k = torch.tensor(2.0, dtype=torch.float64)
 
     def event(t: Tensor, y: Tensor, k: Tensor, extra: dict[str, Tensor]) -> Tensor:
@@ -581,7 +581,7 @@ def test_args_are_passed_as_to_f(per_sample: bool) -> None:
     torch.testing.assert_close(sol.ts.flatten()[-1].item(), math.log(3.0) / 2, **CLOSE)
 
 
-def test_time_reaches_an_event_function_as_it_reaches_f() -> None:
+def test_event_functions_receive_time_like_f() -> None:
     kinds: list[tuple[torch.dtype, int]] = []
 
     def event(t: Tensor, y: Tensor) -> Tensor:
@@ -593,7 +593,7 @@ def test_time_reaches_an_event_function_as_it_reaches_f() -> None:
     assert set(kinds) == {(torch.float32, 0), (torch.float32, 1)}
 
 
-# ------------------------------------------------------------------------------------------------------------- refusals
+# --------------------------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(
@@ -610,13 +610,13 @@ def test_time_reaches_an_event_function_as_it_reaches_f() -> None:
         (lambda t, y: y[:, 0].int(), True, r"torch.int32; wanted a tensor of one real number"),
     ],
 )
-def test_event_functions_that_do_not_return_a_number(function: Any, per_sample: bool, words: str) -> None:
+def test_event_functions_that_do_not_return_a_number_are_refused(function: Any, per_sample: bool, words: str) -> None:
     y0 = torch.ones(3, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match="an event function returned.*" + words):
         solve(growth, y0, (0.0, 1.0), events=Event(function), per_sample=per_sample)
 
 
-def test_what_is_no_event_is_refused() -> None:
+def test_objects_that_are_no_events_are_refused() -> None:
     with pytest.raises(TypeError, match=r"Event\(function\) is a float; wanted a callable"):
         Event(1.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"Event\(direction=2\); wanted -1, 0 or 1"):
@@ -626,11 +626,11 @@ def test_what_is_no_event_is_refused() -> None:
             solve(growth, tensor([1.0]), (0.0, 1.0), events=events)
 
 
-# ----------------------------------------------------------------------------------------------------------- gradients
+# ------------------------------------------------------------------------------------------------------------ gradients
 
 
 class Spring:
-    """A driven spring with rows, what a solution of it tells, and the derivatives of that by everything."""
+    """A driven spring with rows, numbers that describe its solution, and their derivatives by all inputs."""
 
     names = ("y0", "t", "k", "damping", "height", "weight")
 
@@ -641,11 +641,11 @@ class Spring:
         self.k, self.damping, self.height, self.weight = tensor(1.3, 0.2, 0.15, 1.1)
 
     def inputs(self) -> list[Tensor]:
-        """Copies to differentiate by."""
+        """Return copies that require gradients."""
         return [getattr(self, name).clone().requires_grad_() for name in self.names]
 
     def solve(self, inputs: list[Tensor], **options: Any) -> Solution:
-        """One event is collected, one is terminal; parameters are arguments, or held by f or by the events alone."""
+        """Solve with one collected and one terminal event; parameters are args, or captured by f or by the events."""
         y0, t, k, damping, height, weight = inputs
 
         def own(numbers: Tensor) -> Tensor:
@@ -661,19 +661,19 @@ class Spring:
         return solve(f, y0, t, args=(k, height), per_sample=self.per_sample, events=events, **options)
 
     def terms(self, sol: Solution) -> dict[str, Tensor]:
-        """One number for each kind of thing that a solution tells."""
+        """Return one number for each part of a solution."""
         assert all(len(found) for found in sol.events)
         parts = {
             "times": [found.t for found in sol.events],
             "states": [found.y for found in sol.events],
             "outputs before": [sol.ys[:-1]],
-            "outputs behind": [sol.ys[-1], sol.ts],
+            "outputs after": [sol.ys[-1], sol.ts],
         }
         every = {name: torch.cat([x.reshape(-1) for x in part]) for name, part in parts.items()}
         return {name: x @ torch.linspace(1, 2, len(x), dtype=x.dtype) for name, x in every.items()}
 
     def gradients(self, **options: Any) -> dict[str, Tensor]:
-        """Of every term by every input, in one vector."""
+        """Return the derivatives of every term by all inputs, as one vector."""
         inputs = self.inputs()
         found = {}
         for name, term in self.terms(self.solve(inputs, **options)).items():
@@ -683,7 +683,7 @@ class Spring:
         return found
 
     def differences(self, eps: float = 1e-6, **options: Any) -> dict[str, Tensor]:
-        """The same by central differences."""
+        """Return the same by central differences."""
         columns: list[dict[str, float]] = []
         with torch.no_grad():
             for i, x in enumerate(self.inputs()):
@@ -697,29 +697,29 @@ class Spring:
         return {name: tensor(*(column[name] for column in columns)) for name in columns[0]}
 
 
-STATED: dict[str, Any] = {"controller": Given(torch.linspace(0.0, 4.0, 14, dtype=torch.float64))}
+FIXED_STEPS: dict[str, Any] = {"controller": Given(torch.linspace(0.0, 4.0, 14, dtype=torch.float64))}
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["shared", "per sample"])
 def measured(request: pytest.FixtureRequest) -> tuple[Spring, dict[str, Tensor]]:
-    """A problem, and the derivatives of its discrete map by differences."""
+    """Return a problem and the derivatives of its discrete map by differences."""
     problem = Spring(request.param)
-    return problem, problem.differences(**STATED)
+    return problem, problem.differences(**FIXED_STEPS)
 
 
 @pytest.mark.parametrize("gradient", EXACT, ids=str)
-def test_derivatives_of_the_discrete_map_are_its_differences(
+def test_derivatives_of_the_discrete_map_agree_with_differences(
     measured: tuple[Spring, dict[str, Tensor]], gradient: Any
 ) -> None:
     problem, wanted = measured
-    found = problem.gradients(gradient=gradient, **STATED)
+    found = problem.gradients(gradient=gradient, **FIXED_STEPS)
     for name, column in wanted.items():
         assert relative_error(found[name], column) < 1e-6, name
 
 
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.one_call])
-def test_events_go_with_every_method(method: str) -> None:
-    """Of its own discrete map: on the zero, exactly differentiable, and every evaluation counted."""
+def test_every_method_locates_events(method: str) -> None:
+    """On the zero, with exact derivatives of the discrete map, and every evaluation counted."""
     f = Counting(lambda t, y, k: torch.stack((y[:, 1], -k * y[:, 0]), 1))
     events = [Event(level(0.3)), Event(level(0.8), terminal=False)]
 
@@ -744,7 +744,7 @@ def test_events_go_with_every_method(method: str) -> None:
 
 @CLOCKS
 def test_exact_gradients_agree(per_sample: bool) -> None:
-    """Also where outputs are the start itself, or stand twice."""
+    """Also if output times repeat, at the start or later."""
     problem = Spring(per_sample, (0.1, 0.1, 0.6, 0.6, 4.0))
     how: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-10}
     wanted = problem.gradients(gradient="direct", **how)
@@ -754,7 +754,7 @@ def test_exact_gradients_agree(per_sample: bool) -> None:
 
 
 @CLOCKS
-def test_adjoint_derivatives_are_those_of_fine_steps(per_sample: bool) -> None:
+def test_adjoint_derivatives_agree_with_fine_steps(per_sample: bool) -> None:
     problem = Spring(per_sample, (0.1, 0.1, 0.6, 0.6, 4.0))
     found = problem.gradients(gradient="adjoint", rtol=1e-8, atol=1e-10)
     fine: dict[str, Any] = {"controller": Given(torch.linspace(0.0, 4.0, 101, dtype=torch.float64))}
@@ -763,8 +763,8 @@ def test_adjoint_derivatives_are_those_of_fine_steps(per_sample: bool) -> None:
 
 
 @CLOCKS
-def test_an_event_early_in_a_long_step_has_as_good_a_derivative(per_sample: bool) -> None:
-    """Its slope is not measured over the little that is left of the step."""
+def test_an_event_early_in_a_long_step_has_an_accurate_derivative(per_sample: bool) -> None:
+    """Its slope is not a difference over the short step that remains."""
     start = tensor([1.0, 0.0])
     begun = solve(oscillator, start, (0.0, 1.0), controller=Given(tensor(0.0, 1.0))).y1[0, 0].item()
     for ahead in (1e-3, 1e-5, 1e-7):
@@ -774,7 +774,7 @@ def test_an_event_early_in_a_long_step_has_as_good_a_derivative(per_sample: bool
         sol = solve(oscillator, y0, (0.0, 1.5), events=event, **how)
         found = torch.autograd.grad(sol.events[0].t.sum(), y0)[0]
         t = sol.ts.detach().flatten()[-1]
-        # the same two steps, differentiated by hand
+        # the same two steps, by the implicit function theorem
         end = t.clone().requires_grad_()
         again = solve(
             oscillator, y0, torch.stack((0 * end, end)), controller=Given(tensor(0.0, 1.0, t.item())), gradient="direct"
@@ -784,7 +784,7 @@ def test_an_event_early_in_a_long_step_has_as_good_a_derivative(per_sample: bool
 
 
 @CLOCKS
-def test_second_derivatives_by_direct(per_sample: bool) -> None:
+def test_second_derivatives_by_direct_pass_gradgradcheck(per_sample: bool) -> None:
     y0 = tensor([1.0, 0.1], [0.8, -0.2]).requires_grad_()
     k = torch.tensor(1.2, dtype=torch.float64, requires_grad=True)
     height = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
@@ -826,7 +826,7 @@ def test_other_gradients_refuse_second_derivatives_through_an_event(per_sample: 
     assert name in ("adjoint", "replay")
 
 
-def test_replay_names_what_it_cannot() -> None:
+def test_replay_refuses_second_derivatives_in_a_sentence() -> None:
     y0 = tensor([1.0]).requires_grad_()
     sol = solve(growth, y0, (0.0, 5.0), events=Event(level(2.0)))
     sentence = "gradient='replay' has no second derivatives through an event; wanted gradient='direct'."
@@ -864,7 +864,7 @@ def test_an_event_function_may_be_a_network(gradient: Any) -> None:
     assert all(x.grad is not None and x.grad.isfinite().all() for x in net.parameters())
 
 
-def test_without_a_graph_nothing_is_differentiable() -> None:
+def test_without_gradient_mode_nothing_requires_a_gradient() -> None:
     y0 = tensor([1.0]).requires_grad_()
     with torch.no_grad():
         sol = solve(growth, y0, (0.0, 5.0), events=Event(level(2.0)))
@@ -874,11 +874,11 @@ def test_without_a_graph_nothing_is_differentiable() -> None:
     torch.testing.assert_close(sol.ts[-1].item(), math.log(2.0), rtol=1e-4, atol=0)
 
 
-# ------------------------------------------------------------------------------------------------------- bouncing ball
+# -------------------------------------------------------------------------------------------------------- bouncing ball
 
 
 def bounces(gradient: Any, speed: Tensor, g: Tensor, kept: Tensor, count: int = 10) -> Tensor:
-    """The times at which a ball comes down that keeps a part of its speed each time."""
+    """Return the times of the bounces of a ball that keeps a part of its speed at each."""
 
     def falling(t: Tensor, y: Tensor, g: Tensor) -> Tensor:
         return torch.stack((y[1], -g))
@@ -915,7 +915,7 @@ def test_ten_bounces_of_a_ball(gradient: Any) -> None:
         torch.testing.assert_close(g.item(), (ends[0] - ends[1]) / 2e-5, rtol=1e-7, atol=0)
 
 
-def test_second_derivatives_over_bounces_by_direct() -> None:
+def test_second_derivatives_through_bounces_by_direct() -> None:
     inputs = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (5.0, G, 0.9)]
     rows = []
     for times in (bounces("direct", *inputs, count=4), bounces_exactly(*inputs, count=4)):
@@ -928,10 +928,10 @@ def test_second_derivatives_over_bounces_by_direct() -> None:
         )
 
 
-# ----------------------------------------------------------------------------------------------------------------- docs
+# -------------------------------------------------------------------------------------------------------- documentation
 
 
-def test_the_examples_of_the_page_run() -> None:
+def test_the_examples_in_the_documentation_run() -> None:
     page = (Path(__file__).parents[2] / "docs" / "events.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     names: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Doses: values and derivatives against closed forms, against SciPy chained by hand, and against solves by hand."""
+"""Doses: values and derivatives against closed forms, SciPy from dose to dose, and separate solves."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def _double() -> Any:
 
 
 def leaving(t: Tensor, y: Tensor, k: Tensor) -> Tensor:
-    """One compartment: what was given leaves at the rate k."""
+    """One compartment, eliminated at rate k."""
     return -k * y
 
 
 def concentration(out: Tensor, times: Tensor, amounts: Tensor, k: Tensor) -> Tensor:
-    """Its closed form after bolus doses, right-continuous: [outputs]."""
+    """Return the closed form after bolus doses, right-continuous: [outputs]."""
     past = (out[:, None] - times).clamp(min=0)
     return torch.where(out[:, None] >= times, amounts * torch.exp(-k * past), 0).sum(1)
 
@@ -47,7 +47,7 @@ def spring(t: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize("per_sample", [False, True])
 def test_bolus_doses_and_their_derivatives_are_the_closed_form(gradient: str, per_sample: bool) -> None:
-    """By amounts, times and the rate; with a dose between outputs, on one, twice at once, and at the end."""
+    """Derivatives by amounts, times and rate; a dose between outputs, at one, two at the same time, one at the end."""
     out = torch.linspace(0, 4, 9)
     times = torch.tensor([0.3, 1.0, 1.7, 1.7, 4.0], requires_grad=True)
     amounts = torch.tensor([1.0, 2.0, 0.5, 0.7, 3.0], requires_grad=True)
@@ -65,7 +65,7 @@ def test_bolus_doses_and_their_derivatives_are_the_closed_form(gradient: str, pe
         assert (one - other).abs().max() < 1e-8
 
 
-def test_a_dose_at_the_first_time_comes_behind_output_0_only() -> None:
+def test_a_dose_at_the_first_time_comes_after_output_0_only() -> None:
     y0 = torch.ones(2, 1)
     sol = solve(leaving, y0, torch.tensor([0.0, 0.0, 1.0]), args=(0.5,), doses=Dose(0.0, 2.0), dense=True, **FINE)
     assert torch.equal(sol.ys[0], y0)
@@ -81,7 +81,7 @@ def test_a_dose_at_the_last_time_is_in_the_last_output() -> None:
     assert torch.equal(sol(1.0), sol.y1)
 
 
-def test_no_dose_is_a_plain_solve() -> None:
+def test_a_solve_without_doses_is_a_plain_solve() -> None:
     for doses in ([], Dose(torch.zeros(0), 1.0)):
         sol = solve(leaving, torch.ones(2, 1), torch.linspace(0, 1, 4), args=(0.5,), doses=doses)
         plain = solve(leaving, torch.ones(2, 1), torch.linspace(0, 1, 4), args=(0.5,))
@@ -89,8 +89,8 @@ def test_no_dose_is_a_plain_solve() -> None:
         assert torch.equal(sol.stats.accepted, plain.stats.accepted)
 
 
-def test_doses_agree_with_scipy_chained_by_hand() -> None:
-    """Two compartments, of which the first is given something and is emptied once."""
+def test_doses_agree_with_scipy_from_dose_to_dose() -> None:
+    """Two compartments; doses into the first, which is emptied once."""
 
     def f(t: Any, y: Any) -> Any:
         gut, blood = y[..., 0], y[..., 1]
@@ -117,7 +117,7 @@ def test_doses_agree_with_scipy_chained_by_hand() -> None:
     assert (sol(out[1:]) - sol.ys[1:]).abs().max() < 1e-12
 
 
-# clocks of their own
+# rows with their own doses
 
 
 def ragged() -> tuple[Tensor, Tensor, Tensor]:
@@ -128,7 +128,7 @@ def ragged() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("method", ["tsit5", "kvaerno5"])
-def test_rows_with_doses_of_their_own_are_what_they_are_alone(method: str) -> None:
+def test_rows_with_their_own_doses_equal_solves_of_each_row(method: str) -> None:
     times, amounts, y0 = ragged()
     span = torch.stack([torch.linspace(0, 3 + row / 10, 7) for row in range(4)])
     how = {"args": (0.7,), "per_sample": True, "rtol": 1e-8, "atol": 1e-10, "dense": True, "method": method}
@@ -166,8 +166,8 @@ def test_derivatives_of_ragged_doses_are_the_closed_form(gradient: str) -> None:
         assert (one - other.nan_to_num()).abs().max() < 1e-8
 
 
-def test_a_row_that_fails_leaves_the_others_as_they_are() -> None:
-    """Its outputs are NaN from there on, and it poisons no gradient."""
+def test_a_failing_row_leaves_the_others_bit_identical() -> None:
+    """Its outputs are NaN after the failure; gradients of the others stay finite."""
     scale = torch.ones((), requires_grad=True)
 
     def blow(t: Tensor, y: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ def test_a_row_that_fails_leaves_the_others_as_they_are() -> None:
     assert torch.equal(raised.value.solution.ys[:, 1:], healthy.ys)
 
 
-def test_a_shared_failure_stops_everything() -> None:
+def test_a_failure_on_a_shared_clock_stops_all_rows() -> None:
     sol = solve(
         lambda t, y: y * y, torch.ones(2, 1), torch.linspace(0, 3, 7), doses=Dose([0.5, 2.0], 1.0), max_steps=200,
         on_failure="return",
@@ -203,10 +203,10 @@ def test_a_shared_failure_stops_everything() -> None:
     assert sol.ys.isnan().all(-1).all(-1).tolist() == [False, False, True, True, True, True, True]
 
 
-# what a change may be
+# changes
 
 
-def test_changes_of_every_form_are_the_same_change() -> None:
+def test_all_forms_of_a_change_are_equivalent() -> None:
     y0 = {"gut": torch.zeros(3, 2), "blood": torch.ones(3, 1)}
 
     def f(t: Tensor, y: Any) -> Any:
@@ -236,7 +236,7 @@ def test_doses_at_the_same_time_are_given_in_the_order_of_the_list() -> None:
         assert solve(**still, doses=[double, add], per_sample=per_sample).y1.item() == 3
 
 
-def test_a_function_is_given_time_and_args_and_its_tensors_get_gradients() -> None:
+def test_a_function_receives_time_and_args_and_its_tensors_get_gradients() -> None:
     seen = []
     kept = torch.tensor(0.25, requires_grad=True)
     k = torch.tensor(0.7, requires_grad=True)
@@ -274,7 +274,7 @@ def test_gradients_of_the_computed_steps_pass_gradcheck(gradient: str, per_sampl
     assert check(run, inputs, eps=1e-5, atol=1e-6)
 
 
-# beside everything else
+# with methods, dense output, save, events
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_gradients_of_the_computed_steps_pass_gradcheck(gradient: str, per_sampl
         {"method": "dopri5", "rtol": 1e-8, "atol": 1e-8, "step_t": [0.33, 0.5], "jump_t": [0.9]},
     ],
 )
-def test_every_kind_of_method_begins_anew_at_a_dose(how: dict[str, Any]) -> None:
+def test_every_kind_of_method_restarts_at_a_dose(how: dict[str, Any]) -> None:
     sol = solve(spring, torch.tensor([[1.0, 0.0]]), (0.0, 2.0), doses=Dose([0.5, 1.25], 1.0), **how)
     y = torch.tensor([[1.0, 0.0]])
     for low, high in [(0.0, 0.5), (0.5, 1.25), (1.25, 2.0)]:
@@ -297,7 +297,7 @@ def test_every_kind_of_method_begins_anew_at_a_dose(how: dict[str, Any]) -> None
     assert torch.equal(sol.y1, y)
 
 
-def test_dense_output_jumps_at_doses_and_counts_add_up() -> None:
+def test_dense_output_jumps_at_doses_and_counts_are_sums() -> None:
     doses = Dose([0.5, 1.5], torch.tensor([2.0, 1.0]))
     sol = solve(leaving, torch.ones(1), torch.tensor([0.0, 1.0, 2.0]), args=(1.0,), doses=doses, dense=True, **FINE)
     queries = torch.tensor([0.0, 0.5 - 1e-12, 0.5, 1.0, 1.5, 2.0])
@@ -322,7 +322,7 @@ def test_save_keeps_a_function_of_the_outputs(per_sample: bool) -> None:
     assert torch.equal(kept.ys["t"], out[:, None].expand(3, 2))
 
 
-def test_a_solve_with_doses_goes_on_without_them() -> None:
+def test_extend_continues_without_doses() -> None:
     sol = solve(leaving, torch.ones(1), (0.0, 1.0), args=(1.0,), doses=Dose(0.5, 1.0), dense=True, **FINE).extend(2.0)
     want = math.exp(-2) + math.exp(-1.5)
     assert abs(sol.y1.item() - want) < 1e-11
@@ -331,7 +331,7 @@ def test_a_solve_with_doses_goes_on_without_them() -> None:
 
 
 def test_events_between_doses_are_all_collected() -> None:
-    """A jump over zero is no event."""
+    """A jump across zero is not an event."""
     zero = Event(lambda t, y: y[0], terminal=False)
     doses = Dose([1.0, 4.0], torch.tensor([[-3.0, 0.0], [0.0, 0.0]]))
     sol = solve(spring, torch.tensor([1.0, 0.0]), (0.0, 7.0), doses=doses, events=zero, **FINE)
@@ -341,8 +341,8 @@ def test_events_between_doses_are_all_collected() -> None:
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
-def test_behind_a_terminal_event_there_are_no_doses(gradient: str) -> None:
-    """Row 0 ends in the first stretch, row 1 in the second, row 2 never."""
+def test_no_doses_follow_a_terminal_event(gradient: str) -> None:
+    """Row 0 ends in the first segment, row 1 in the second, row 2 at the last time."""
     y0 = torch.tensor([[1.0], [2.0], [9.0]])
     low = Event(lambda t, y, k: y[:, 0] - 0.5)
     k = torch.tensor(1.0, requires_grad=True)
@@ -366,7 +366,7 @@ def test_behind_a_terminal_event_there_are_no_doses(gradient: str) -> None:
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
-def test_doses_within_an_endless_solve(per_sample: bool) -> None:
+def test_doses_in_a_solve_with_an_infinite_last_time(per_sample: bool) -> None:
     low = Event(lambda t, y, k: y[:, 0] - 0.5 if per_sample else y[0, 0] - 0.5)
     how = {"args": (1.0,), "per_sample": per_sample, "events": low, **FINE}
     sol = solve(leaving, torch.ones(1, 1), torch.tensor([0.0, 0.6, math.inf]), doses=Dose([0.1, 0.5], 1.0), **how)
@@ -395,14 +395,14 @@ def test_numbers_are_not_rounded_to_the_default_dtype() -> None:
         assert solve(lambda t, y: 0 * y, y0, (0.0, 1.0), doses=Dose([0.5], change)).y1.item() == 0.1
 
 
-# what is refused
+# errors
 
 
 @pytest.mark.parametrize(
     ("doses", "options", "error", "words"),
     [
         (Dose([1.0, 0.5], 1.0), {}, ValueError, "not sorted"),
-        (Dose([0.5, 2.5], 1.0), {}, ValueError, r"t=2\.5 lies outside of the solve, 0\.0 to 2\.0"),
+        (Dose([0.5, 2.5], 1.0), {}, ValueError, r"t=2\.5 lies outside the solve, 0\.0 to 2\.0"),
         (Dose([-0.5], 1.0), {"per_sample": True}, ValueError, r"in row 0 lies outside"),
         (Dose([math.nan], 1.0), {}, ValueError, "not finite"),
         (Dose(torch.tensor([1]), 1.0), {}, TypeError, "Dose 0: t has dtype torch.int64"),
@@ -410,11 +410,11 @@ def test_numbers_are_not_rounded_to_the_default_dtype() -> None:
         (Dose([0.5, 1.0], torch.ones(3)), {}, ValueError, r"shape \[3\]; wanted \[2, 2, 3\]|may be one number"),
         (Dose([0.5, 1.0, 1.5], torch.ones(3)), {}, ValueError, "may be one number for each of 3 times"),
         (Dose([0.5], torch.ones(4)), {}, ValueError, r"has shape \[4\]; wanted \[1, 2, 3\]"),
-        (Dose([0.5], {"a": 1.0}), {}, ValueError, "structure is not that of y0"),
+        (Dose([0.5], {"a": 1.0}), {}, ValueError, "structure differs from that of y0"),
         (Dose([0.5], 1j), {}, TypeError, "complex"),
         (Dose([0.5], [1j]), {}, TypeError, "complex"),
-        (Dose([0.5], ["a"]), {}, TypeError, "a list that is no tensor"),
-        (Dose([0.5], []), {}, TypeError, "a list that is no tensor"),
+        (Dose([0.5], ["a"]), {}, TypeError, "a list that does not form a tensor"),
+        (Dose([0.5], []), {}, TypeError, "a list that does not form a tensor"),
         (Dose([0.5], lambda t, y: y[:1]), {}, ValueError, r"Dose 0: the function returned torch.float64 of shape \[1"),
         (Dose([0.5], lambda t, y: None), {}, TypeError, "returned a NoneType"),
         (0.5, {}, TypeError, "doses holds a float"),
@@ -432,10 +432,10 @@ def test_bad_doses_are_refused_with_a_sentence(doses: Any, options: dict, error:
         solve(lambda t, y: -y, torch.ones(2, 3), doses=doses, **arguments)
 
 
-# the page
+# documentation
 
 
-def test_the_page_runs_as_it_stands() -> None:
+def test_the_examples_in_the_documentation_run() -> None:
     page = (Path(__file__).parents[2] / "docs" / "doses.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}

@@ -1,14 +1,14 @@
-"""Events: functions of time and state, and where along a solve they become zero.
+"""Events: functions of time and state whose zeros are located along a solve.
 
-Tested on every accepted step. The zero is found on the dense output; where it ends the solve, the step is taken again
-to end there, and its size corrected until the function is zero at the state that it gives.
+Engines test them after every accepted step and locate the zero on the dense output. A step that ends at a terminal
+event is taken again with a corrected size, until the function is zero at the state that the step gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,27 +16,31 @@ from torch import Tensor
 from neuralode.core.clock import Flag, Number
 from neuralode.core.field import Field
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Event:
-    """A function of time and state; something happens where it is zero.
+    """A function of time and state; an event occurs where it crosses zero.
 
     Parameters
     ----------
     function : callable
-        ``function(t, y, *args)``, called as f is: returns one number, or one a row with ``per_sample``. Gradients reach
-        what it uses.
-    terminal : bool
-        Whether the solve (of that row) ends there. Otherwise times and states are collected.
-    direction : {-1, 0, 1}
-        1: only where it rises through zero, in the direction of the solve; -1: only where it falls; 0: either.
+        ``function(t, y, *args)``, called like f. Returns one real number as a tensor, or one for each row, [rows], with
+        ``per_sample``. Gradients reach every tensor that it uses.
+    terminal : bool, default=True
+        Whether the solve (of that row) ends at the event. Otherwise its times and states are collected.
+    direction : {-1, 0, 1}, default=0
+        1: only where the function rises through zero, in the direction of the solve; -1: only where it falls; 0: both.
+
+    Raises
+    ------
+    TypeError
+        If ``function`` is not callable.
+    ValueError
+        If ``direction`` is not -1, 0 or 1.
 
     Examples
     --------
-    A ball thrown up from the ground, and where it comes back to it:
+    A ball is thrown up from the ground and returns to it:
 
     >>> import torch, neuralode as node
     >>> def ball(t, y):
@@ -59,42 +63,49 @@ class Event:
         if self.direction not in (-1, 0, 1):
             raise ValueError(f"Event(direction={self.direction!r}); wanted -1, 0 or 1.")
 
-    def __call__(self, field: Field, t: Any, y: Tensor) -> Tensor:
-        """The function at a packed state: 0-d, or [rows] per sample."""
+    def __call__(self, field: Field, t: Number, y: Tensor) -> Tensor:
+        """Evaluate the function at a packed state; returns a 0-d tensor, or [rows] per sample."""
         layout = field.layout
         assert layout is not None
         time = torch.as_tensor(t, dtype=torch.float64).to(device=layout.device, dtype=field.time_dtype)
-        answer = self.function(time, layout.unpack(y, field.dtype), *field.args)
-        rows = time.dim() > 0
-        count = len(time) if rows else 1
-        if not isinstance(answer, Tensor) or not answer.is_floating_point() or answer.numel() != count:
-            came = f"a {type(answer).__name__}"
-            if isinstance(answer, Tensor):
-                came = f"shape {list(answer.shape)}" if answer.is_floating_point() else f"a tensor of {answer.dtype}"
-            wanted = f"one real number for each of {len(time)} rows" if rows else "one real number"
-            raise ValueError(
-                f"an event function returned {came}; wanted a tensor of {wanted}. Several events are several "
-                "Event(...); which rows have their own is said by per_sample=True."
-            )
-        return answer.reshape(time.shape)
+        value = self.function(time, layout.unpack(y, field.dtype), *field.args)
+        _check_value(value, rows=len(time) if time.dim() else None)
+        return value.reshape(time.shape)
 
     def value(self, field: Field, t: Number, y: Tensor) -> Number:
-        """The same as a clock number."""
-        found = self(field, t, y)
-        return found.to(torch.float64) if found.dim() else float(found)
+        """Evaluate the function as a clock number: a float, or a float64 tensor [rows]."""
+        value = self(field, t, y)
+        return value.to(torch.float64) if value.dim() else float(value)
 
     def crosses(self, before: Number, after: Number) -> Flag:
-        """Whether these values lie on two sides of zero, the right way. Zero to begin with is no event."""
+        """Return whether two values lie on different sides of zero, in the wanted direction.
+
+        A function that starts at zero does not cross it.
+        """
         rises, falls = (before < 0) & (after >= 0), (before > 0) & (after <= 0)
         return (rises & (self.direction >= 0)) | (falls & (self.direction <= 0))
 
 
-def find_events(events: Any) -> tuple[Event, ...]:
-    """The events that a user gave: one, several or none."""
+def find_events(events: Event | list[Event] | tuple[Event, ...] | None) -> tuple[Event, ...]:
+    """Return the events of a solve as a tuple: none, one or several."""
     if events is None:
         return ()
-    found = events if isinstance(events, (list, tuple)) else (events,)
-    for event in found:
+    given = events if isinstance(events, (list, tuple)) else (events,)
+    for event in given:
         if not isinstance(event, Event):
             raise TypeError(f"events holds a {type(event).__name__}; wanted Event(function), or a list of these.")
-    return tuple(found)
+    return tuple(given)
+
+
+def _check_value(value: Any, rows: int | None) -> None:
+    """Refuse a value that is not one real number, or one for each row."""
+    if isinstance(value, Tensor) and value.is_floating_point() and value.numel() == (1 if rows is None else rows):
+        return
+    came = f"a {type(value).__name__}"
+    if isinstance(value, Tensor):
+        came = f"shape {list(value.shape)}" if value.is_floating_point() else f"a tensor of {value.dtype}"
+    wanted = "one real number" if rows is None else f"one real number for each of {rows} rows"
+    raise ValueError(
+        f"an event function returned {came}; wanted a tensor of {wanted}. Pass several events as a list of Event(...); "
+        "with per_sample=True each row has its own events."
+    )

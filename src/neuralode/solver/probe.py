@@ -12,15 +12,15 @@ from torch.utils._pytree import tree_leaves
 from neuralode.autodiff.captured import modules_of, watch
 from neuralode.controllers import Stops, unite
 from neuralode.core.problem import Problem
-from neuralode.inputs.breaks import breaks_of, paths_in
+from neuralode.inputs.breakpoints import find_breakpoints
 from neuralode.inputs.events import Event
-from neuralode.inputs.interpolation import Break
-from neuralode.inputs.queries import recording_queries
+from neuralode.inputs.interpolation import Breakpoints
+from neuralode.inputs.interpolation_queries import recording_queries
 
 
 def look(
     problem: Problem, save: Callable[..., Any] | None, events: tuple[Event, ...] = ()
-) -> tuple[Tensor, list[Break], tuple[Tensor, ...]]:
+) -> tuple[Tensor, list[Breakpoints], tuple[Tensor, ...]]:
     """f(t0, y0), where f breaks, and every differentiable tensor that f, ``save`` and event functions use."""
     if not torch.is_grad_enabled():
         return *first_evaluation(problem), ()
@@ -36,18 +36,18 @@ def look(
     return f0, breaks, tuple(found.values())
 
 
-def first_evaluation(problem: Problem) -> tuple[Tensor, list[Break]]:
+def first_evaluation(problem: Problem) -> tuple[Tensor, list[Breakpoints]]:
     """f(t0, y0), checked in structure, shape, dtype and device; and where the paths break that f asked, or holds."""
     return _heard(problem, *_arguments(problem))
 
 
-def _heard(problem: Problem, t: Tensor, state: Any) -> tuple[Tensor, list[Break]]:
+def _heard(problem: Problem, t: Tensor, state: Any) -> tuple[Tensor, list[Breakpoints]]:
     with recording_queries() as queries:
         f0 = _evaluate(problem, t, state)
-    return f0, breaks_of(queries, paths_in(problem.field.f, problem.field.args))
+    return f0, find_breakpoints(problem.field.f, problem.field.args, queries)
 
 
-def add_breaks(stops: Stops, breaks: list[Break], problem: Problem, method: Any) -> Stops:
+def add_breaks(stops: Stops, breaks: list[Breakpoints], problem: Problem, method: Any) -> Stops:
     """The stops of a solve: those that the user gave, and where f breaks."""
     if method.one_call or not breaks:
         return stops

@@ -18,9 +18,9 @@ from neuralode.gradients import find_gradient
 from neuralode.inputs.events import find_events
 from neuralode.methods import Method, Tableau, find_method
 from neuralode.solver.checks import check_choices, check_pairs
-from neuralode.solver.dosed import dosed
 from neuralode.solver.errors import complain
 from neuralode.solver.integrate import Setting, integrate
+from neuralode.solver.solve_with_doses import solve_with_doses
 from neuralode.solver.stiffness import FEW, looks_stiff, warn_of_stiffness
 
 
@@ -141,7 +141,9 @@ def solve(
         )  # fmt: skip
         if isinstance(controller, Given):
             raise ValueError("controller=Given(...) with doses; wanted tolerances or step_size, which begin anew.")
-        return dosed(plain, doses, f, y0, t, args, args_dims, per_sample, events, save, on_failure)
+        endless = any(event.terminal for event in find_events(events))
+        problem = make_problem(f, y0, t, args=args, args_dims=args_dims, per_sample=per_sample, endless=endless)
+        return solve_with_doses(plain, problem, y0, doses=doses, save=save, on_failure=on_failure)
     method = find_method(method)
     engine = find_engine(engine, method)
     controller = find_controller(controller, method, step_size)

@@ -20,7 +20,7 @@ from neuralode.core.registry import pick
 from neuralode.core.solution import Stats
 from neuralode.core.status import GradientError, SolveError, Status
 from neuralode.inputs.events import Event
-from neuralode.inputs.until_steady import until_steady
+from neuralode.inputs.steady_state_event import until_steady
 from neuralode.methods.implicit.linear import pack
 from neuralode.solver.probe import first_evaluation
 from neuralode.solver.row_independence import check_alone

@@ -1,4 +1,4 @@
-"""Control inputs: what a path is, that solves end their steps where it breaks, and that gradients reach its values."""
+"""Control inputs: values, steps that end at breakpoints, gradients by the values, and errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def knots(count: int) -> Tensor:
 
 
 def around(times: Tensor) -> Tensor:
-    """Times within, at and outside of these."""
+    """Return times inside, at and outside these."""
     return torch.cat((torch.linspace(float(times[0]) - 1, float(times[-1]) + 1, 301, dtype=times.dtype), times))
 
 
@@ -41,7 +41,7 @@ VOLTS = tensor(0.0, 1.0, -2.0, 0.5)
 
 
 def charged(end: float, volts: Tensor = VOLTS, times: Tensor = PULSES) -> float:
-    """The capacitor of y' = u(t) − y, exactly."""
+    """Return the exact solution of y' = u(t) − y, a capacitor behind a resistor."""
     y, edges = 0.0, [*times.tolist(), math.inf]
     for begin, stop, volt in zip(edges[:-1], edges[1:], volts, strict=True):
         if begin < end:
@@ -53,8 +53,8 @@ def capacitor(u: Interpolation) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda t, y: u(t)[..., None].expand_as(y) - y
 
 
-class Deaf:
-    """Holds f where no solve looks, and has nobody hear which paths it asks."""
+class Hidden:
+    """Holds f where it cannot be found, and evaluates it on another thread, where queries are not recorded."""
 
     __slots__ = ("f",)
 
@@ -62,33 +62,33 @@ class Deaf:
         self.f = f
 
     def __call__(self, *args: Any) -> Any:
-        found: list[Any] = []
-        thread = threading.Thread(target=lambda: found.append(self.f(*args)))  # listening is of one thread
+        values: list[Any] = []
+        thread = threading.Thread(target=lambda: values.append(self.f(*args)))
         thread.start()
         thread.join()
-        return found[0]
+        return values[0]
 
 
 # --------------------------------------------------------------------------------------------------------------- values
 
 
-def test_paths_are_those_of_scipy() -> None:
+def test_interpolations_agree_with_scipy() -> None:
     scipy = pytest.importorskip("scipy.interpolate")
     times, values = knots(40), torch.randn(40, 3, 2, dtype=torch.float64)
-    asked = around(times)
-    held = asked.clamp(times[0], times[-1])
-    inside = (asked == held)[:, None, None]
+    queries = around(times)
+    clamped = queries.clamp(times[0], times[-1])
+    inside = (queries == clamped)[:, None, None]
     spline = scipy.CubicSpline(times, values, bc_type="natural")
     u = interpolate(times, values, "cubic")
-    torch.testing.assert_close(u(asked), torch.from_numpy(spline(held)), rtol=0, atol=1e-13)
-    torch.testing.assert_close(u.derivative(asked), torch.from_numpy(spline(held, 1)) * inside, rtol=0, atol=1e-12)
+    torch.testing.assert_close(u(queries), torch.from_numpy(spline(clamped)), rtol=0, atol=1e-13)
+    torch.testing.assert_close(u.derivative(queries), torch.from_numpy(spline(clamped, 1)) * inside, rtol=0, atol=1e-12)
     for kind, name in (("linear", "linear"), ("step", "previous")):
-        wanted = torch.from_numpy(scipy.interp1d(times, values, name, axis=0)(held))
-        torch.testing.assert_close(interpolate(times, values, kind)(asked), wanted, rtol=0, atol=1e-14)
+        wanted = torch.from_numpy(scipy.interp1d(times, values, name, axis=0)(clamped))
+        torch.testing.assert_close(interpolate(times, values, kind)(queries), wanted, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 2000])
-def test_a_spline_of_any_length_is_smooth_and_ends_straight(count: int) -> None:
+def test_a_cubic_spline_of_any_length_is_smooth_and_natural(count: int) -> None:
     times, values = knots(count), torch.randn(count, dtype=torch.float64)
     u = interpolate(times, values, "cubic")
     torch.testing.assert_close(u(times), values, rtol=0, atol=1e-12)
@@ -103,43 +103,43 @@ def test_a_spline_of_any_length_is_smooth_and_ends_straight(count: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["linear", "cubic"])
-def test_slopes_are_differences_of_values(kind: Any) -> None:
+def test_derivatives_agree_with_differences_of_values(kind: Any) -> None:
     times = knots(12)
     u = interpolate(times, torch.randn(12, 2, dtype=torch.float64), kind)
-    asked = (times[1:] + times[:-1]) / 2
-    difference = (u(asked + 1e-6) - u(asked - 1e-6)) / 2e-6
-    torch.testing.assert_close(u.derivative(asked), difference, rtol=1e-6, atol=1e-7)
-    t = asked.clone().requires_grad_()
+    queries = (times[1:] + times[:-1]) / 2
+    difference = (u(queries + 1e-6) - u(queries - 1e-6)) / 2e-6
+    torch.testing.assert_close(u.derivative(queries), difference, rtol=1e-6, atol=1e-7)
+    t = queries.clone().requires_grad_()
     (slope,) = torch.autograd.grad(u(t)[:, 0].sum(), t)
-    torch.testing.assert_close(slope, u.derivative(asked)[:, 0])
+    torch.testing.assert_close(slope, u.derivative(queries)[:, 0])
 
 
 @KINDS
-def test_numbers_times_and_rows_of_times_meet_the_same_values(kind: Any) -> None:
+def test_floats_tensors_and_times_of_rows_give_the_same_values(kind: Any) -> None:
     times, values = knots(9), torch.randn(9, 2, dtype=torch.float64)
-    u, asked = interpolate(times, values, kind), around(times)
-    wanted = u(asked)
-    assert torch.equal(torch.stack([u(t) for t in asked]), wanted)
-    assert torch.equal(torch.stack([u(t.item()) for t in asked]), wanted)
-    assert torch.equal(torch.vmap(u)(asked), wanted)
+    u, queries = interpolate(times, values, kind), around(times)
+    wanted = u(queries)
+    assert torch.equal(torch.stack([u(t) for t in queries]), wanted)
+    assert torch.equal(torch.stack([u(t.item()) for t in queries]), wanted)
+    assert torch.equal(torch.vmap(u)(queries), wanted)
     both = torch.stack((values, -values))
     for own in (interpolate(times, both, kind, rows=True), interpolate(torch.stack((times, times + 1)), both, kind)):
         late = own.times[1, 0] - times[0]
-        torch.testing.assert_close(own(asked[50]), torch.stack((u(asked[50]), -u(asked[50] - late))))
-        torch.testing.assert_close(own(asked[[50, 200]]), torch.stack((u(asked[50]), -u(asked[200] - late))))
-        torch.testing.assert_close(own(torch.stack((asked, asked + late))), torch.stack((wanted, -wanted)))
-        torch.testing.assert_close(torch.vmap(lambda u, t: u(t), (0, None))(own, asked[50]), own(asked[50]))
+        torch.testing.assert_close(own(queries[50]), torch.stack((u(queries[50]), -u(queries[50] - late))))
+        torch.testing.assert_close(own(queries[[50, 200]]), torch.stack((u(queries[50]), -u(queries[200] - late))))
+        torch.testing.assert_close(own(torch.stack((queries, queries + late))), torch.stack((wanted, -wanted)))
+        torch.testing.assert_close(torch.vmap(lambda u, t: u(t), (0, None))(own, queries[50]), own(queries[50]))
 
 
 @KINDS
-def test_single_precision_finds_the_right_side_of_every_time(kind: Any) -> None:
+def test_single_precision_times_are_on_the_right_side_of_every_knot(kind: Any) -> None:
     times = knots(30)
     values = torch.randn(30)
     u = interpolate(times, values, kind)
     at = times.float()
-    for asked, side in ((at, "after"), (torch.nextafter(at, at - 1), "before")):
-        one = torch.stack([u(t) for t in asked])
-        assert torch.equal(one, u(asked))
+    for queries, side in ((at, "after"), (torch.nextafter(at, at - 1), "before")):
+        one = torch.stack([u(t) for t in queries])
+        assert torch.equal(one, u(queries))
         assert one.dtype == torch.float32
         if kind == "step":
             assert torch.equal(one, values if side == "after" else torch.cat((values[:1], values[:-1])))
@@ -152,7 +152,7 @@ def test_single_precision_finds_the_right_side_of_every_time(kind: Any) -> None:
         assert u.derivative(torch.nextafter(at[-1:], at[-1:] + 1)).item() == 0
 
 
-def test_complex_values_and_writing_into_an_answer() -> None:
+def test_complex_values_and_writing_into_a_returned_value() -> None:
     values = torch.randn(4, dtype=torch.complex128)
     for kind in ("linear", "cubic", "step"):
         u = interpolate([0.0, 1.0, 2.0, 4.0], values, kind)
@@ -162,7 +162,7 @@ def test_complex_values_and_writing_into_an_answer() -> None:
         torch.testing.assert_close(u(1.3), torch.complex(*parts))
 
 
-def test_it_can_be_compiled_and_moved() -> None:
+def test_an_interpolation_can_be_compiled_and_converted() -> None:
     u = interpolate([0.0, 1.0, 2.0, 4.0], torch.randn(4, 2), "cubic")
     compiled = torch.compile(lambda t: u(t), fullgraph=True, backend="eager")
     assert torch.equal(compiled(torch.tensor(1.7)), u(torch.tensor(1.7)))
@@ -170,7 +170,7 @@ def test_it_can_be_compiled_and_moved() -> None:
     assert (wide(1.7).dtype, wide.times.dtype) == (torch.float64, torch.float64)
 
 
-# ----------------------------------------------------------------------------------------------- what solves make of it
+# ---------------------------------------------------------------------------------------------------------- breakpoints
 
 
 @CLOCKS
@@ -182,28 +182,28 @@ def test_a_pulsed_capacitor_is_exact(end: float, per_sample: bool) -> None:
     assert (sol.y1 - charged(end)).abs().max().item() < 1e-10
     back = solve(f, sol.y1, (end, 0.0), per_sample=per_sample, **TIGHT)
     assert back.y1.abs().max().item() < 1e-9
-    assert int(sol.stats.rejected.max()) <= 3  # one a pulse
+    assert int(sol.stats.rejected.max()) <= 3  # one for each pulse
 
 
 @CLOCKS
-def test_without_the_stops_it_would_cost_more_and_err_more(per_sample: bool) -> None:
+def test_without_stops_a_solve_costs_more_and_errs_more(per_sample: bool) -> None:
     u = interpolate(PULSES, VOLTS, "step")
     y0 = torch.zeros(1, 1).double()
-    told = solve(capacitor(u), y0, (0.0, 2.5), per_sample=per_sample, **TIGHT)
-    deaf = solve(Deaf(capacitor(u)), y0, (0.0, 2.5), per_sample=per_sample, **TIGHT)
+    aware = solve(capacitor(u), y0, (0.0, 2.5), per_sample=per_sample, **TIGHT)
+    unaware = solve(Hidden(capacitor(u)), y0, (0.0, 2.5), per_sample=per_sample, **TIGHT)
     off = solve(
         capacitor(interpolate(PULSES, VOLTS, "step", stops=False)), y0, (0.0, 2.5), per_sample=per_sample, **TIGHT
     )
-    assert torch.equal(off.ys, deaf.ys)
-    assert 3 * int(told.stats.evaluations) < int(deaf.stats.evaluations)
-    assert 10 * abs(told.y1.item() - charged(2.5)) < abs(deaf.y1.item() - charged(2.5))
+    assert torch.equal(off.ys, unaware.ys)
+    assert 3 * int(aware.stats.evaluations) < int(unaware.stats.evaluations)
+    assert 10 * abs(aware.y1.item() - charged(2.5)) < abs(unaware.y1.item() - charged(2.5))
 
 
 @pytest.mark.parametrize(
     "how", [{"method": "rk4", "step_size": 0.1}, {"method": "kvaerno5", "rtol": 1e-8, "atol": 1e-10}], ids=str
 )
 @CLOCKS
-def test_other_methods_meet_pulses_too(how: dict, per_sample: bool) -> None:
+def test_fixed_and_implicit_methods_end_steps_at_pulses(how: dict, per_sample: bool) -> None:
     sol = solve(
         capacitor(interpolate(PULSES, VOLTS, "step")), torch.zeros(1, 1).double(), (0.0, 2.5), per_sample=per_sample,
         **how,
@@ -229,7 +229,7 @@ GLOBAL = interpolate(PULSES, VOLTS, "step")
 
 @pytest.mark.parametrize("grad", [True, False], ids=["grad", "no grad"])
 @pytest.mark.parametrize("hold", ["closure", "args", "module", "partial", "method", "global", "nested module", "layer"])
-def test_it_is_found_however_f_holds_it(hold: str, grad: bool) -> None:
+def test_an_interpolation_is_found_however_f_holds_it(hold: str, grad: bool) -> None:
     u, args = interpolate(PULSES, VOLTS, "step"), ()
     if hold == "args":
         f, args = lambda t, y, control: control["u"](t) - y, ({"u": u},)
@@ -249,7 +249,7 @@ def test_it_is_found_however_f_holds_it(hold: str, grad: bool) -> None:
         assert {1.0, 1.5, 2.0} <= ends_of(f, args=args)
 
 
-def test_one_that_is_asked_later_only_is_found_where_f_holds_it() -> None:
+def test_an_interpolation_that_f_evaluates_later_is_found_where_f_holds_it() -> None:
     u = interpolate(PULSES, VOLTS, "step")
 
     class Late(nn.Module):
@@ -269,8 +269,8 @@ def test_one_that_is_asked_later_only_is_found_where_f_holds_it() -> None:
         assert {1.0, 1.5, 2.0} <= ends_of(f, args=args)
 
 
-def test_what_breaks_depends_on_what_is_asked() -> None:
-    """A linear path bends at its times, its slope jumps there; a spline and its slope break at the ends only."""
+def test_breakpoints_depend_on_the_quantity_that_f_uses() -> None:
+    """Linear: kinks of the value, jumps of the derivative at all times. Cubic: at both ends only."""
     times, values = tensor(0.5, 1.0, 1.5, 2.0), tensor(0.0, 1.0, -2.0, 0.5)
     linear, cubic = interpolate(times, values), interpolate(times, values, "cubic")
     every = set(times.tolist())
@@ -282,14 +282,14 @@ def test_what_breaks_depends_on_what_is_asked() -> None:
     ):
         counted = Counting(f)
         assert ends_of(counted) & every >= stops
-        asked = {float(t) for t in counted.times}
-        assert asked.isdisjoint(stops) == jump  # where f jumps it is asked beside the time only
-        assert (math.nextafter(1.0, 0) in asked) == (jump and 1.0 in stops)
+        evaluated = {float(t) for t in counted.times}
+        assert evaluated.isdisjoint(stops) == jump  # at a jump f is evaluated beside the time only
+        assert (math.nextafter(1.0, 0) in evaluated) == (jump and 1.0 in stops)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cubic"])
-def test_a_slope_integrates_to_its_path(kind: Any) -> None:
-    """Also over its ends, where it stops abruptly; there and back."""
+def test_the_derivative_integrates_to_the_value(kind: Any) -> None:
+    """Also over the ends, where it jumps to zero; forwards and backwards."""
     times, values = knots(6), torch.randn(6, 2, dtype=torch.float64)
     u = interpolate(times, values, kind)
     for span in ((float(times[0]) - 0.3, float(times[-1]) + 0.4), (float(times[0]), float(times[-1]))):
@@ -300,33 +300,33 @@ def test_a_slope_integrates_to_its_path(kind: Any) -> None:
 
 
 @CLOCKS
-def test_single_precision_is_asked_on_the_right_sides(per_sample: bool) -> None:
+def test_single_precision_evaluates_f_on_the_right_side_of_jumps(per_sample: bool) -> None:
     times = tensor(0.0, 0.7, 1.1, 1.9)
     u = interpolate(times, VOLTS.float(), "step")
     sol = solve(capacitor(u), torch.zeros(2, 1), (0.0, 2.5), per_sample=per_sample, rtol=1e-6, atol=1e-6)
     assert (sol.y1 - charged(2.5, times=times)).abs().max() < 1e-5
-    assert int(sol.stats.rejected.max()) <= 3  # one a pulse
+    assert int(sol.stats.rejected.max()) <= 3  # one for each pulse
 
 
-def test_several_paths_and_given_stops_unite() -> None:
+def test_stops_of_several_interpolations_and_of_the_user_unite() -> None:
     u, v = interpolate(PULSES, VOLTS, "step"), interpolate([0.0, 0.3, 1.5, 9.0], VOLTS)
     f = Counting(lambda t, y: u(t) * v(t) - y)
     ends = ends_of(f, step_t=[0.1, 1.0], jump_t=[0.2])
     assert {0.1, 0.2, 0.3, 1.0, 1.5, 2.0} <= ends
-    assert {1.0, 1.5, 0.2}.isdisjoint({float(t) for t in f.times})  # a bend, or a stop, where something else jumps
+    assert {1.0, 1.5, 0.2}.isdisjoint({float(t) for t in f.times})  # a kink or a stop where something else jumps
     assert 0.3 in {float(t) for t in f.times}
 
 
-def test_times_outside_of_the_span_cost_nothing() -> None:
+def test_times_outside_the_span_cost_nothing() -> None:
     u = interpolate([-3.0, -1.0, 0.0, 5.0], VOLTS, "step")
-    told = solve(lambda t, y: u(t) - y, tensor(0.0), (0.0, 4.0))
+    driven = solve(lambda t, y: u(t) - y, tensor(0.0), (0.0, 4.0))
     plain = solve(lambda t, y: VOLTS[2] - y, tensor(0.0), (0.0, 4.0))
-    assert torch.equal(told.ys, plain.ys)
-    assert told.stats.calls == plain.stats.calls
+    assert torch.equal(driven.ys, plain.ys)
+    assert driven.stats.calls == plain.stats.calls
 
 
-def test_rows_stop_where_their_own_paths_break() -> None:
-    """And each takes the steps that it takes alone, also when rows that are done have left."""
+def test_rows_stop_at_their_own_breakpoints() -> None:
+    """Each row takes the steps that it takes alone, also after finished rows have left the batch."""
     times = torch.stack((PULSES, PULSES + 0.25, 3 * PULSES, PULSES + 50)).double()
     values = torch.stack((VOLTS, VOLTS, -VOLTS, VOLTS))
     u = interpolate(times, values, "step")
@@ -351,7 +351,7 @@ def test_rows_stop_where_their_own_paths_break() -> None:
     torch.testing.assert_close(shared.y1[:3, 0], tensor(*(charged(1.0, values[i], times[i]) for i in range(3))))
 
 
-def test_stops_of_rows_are_in_order_and_unite() -> None:
+def test_stops_of_rows_are_sorted_and_unite() -> None:
     start, end = torch.zeros(2).double(), torch.full((2,), 5.0).double()
     given = find_stops([1.0], [2.0], False, start, end, 1.0)
     found = (tensor([1.0, 3.0, 4.0], [2.0, 2.5, 7.0]), torch.tensor([[True, False, True], [False, True, True]]))
@@ -369,7 +369,7 @@ def test_stops_of_rows_are_in_order_and_unite() -> None:
     assert stops.take(torch.tensor([1])).times.tolist() == stops.times[1:].tolist()
 
 
-def test_a_stepper_ends_its_steps_there() -> None:
+def test_a_stepper_ends_its_steps_at_breakpoints() -> None:
     u = interpolate(PULSES, VOLTS, "step")
     stepper = Stepper(lambda t, y: u(t) - y, tensor(0.0), (0.0, 2.5), **TIGHT)
     times = [float(step.t) for step in stepper]
@@ -377,14 +377,14 @@ def test_a_stepper_ends_its_steps_there() -> None:
     assert stepper.y.item() == pytest.approx(charged(2.5), abs=1e-10)
 
 
-def test_the_torchdiffeq_face_finds_them() -> None:
+def test_the_torchdiffeq_interface_finds_breakpoints() -> None:
     u = interpolate(PULSES, VOLTS, "step")
     for call in (odeint, partial(odeint_adjoint, adjoint_params=())):
         ys = call(lambda t, y: u(t) - y, tensor(0.0), tensor(0.0, 2.5), rtol=1e-10, atol=1e-10)
         assert ys[-1].item() == pytest.approx(charged(2.5), abs=1e-10)
 
 
-def test_rows_that_jump_need_a_method_without_memory() -> None:
+def test_rows_with_jumps_need_a_one_step_method() -> None:
     u = interpolate(PULSES, VOLTS, "step")
     with pytest.raises(ValueError, match="begins anew at a jump.*Wanted a one-step method, or per_sample=False"):
         solve(
@@ -402,23 +402,23 @@ FINE: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-9}
 
 
 def driven(values: Tensor, kind: Any, per_sample: bool, hold: str = "closure", **how: Any) -> Tensor:
-    """A loss of where two driven rows arrive."""
-    u = interpolate(DRIVEN, torch.tanh(values), kind)  # its coefficients are no leaf
+    """Return a loss of the final state of two driven rows."""
+    u = interpolate(DRIVEN, torch.tanh(values), kind)  # so that its coefficients are not a leaf
 
     def f(t: Tensor, y: Tensor, u: Interpolation = u) -> Tensor:
         drive = u(t) if kind == "step" else u(t) + u.derivative(t)
         return drive.expand_as(y) - y**3
 
     y0 = tensor([0.5, -0.5], [1.0, 0.2])
-    bends = DRIVEN if kind == "cubic" else None  # a spline asks for no stops there, which accuracy could use
+    knots = DRIVEN if kind == "cubic" else None  # a spline has no stops there, but the differences need accuracy
     args = (u,) if hold == "args" else ()
-    sol = solve(f, y0, (0.0, 2.0), args=args, per_sample=per_sample, step_t=bends, **FINE, **how)
+    sol = solve(f, y0, (0.0, 2.0), args=args, per_sample=per_sample, step_t=knots, **FINE, **how)
     return (sol.y1 * tensor([1.0, 2.0], [-0.5, 0.3])).sum()
 
 
 @cache
 def differences(kind: Any) -> Tensor:
-    """The gradient of that loss."""
+    """Return the gradient of that loss by central differences."""
     found = []
     for place in range(DRIVES.numel()):
         shift = torch.zeros_like(DRIVES)
@@ -438,7 +438,7 @@ def test_gradients_reach_the_values(gradient: Any, kind: Any, hold: str, per_sam
 
 @pytest.mark.parametrize("gradient", ["replay", "direct", "adjoint"])
 def test_a_controlled_differential_equation_trains(gradient: str) -> None:
-    """dz = g(z) dx, two series with times of their own; shared with a solve by hand, piece by piece."""
+    """dz = g(z) dx for two series, each with its own times, against a solve of each piece."""
     times = torch.stack((tensor(0.0, 0.3, 1.0), tensor(0.0, 0.6, 1.0)))
     values = torch.randn(2, 3, 2, dtype=torch.float64)
     g = nn.Sequential(nn.Linear(3, 6), nn.Tanh()).double()
@@ -470,47 +470,64 @@ def test_a_controlled_differential_equation_trains(gradient: str) -> None:
 @pytest.mark.parametrize(
     ("times", "values", "options", "kind", "words"),
     [
-        ([0.0, 1.0, 1.0], torch.zeros(3), {}, ValueError, "times goes from 1.0 to 1.0 at place 1; wanted times that"),
-        (tensor([0.0, 1.0], [3.0, 2.0]), torch.zeros(2, 2), {}, ValueError, "from 3.0 to 2.0 at place 0 of row 1"),
+        (
+            [0.0, 1.0, 1.0],
+            torch.zeros(3),
+            {},
+            ValueError,
+            "times goes from 1.0 to 1.0 at index 1; wanted strictly increasing times",
+        ),
+        (tensor([0.0, 1.0], [3.0, 2.0]), torch.zeros(2, 2), {}, ValueError, "from 3.0 to 2.0 at index 0 of row 1"),
         ([0.0, math.nan], torch.zeros(2), {}, ValueError, "times holds nan; wanted finite times"),
         ([0.0], torch.zeros(1), {}, ValueError, "times has 1 entries; wanted at least two"),
         ([0, 1], torch.zeros(3), {}, ValueError, r"values has shape \[3\] for times \[2\]; wanted \[2, ...\]"),
-        ([0, 1], torch.zeros(3, 2), {}, ValueError, "rows=True if each row has a path of its own"),
+        ([0, 1], torch.zeros(3, 2), {}, ValueError, "rows=True if each row has its own values"),
         ([0, 1], torch.zeros(2, 3), {"rows": True}, ValueError, r"wanted \[rows, 2, ...\]"),
         (torch.zeros(3, 2), torch.zeros(2, 2), {}, ValueError, r"wanted \[3, 2, ...\]"),
         (torch.zeros(3, 2, 1), torch.zeros(2), {}, ValueError, r"times has shape \[3, 2, 1\]; wanted \[T\], or"),
-        ([0, 1, 2], tensor(0.0, math.nan, math.nan), {}, ValueError, "not finite at place 1, of 2 such places"),
-        ([0, 1], tensor([[0.0], [1.0]], [[1.0], [math.inf]]), {"rows": True}, ValueError, "at place 1 of row 1"),
+        ([0, 1, 2], tensor(0.0, math.nan, math.nan), {}, ValueError, "not finite at index 1, one of 2 such places"),
+        ([0, 1], tensor([[0.0], [1.0]], [[1.0], [math.inf]]), {"rows": True}, ValueError, "at index 1 of row 1"),
         ([0, 1], torch.zeros(2, dtype=torch.int64), {}, TypeError, "values has dtype torch.int64"),
         ([0, 1], [0.0, 1.0], {}, TypeError, "values is a list; wanted a tensor"),
         (torch.arange(2), torch.zeros(2), {}, TypeError, "times has dtype torch.int64; wanted floating times"),
-        (torch.arange(2.0, requires_grad=True), torch.zeros(2), {}, ValueError, "none flows to the times of a path"),
+        (
+            torch.arange(2.0, requires_grad=True),
+            torch.zeros(2),
+            {},
+            ValueError,
+            "no gradient flows to the times of an interpolation",
+        ),
         ([0, 1], torch.zeros(2), {"kind": "cubik"}, ValueError, "kind='cubik' is unknown; did you mean 'cubic'"),
     ],
 )
-def test_what_is_no_path(times: Any, values: Any, options: dict, kind: type, words: str) -> None:
+def test_bad_arguments_are_refused_with_a_sentence(
+    times: Any, values: Any, options: dict, kind: type, words: str
+) -> None:
     with pytest.raises(kind, match=words):
         interpolate(times, values, **options)
 
 
-def test_what_cannot_be_asked_of_a_path() -> None:
+def test_bad_evaluations_are_refused() -> None:
     with pytest.raises(ValueError, match="kind 'step' has no derivative"):
         interpolate([0.0, 1.0], torch.zeros(2), "step").derivative(0.5)
-    with pytest.raises(ValueError, match=r"a path of 2 rows was asked at t of shape \[3\].*pass the path in args"):
+    with pytest.raises(
+        ValueError,
+        match=r"an interpolation of 2 rows was evaluated at t of shape \[3\].*pass the interpolation in args",
+    ):
         interpolate([0.0, 1.0], torch.zeros(2, 2), rows=True)(torch.zeros(3))
 
 
-def test_nothing_is_heard_from_another_thread_or_after() -> None:
+def test_evaluations_on_another_thread_are_not_recorded() -> None:
     """Two solves at once do not end their steps at each other's times."""
     u = interpolate(PULSES, VOLTS, "step")
     other = interpolate([0.11, 0.22, 0.33], tensor(1.0, 2.0, 3.0), "step")
     stop = threading.Event()
 
-    def ask() -> None:
+    def evaluate() -> None:
         while not stop.is_set():
             other(0.2)
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=evaluate)
     thread.start()
     try:
         ends = ends_of(lambda t, y: u(t) - y)

@@ -1,4 +1,4 @@
-"""The event that a state no longer moves."""
+"""The event that ends a solve at a steady state."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ from neuralode.inputs.events import Event
 
 
 def until_steady(f: Callable[..., Any], *, rtol: float = 1e-6, atol: float = 1e-8) -> Event:
-    """The terminal event that the state no longer moves.
+    """Return the terminal event that the state has become steady.
 
     Parameters
     ----------
     f : callable
         The f of the solve.
-    rtol, atol : float
-        Steady is where |f| ≤ atol + rtol · |y|, a rate per unit of time, by the root mean square over each leaf and the
-        largest over leaves; with ``per_sample`` row by row.
+    rtol, atol : float, default=1e-6, 1e-8
+        The state is steady where |f| ≤ atol + rtol · |y|, a rate per unit of time: the root mean square over each leaf,
+        then the largest over leaves; row by row with ``per_sample``.
 
     Returns
     -------
     Event
-        For ``solve(f, y0, (t0, math.inf), events=until_steady(f))``. Tolerances of the solve should be no larger, or
-        its errors keep the state moving. A state that is steady at the start is no event.
+        For ``solve(f, y0, (t0, math.inf), events=until_steady(f))``. The tolerances of the solve should not be larger:
+        its errors would keep the state moving. A state that is steady at the start causes no event.
+
+    Raises
+    ------
+    ValueError
+        If a tolerance is negative or not finite, or both are 0.
 
     Examples
     --------
@@ -48,17 +53,18 @@ def until_steady(f: Callable[..., Any], *, rtol: float = 1e-6, atol: float = 1e-
     if max(rtol, atol) == 0:
         raise ValueError("rtol and atol are both 0; wanted at least one above 0.")
 
-    def movement(t: Tensor, y: Any, *args: Any) -> Tensor:
-        ratio = _ratio(function(t, y, *args), y, rtol, atol, t.dim() > 0)
+    def log_ratio(t: Tensor, y: Any, *args: Any) -> Tensor:
+        ratio = _ratio(function(t, y, *args), y, rtol=rtol, atol=atol, by_row=t.dim() > 0)
         return ratio.clamp_min(torch.finfo(ratio.dtype).tiny).log()
 
-    return Event(movement, direction=-1)
+    return Event(log_ratio, direction=-1)
 
 
-def _ratio(slope: Any, y: Any, rtol: float, atol: float, by_row: bool) -> Tensor:
-    """How fast the state moves against what is tolerated: 0-d, or [rows]."""
-    sizes = []
+def _ratio(slope: Any, y: Any, *, rtol: float, atol: float, by_row: bool) -> Tensor:
+    """Return |dy/dt| over its tolerance: 0-d, or [rows]."""
+    norms = []
     for k, x in zip(tree_leaves(slope), tree_leaves(y), strict=True):
-        scaled = (k.abs() / (atol + rtol * x.abs())).flatten(1) if by_row else (k.abs() / (atol + rtol * x.abs()))
-        sizes.append(scaled.square().mean(1 if by_row else None).sqrt())
-    return torch.stack(sizes).amax(0)
+        scaled = k.abs() / (atol + rtol * x.abs())
+        scaled = scaled.flatten(1) if by_row else scaled
+        norms.append(scaled.square().mean(1 if by_row else None).sqrt())
+    return torch.stack(norms).amax(0)
