@@ -12,6 +12,7 @@ import neuralode
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = (  # those whose examples are complete programs
     "extending",
+    "inputs",
     "series",
     *(pytest.param(page, marks=pytest.mark.slow) for page in ("flows", "tables")),  # train models
 )

@@ -959,4 +959,4 @@ def test_the_examples_in_the_documentation_run() -> None:
     )
 
     assert int(names["saved"]) > 5
-    assert names["watch"].attempts > names["watch"].rejections == int(names["unaware"].stats.rejected) > 0
+    assert names["count"].attempts > names["count"].rejections == int(names["unaware"].stats.rejected) > 0
