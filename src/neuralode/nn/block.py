@@ -1,4 +1,4 @@
-"""A layer whose output is the end of a trajectory."""
+"""A layer whose output is the solution of a differential equation."""
 
 from __future__ import annotations
 
@@ -14,23 +14,47 @@ if TYPE_CHECKING:
 
 
 class NeuralODE(nn.Module):
-    """Solve ``dy/dt = f(t, y, *args)`` and hand on the state reached: a layer like any other.
+    """A layer that solves ``dy/dt = f(t, y, *args)`` and returns the final state.
 
     Parameters
     ----------
     f : Module or callable
-        The field ``f(t, y, *args) -> dy/dt``, shaped as ``y``. What a Module learns is found under ``f.`` in
-        `state_dict`; a plain function keeps its tensors to itself, though gradients reach them all the same.
-    t : tuple of float, default (0.0, 1.0)
-        Start and end of the time axis, where `forward` is given no other.
-    method, controller, rtol, atol, step_size, max_steps, per_sample, args_dims, gradient, engine
-        As in `neuralode.solve`. They are plain attributes: ``layer.rtol = 1e-2`` trades precision for
-        speed at any time.
+        The field ``f(t, y, *args) -> dy/dt``, with the structure and shapes of y. The parameters of a Module are found
+        under ``f.`` in `state_dict`. Tensors of a plain function are not, but gradients reach them all the same.
+    t : tuple of float, default=(0.0, 1.0)
+        Start and end time, unless `forward` receives output times.
+    method : str, Tableau or method, default="tsit5"
+        As in `neuralode.solve`, like the following. All are plain attributes: ``layer.rtol = 1e-2`` trades precision
+        for speed at any time.
+    controller : {"i", "pi", "pid"} or controller, default=None
+        How steps are chosen.
+    rtol : float, Tensor or pytree, default=1e-4
+        Relative tolerance.
+    atol : float, Tensor or pytree, default=1e-6
+        Absolute tolerance.
+    step_size : float, default=None
+        The step size of a method with fixed steps.
+    max_steps : int, default=100_000
+        Attempts allowed to each row.
+    per_sample : bool, default=False
+        Give every row its own time and step size.
+    args_dims : int, None, or tuple of these, default=None
+        The row axis of each of ``args``.
+    gradient : {"replay", "adjoint", "direct"} or gradient, default="replay"
+        How derivatives are computed.
+    engine : str or engine, default="eager"
+        What repeats the step.
 
     Attributes
     ----------
     stats : Stats or None
-        What the last solve took (``layer.stats.evaluations`` and so on). Left out of copies, pickles and `state_dict`.
+        The counts of the last solve (``layer.stats.evaluations`` and so on); not part of copies, pickles and
+        `state_dict`.
+
+    Raises
+    ------
+    TypeError
+        If f is not callable.
 
     Examples
     --------
@@ -50,7 +74,7 @@ class NeuralODE(nn.Module):
     >>> model(torch.ones(5, 3)).shape
     torch.Size([5, 1])
 
-    With output times, the state at each of them is returned, stacked along a new first axis:
+    With output times, the states at all of them are returned, stacked along a new first axis:
 
     >>> layer(torch.ones(5, 2), t=torch.linspace(0.0, 1.0, 4)).shape
     torch.Size([4, 5, 2])
@@ -90,21 +114,21 @@ class NeuralODE(nn.Module):
         self.stats: Stats | None = None
 
     def forward(self, y0: Any, *args: Any, t: Tensor | tuple[float, float] | None = None) -> Any:
-        """Follow the field from ``y0``.
+        """Solve from ``y0``.
 
         Parameters
         ----------
         y0 : pytree of Tensor
             The state at the first time.
         *args
-            Handed to ``f`` after the state; gradients reach every tensor in them.
-        t : Tensor of shape [T], or [B, T] with ``per_sample``, optional
-            Output times. Left out: from start to end of the layer's own ``t``.
+            Further arguments of ``f``; gradients reach every tensor in them.
+        t : tuple of float, Tensor[T], or Tensor[rows, T] with ``per_sample``, default=None
+            Output times; None solves from start to end of the ``t`` of the layer.
 
         Returns
         -------
         pytree of Tensor
-            Shaped as ``y0``: the state at the end of the layer's own ``t``. With output times, leaves ``[T, ...]``.
+            The final state, shaped as ``y0``; with output times, leaves [T, ...].
         """
         solution = solve(
             self.f,
@@ -126,18 +150,18 @@ class NeuralODE(nn.Module):
         return solution.y1 if t is None else solution.ys
 
     def extra_repr(self) -> str:
-        """Say how the layer solves: printed among its parts."""
+        """Return the settings of the solver, for printing."""
         steps = f"rtol={self.rtol}, atol={self.atol}" if self.step_size is None else f"step_size={self.step_size}"
         clock = ", per_sample=True" if self.per_sample else ""
         return f"t={self.t}, method={self.method!r}, {steps}{clock}, gradient={self.gradient!r}, engine={self.engine!r}"
 
     def __getstate__(self) -> dict[str, Any]:
-        # The last solve belongs to this object, not to its copies: a layer that has run pickles like one that has not.
+        # Counts belong to this object, not to its copies: a layer pickles alike before and after it has run.
         return {**self.__dict__, "stats": None}
 
 
 def ode_blocks(model: nn.Module) -> list[NeuralODE]:
-    """Return every `NeuralODE` inside ``model``, itself included: to set a tolerance, or to read what was done.
+    """Return every `NeuralODE` in a model, the model itself included, to change settings or read counts.
 
     Examples
     --------

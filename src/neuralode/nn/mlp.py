@@ -1,4 +1,4 @@
-"""Multilayer perceptrons: as fields, encoders and decoders."""
+"""Multilayer perceptrons, for fields, encoders and decoders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 
 def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.Tanh) -> nn.Sequential:
-    """Linear layers from the first of ``widths`` to the last, with an activation between each two.
+    """Return a multilayer perceptron.
+
+    Parameters
+    ----------
+    *widths : int
+        The sizes of input, hidden layers and output.
+    activation : callable, default=nn.Tanh
+        Makes the activation module between two layers.
 
     Examples
     --------
@@ -25,14 +32,18 @@ def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.Tanh) -> nn.Seque
 
 
 class MLPField(nn.Module):
-    """A field ``dy/dt = MLP(y)``, the same at all times.
+    """A field ``dy/dt = MLP(y)`` that does not depend on time.
 
     Parameters
     ----------
     features : int
-        Of the state, its last axis.
-    width, layers : int
-        Of the hidden layers.
+        The size of the last axis of the state.
+    width : int, default=32
+        The size of a hidden layer.
+    layers : int, default=1
+        The number of hidden layers.
+    activation : callable, default=nn.Tanh
+        Makes the activation module between two layers.
 
     Examples
     --------
@@ -48,5 +59,5 @@ class MLPField(nn.Module):
         self.net = mlp(features, *[width] * layers, features, activation=activation)
 
     def forward(self, t: Tensor, y: Float[Tensor, "... features"]) -> Float[Tensor, "... features"]:
-        """The slope at y."""
+        """Return the slope at y; t is ignored."""
         return self.net(y)

@@ -1,4 +1,4 @@
-"""A network for rows of a table, whose depth is a differential equation."""
+"""A network for the rows of a table, with a neural ODE inside."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from neuralode.nn.mlp import MLPField
 
 
 class TabularODENet(nn.Module):
-    """From a row of numbers to one or several: lift them linearly, follow a field, read the end off linearly.
+    """A network for rows: a linear lift, a neural ODE, and a linear head.
 
-    The state may have more numbers than the row: trajectories of an equation in the space of the rows cannot cross,
-    and what must cross there needs the room (Dupont, Doucet & Teh, *Augmented Neural ODEs*, 2019).
+    The state may be larger than the row. Trajectories cannot cross in the space of the rows; extra dimensions let them
+    pass each other (Dupont, Doucet & Teh, *Augmented Neural ODEs*, 2019).
 
     Parameters
     ----------
-    features, outputs : int
-        Numbers of a row, and of the answer: logits, say, or targets.
-    hidden : int
-        Numbers in the state.
-    width, layers : int
-        Of the hidden layers of the field, an MLP.
+    features : int
+        The size of a row.
+    outputs : int
+        The size of the output, such as logits or targets.
+    hidden : int, default=32
+        The size of the state.
+    width : int, default=64
+        The size of a hidden layer of the field, an MLP.
+    layers : int, default=1
+        The number of hidden layers of the field.
     **solver
-        As in `NeuralODE`, which goes from 0 to 1; by default ``rtol = atol = 1e-3``.
+        Keywords of `NeuralODE`, which solves from 0 to 1. Here rtol and atol are 1e-3 by default.
 
     Examples
     --------
@@ -48,5 +52,5 @@ class TabularODENet(nn.Module):
         self.head = nn.Linear(hidden, outputs)
 
     def forward(self, rows: Float[Tensor, "batch features"]) -> Float[Tensor, "batch outputs"]:
-        """Answer for each row."""
+        """Return the output for each row."""
         return self.head(self.ode(self.lift(rows)))

@@ -1,8 +1,8 @@
-r"""Augmented flows: numbers that are not data give the paths room to pass each other.
+r"""Augmented flows: extra dimensions of noise, in which paths can pass each other.
 
-A flow cannot cross itself. In more dimensions it need not: data x are joined by noise a, a flow learns the density of
-both, and :math:`p(x) = \int p(x, a)\,da` (Dupont, Doucet & Teh, *Augmented neural ODEs*, 2019; Huang, Dinh &
-Courville, *Augmented normalizing flows*, 2020; Chen et al., *VFlow*, 2020).
+The paths of a flow cannot cross, but in more dimensions they need not: data x are joined with noise a, a flow learns
+the density of both, and :math:`p(x) = \int p(x, a)\,da` (Dupont, Doucet & Teh, *Augmented neural ODEs*, 2019; Huang,
+Dinh & Courville, *Augmented normalizing flows*, 2020; Chen et al., *VFlow*, 2020).
 """
 
 from __future__ import annotations
@@ -27,9 +27,15 @@ class Augmented(nn.Module):
     Parameters
     ----------
     flow : CNF
-        Of both, data first, joined along the first axis of a sample: features, or channels of an image.
+        A flow of data and noise, joined along the first axis of a sample (features, or channels of an image), data
+        first.
     extra : int
-        How much of that axis is noise.
+        The size of the noise along that axis.
+
+    Raises
+    ------
+    ValueError
+        If ``extra`` is below 1 or leaves no data.
 
     Examples
     --------
@@ -57,21 +63,26 @@ class Augmented(nn.Module):
         samples: int = 1,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
-        """A lower bound on the log-density, in the mean; it rises to it as there are more samples.
+        """Return an estimate whose mean is a lower bound on the log-density; more samples make the bound tighter.
 
-        The importance-weighted bound log (1/k) Σ p(x, aᵢ) / q(aᵢ) with a from the standard normal q (Burda, Grosse &
-        Salakhutdinov, 2016).
+        It is the importance-weighted bound log (1/k) Σ p(x, aᵢ) / q(aᵢ), with a from the standard normal q (Burda,
+        Grosse & Salakhutdinov, 2016).
 
         Parameters
         ----------
         x : Tensor[*batch, *event]
             Data.
         *args
-            Of the field.
-        samples : int
-            k, noises to each.
-        generator : torch.Generator, optional
-            Draws them, and what an estimate of the divergence needs.
+            Further arguments of the field.
+        samples : int, default=1
+            k, the number of noise samples for each row.
+        generator : torch.Generator, default=None
+            The source of randomness, also of an estimated divergence.
+
+        Raises
+        ------
+        ValueError
+            If ``samples`` is below 1 or x has another shape.
         """
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
             raise ValueError(f"samples={samples!r}; wanted a whole number of at least 1.")
@@ -79,14 +90,14 @@ class Augmented(nn.Module):
         if x.shape != (*batch, *self.event_shape):
             raise ValueError(f"x has shape {list(x.shape)}; wanted samples {list(self.event_shape)} as its last axes.")
         noise = self.noise.sample((samples, *batch), generator).to(x.dtype)
-        whole = torch.cat((x.expand(samples, *x.shape), noise), -len(self.event_shape))
-        ratio = self.flow.log_prob(whole, *args, generator=generator) - self.noise.log_prob(noise)
+        joint = torch.cat((x.expand(samples, *x.shape), noise), -len(self.event_shape))
+        ratio = self.flow.log_prob(joint, *args, generator=generator) - self.noise.log_prob(noise)
         return ratio.logsumexp(0) - math.log(samples)
 
     def sample(
         self, shape: int | Sequence[int] = (), *args: Any, generator: torch.Generator | None = None
     ) -> Float[Tensor, "*sample *batch *event"]:
-        """Draw data, and leave the noise away; as `neuralode.nn.CNF.sample`."""
-        whole = self.flow.sample(shape, *args, generator=generator)
-        axis = whole.dim() - len(self.event_shape)
-        return whole.narrow(axis, 0, self.event_shape[0])
+        """Draw data and drop the noise; parameters as in `neuralode.nn.CNF.sample`."""
+        joint = self.flow.sample(shape, *args, generator=generator)
+        axis = joint.dim() - len(self.event_shape)
+        return joint.narrow(axis, 0, self.event_shape[0])

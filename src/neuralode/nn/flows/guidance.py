@@ -1,4 +1,4 @@
-"""Guidance without a classifier: a field that knows a condition is followed past where the condition alone leads."""
+"""Classifier-free guidance: amplify the effect of a condition on a field."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from neuralode.nn.flows.base_distribution import drawn
+from neuralode.nn.flows.random_numbers import random_like
 
 
 class Guided(nn.Module):
-    """The field ``u + scale · (c − u)``, with c of the condition and u without one, from one forward pass of both.
+    """The field ``u + scale · (c − u)``, where c is the field with a condition and u the one without.
 
-    Again a field of (t, x, condition), with rows that do not depend on each other: it can be sampled, solved, and be
-    the field of a `neuralode.nn.CNF` (Ho & Salimans, *Classifier-Free Diffusion Guidance*, 2022).
+    Both come from one forward pass of twice the batch. The result is a field of (t, x, condition) with independent
+    rows: it can be sampled, solved, and be the field of a `neuralode.nn.CNF` (Ho & Salimans, *Classifier-Free
+    Diffusion Guidance*, 2022).
 
     Parameters
     ----------
     field : Module or callable
-        ``field(t, x, condition) -> dx/dt``, trained with conditions that are sometimes dropped: see `drop_condition`.
+        ``field(t, x, condition) -> dx/dt``, trained with conditions that were sometimes dropped: see `drop_condition`.
     scale : float
-        1 is the field under its condition, at the cost of that alone; 0 the one without; above 1 it is exaggerated.
+        1 is the field with its condition, 0 the field without (both evaluate it once); above 1 amplifies the effect.
     null : Tensor or number
-        The condition of a row that stands for none, of the kind that conditions are: a whole number where they are.
+        The value that stands for no condition, of the same kind as conditions: an integer where they are integers.
+
+    Raises
+    ------
+    TypeError
+        If ``null`` is None; in `forward`, if it is floating and conditions are not.
 
     Examples
     --------
@@ -47,7 +53,7 @@ class Guided(nn.Module):
     def forward(
         self, t: Tensor, x: Shaped[Tensor, "batch *event"], condition: Shaped[Tensor, "batch *known"]
     ) -> Shaped[Tensor, "batch *event"]:
-        """The slope at (t, x)."""
+        """Return the slope; t is 0-d or one for each row."""
         if self.scale == 1:
             return self.field(t, x, condition)
         if self.null.is_floating_point() and not condition.is_floating_point():
@@ -57,14 +63,13 @@ class Guided(nn.Module):
         null = self.null.to(condition.dtype).expand_as(condition)
         if self.scale == 0:
             return self.field(t, x, null)
-        both = torch.cat((condition, null))
-        # a time of each row is that of its twin
-        slopes = self.field(torch.cat((t, t)) if t.dim() else t, torch.cat((x, x)), both)
-        known, unknown = slopes.chunk(2)
-        return torch.lerp(unknown, known, self.scale)
+        conditions = torch.cat((condition, null))
+        times = torch.cat((t, t)) if t.dim() else t
+        conditioned, unconditioned = self.field(times, torch.cat((x, x)), conditions).chunk(2)
+        return torch.lerp(unconditioned, conditioned, self.scale)
 
     def extra_repr(self) -> str:
-        """Say how much."""
+        """Return the scale, for printing."""
         return f"scale={self.scale}"
 
 
@@ -74,18 +79,28 @@ def drop_condition(
     probability: float,
     generator: torch.Generator | None = None,
 ) -> Shaped[Tensor, "batch *known"]:
-    """The conditions, some at random replaced by the one that stands for none: of each batch that is learned from.
+    """Replace the conditions of random rows by the value that stands for none, in each training batch.
 
     Parameters
     ----------
     condition : Tensor[batch, *known]
-        What is known of each row.
+        The condition of each row.
     null : Tensor or number
-        What stands for nothing known.
+        The value that stands for no condition.
     probability : float
-        Of each row to lose its condition.
-    generator : torch.Generator, optional
-        Draws which.
+        The chance of each row to lose its condition, from 0 to 1.
+    generator : torch.Generator, default=None
+        The source of randomness.
+
+    Returns
+    -------
+    Tensor[batch, *known]
+        The conditions.
+
+    Raises
+    ------
+    ValueError
+        If ``probability`` is out of range.
 
     Examples
     --------
@@ -94,6 +109,7 @@ def drop_condition(
     """
     if not 0 <= probability <= 1:
         raise ValueError(f"probability={probability!r}; wanted a number from 0 to 1.")
-    chance = drawn(torch.rand, condition.shape[:1], torch.zeros((), device=condition.device), generator)
+    like = torch.zeros((), device=condition.device)
+    chance = random_like(torch.rand, condition.shape[:1], like=like, generator=generator)
     dropped = (chance < probability).reshape(-1, *[1] * (condition.dim() - 1))
     return torch.where(dropped, torch.as_tensor(null, dtype=condition.dtype, device=condition.device), condition)

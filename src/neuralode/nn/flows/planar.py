@@ -1,4 +1,4 @@
-r"""Planar flows: the normalizing flows of finitely many layers that the paper sets its continuous ones against.
+r"""Planar flows: normalizing flows of finitely many layers, to which the paper compares continuous ones.
 
 A layer is :math:`y \mapsto y + \hat u \tanh(w^\top y + b)`, one unit of a residual network (Rezende & Mohamed,
 *Variational Inference with Normalizing Flows*, 2015).
@@ -15,30 +15,38 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuralode.nn.flows.base_distribution import Base, Moved, StandardNormal, draw, find_base
+from neuralode.nn.flows.base_distribution import Base, StandardNormal, find_base, sample_base
+from neuralode.nn.flows.flow import Moved
 
 DIRECTIONS = ("sampling", "density")
+# Newton iterations at most. Up to 10 are usual; dozens are needed where excess is tiny and the function flat.
+MAX_ITERATIONS = 100
 
 
 class PlanarFlow(nn.Module):
     r"""A normalizing flow of planar layers.
 
-    A layer has a formula one way only; the other way it is found to machine precision as the root of one increasing
-    function of one number, and is as differentiable. With the formula from base to data (``direction="sampling"``) it
-    is cheap to draw and to know the density of what was drawn, as variational inference wants it; with the formula from
-    data to base ("density") it is cheap to say how likely data are, as maximum likelihood wants it. The two are not the
-    same family of densities.
+    A layer has a closed form in one direction only. The inverse is the root of an increasing function of one number,
+    found to machine precision and as differentiable. With the closed form from base to data (``direction="sampling"``)
+    sampling, and the density of the samples drawn, are cheap, as variational inference needs; with the closed form from
+    data to base ("density") the density of data is cheap, as maximum likelihood needs. The two are different families
+    of densities.
 
     Parameters
     ----------
     features : int
-        Numbers in a sample.
+        The size of a sample.
     layers : int
-        How many; the flow starts as the identity.
-    base : int, shape, or distribution, optional
-        Where samples start: the standard normal distribution unless given; one of torch has whole samples as its event.
-    direction : {"sampling", "density"}
-        Which way the formula goes.
+        The number of layers; the flow starts as the identity.
+    base : int, shape, or distribution, default=None
+        The base distribution; None is the standard normal one. A distribution of torch has whole samples as its event.
+    direction : {"sampling", "density"}, default="sampling"
+        The direction of the closed form.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or the base has samples of another shape.
 
     Examples
     --------
@@ -69,51 +77,51 @@ class PlanarFlow(nn.Module):
 
     @property
     def event_shape(self) -> torch.Size:
-        """Of one sample."""
+        """The shape of one sample."""
         return self.base.event_shape
 
     def forward(self, z: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
-        """Carry samples of the base to the data."""
+        """Move samples of the base to the data."""
         return self.forward_and_log_det(z).state
 
     def inverse(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
-        """Carry data back to the base."""
+        """Move data to the base."""
         return self.inverse_and_log_det(x).state
 
     def forward_and_log_det(self, z: Float[Tensor, "*batch features"]) -> Moved:
-        """Carry samples of the base to the data, with log |det ∂x/∂z| of shape [*batch]."""
-        return self._by_formula(z) if self.direction == "sampling" else self._by_roots(z)
+        """Move samples of the base to the data, with log |det ∂x/∂z| of shape [*batch]."""
+        return self._in_closed_form(z) if self.direction == "sampling" else self._by_root_finding(z)
 
     def inverse_and_log_det(self, x: Float[Tensor, "*batch features"]) -> Moved:
-        """Carry data back to the base, with log |det ∂z/∂x| of shape [*batch]."""
-        return self._by_roots(x) if self.direction == "sampling" else self._by_formula(x)
+        """Move data to the base, with log |det ∂z/∂x| of shape [*batch]."""
+        return self._by_root_finding(x) if self.direction == "sampling" else self._in_closed_form(x)
 
     def log_prob(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch"]:
-        """The log-density of data, in nats a sample."""
+        """Return the log-density of data, in nats."""
         z, log_det = self.inverse_and_log_det(x)
         return self.base.log_prob(z) + log_det
 
     def sample(
         self, shape: int | Sequence[int] = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*sample features"]:
-        """Draw samples: so many, or of such a shape; by ``generator`` if there is one."""
-        return self.forward(draw(self.base, shape, generator))
+        """Draw samples: a number of them, or a batch of some shape."""
+        return self.forward(sample_base(self.base, shape, generator))
 
     def sample_with_log_prob(
         self, shape: int | Sequence[int] = (), generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Draw samples, with their log-density; both are differentiable."""
-        z = draw(self.base, shape, generator)
+        """Draw samples and return their log-density; both are differentiable."""
+        z = sample_base(self.base, shape, generator)
         x, log_det = self.forward_and_log_det(z)
         return x, self.base.log_prob(z) - log_det
 
     def extra_repr(self) -> str:
-        """Say how many layers there are, and which way."""
+        """Return sizes and direction, for printing."""
         layers, features = self.w.shape
         return f"{features}, layers={layers}, direction={self.direction!r}"
 
-    def _by_formula(self, y: Tensor) -> Moved:
-        """Through the layers, first to last."""
+    def _in_closed_form(self, y: Tensor) -> Moved:
+        """Apply the layers from the first to the last."""
         self._check(y)
         slopes = []
         for w, u, b, excess in self._layers():
@@ -122,8 +130,8 @@ class PlanarFlow(nn.Module):
             slopes.append(_slope(h, excess))
         return Moved(y, torch.stack(slopes).log().sum(0))
 
-    def _by_roots(self, y: Tensor) -> Moved:
-        """Back through the layers, last to first."""
+    def _by_root_finding(self, y: Tensor) -> Moved:
+        """Invert the layers from the last to the first."""
         self._check(y)
         slopes = []
         for w, u, b, excess in reversed(self._layers()):
@@ -133,15 +141,16 @@ class PlanarFlow(nn.Module):
         return Moved(y, -torch.stack(slopes).log().sum(0))
 
     def _layers(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """w, û, b and 1 + wᵀû of each layer."""
-        # A layer is one-to-one where wᵀû > -1. So u is moved along w until 1 + wᵀû is softplus(wᵀu + log(e - 1)): the
-        # authors' appendix A.1, but for log(e - 1), by which u = 0 stands for û = 0.
+        """Return w, û, b and 1 + wᵀû of each layer."""
+        # A layer is invertible if wᵀû > -1. So û is u, moved along w until 1 + wᵀû is softplus(wᵀu + log(e - 1)):
+        # appendix A.1 of the authors, but for log(e - 1), with which u = 0 gives û = 0.
         along = (self.w * self.u).sum(-1)
         excess = F.softplus(along + math.log(math.e - 1))
-        # with w = 0 there is nothing to mend, nor a direction to mend it in
+        # w = 0 needs no correction, and has no direction for one
         square = self.w.square().sum(-1).clamp_min(torch.finfo(self.w.dtype).tiny)
         u = self.u + ((excess - 1 - along) / square)[:, None] * self.w
-        return list(zip(self.w, u, self.b, excess, strict=True))
+        parts = (self.w, u, self.b, excess)
+        return list(zip(*parts, strict=True))
 
     def _check(self, y: Tensor) -> None:
         if y.shape[-1:] != self.event_shape:
@@ -153,15 +162,15 @@ def root(goal: Float[Tensor, "*batch"], excess: Float[Tensor, ""]) -> Float[Tens
 
     Parameters
     ----------
-    goal : Tensor
-        Right sides.
-    excess : Tensor[()]
-        The slope at 0, above 0: the left side increases.
+    goal : Tensor[*batch]
+        The right-hand sides.
+    excess : Tensor[]
+        The slope of the left-hand side at 0. It is above 0, so that the left-hand side increases.
 
     Returns
     -------
-    Tensor
-        v, differentiable as often as wanted (by the implicit function theorem).
+    Tensor[*batch]
+        v, with derivatives of any order (by the implicit function theorem).
 
     Examples
     --------
@@ -169,8 +178,8 @@ def root(goal: Float[Tensor, "*batch"], excess: Float[Tensor, ""]) -> Float[Tens
     >>> torch.allclose(root(v + 2 * v.tanh(), torch.tensor(3.0)), v)
     True
     """
-    found: Any = _Root.apply(goal, excess)
-    return found
+    v: Any = _Root.apply(goal, excess)
+    return v
 
 
 class _Root(torch.autograd.Function):
@@ -182,7 +191,7 @@ class _Root(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> tuple[Tensor, Tensor]:
-        # v is this function's own output, so that a derivative of these lines is a derivative of the root again
+        # v is the output of this function, so that differentiating these lines gives higher derivatives of the root
         v, excess = ctx.saved_tensors
         h = torch.tanh(v)
         to_goal = cotangents[0] / _slope(h, excess)
@@ -190,27 +199,24 @@ class _Root(torch.autograd.Function):
 
 
 def _newton(goal: Tensor, excess: Tensor) -> Tensor:
-    """Newton's method, which needs no safeguard here.
+    """Run Newton's method, which converges from this start without a safeguard.
 
-    The left side is odd, and for v ≥ 0 concave (excess > 1) or convex: from the left of the root, or from its right,
-    iterates approach it from one side.
+    The left-hand side is odd, and for v ≥ 0 concave (excess > 1) or convex. From the left of the root, or from its
+    right, iterates approach the root from one side.
     """
     size, pull = goal.abs(), excess - 1
     v = torch.where(pull > 0, (size - pull).clamp_min(0), size - pull)
     eps = 2 * torch.finfo(v.dtype).eps
-    for _ in range(MOST):
+    for _ in range(MAX_ITERATIONS):
         h = torch.tanh(v)
         left = v + pull * h - size
-        if not (left.abs() > eps * (v.abs() + (pull * h).abs())).any():  # of NaN there is nothing to wait for
+        if not (left.abs() > eps * (v.abs() + (pull * h).abs())).any():  # also ends if all that remains is NaN
             break
         v = v - left / _slope(h, excess)
     return torch.copysign(v, goal)
 
 
-MOST = 100  # iterations: up to 10 are usual, dozens it takes where excess is tiny and the left side flat at the root
-
-
 def _slope(h: Tensor, excess: Tensor) -> Tensor:
-    """1 + (excess - 1)(1 - h²), without the cancellation."""
+    """Return 1 + (excess - 1)(1 - h²), without cancellation."""
     square = h * h
     return square + excess * (1 - square)

@@ -1,8 +1,8 @@
-r"""Paths from noise to data, :math:`x_t = \alpha_t x_1 + \sigma_t x_0`: what a flow is taught to follow.
+r"""Paths from noise to data, :math:`x_t = \alpha_t x_1 + \sigma_t x_0`, on which flow matching trains a field.
 
-The velocity along one is :math:`\dot x_t = \dot\alpha_t x_1 + \dot\sigma_t x_0`; its mean over all pairs (x0, x1) that
-pass through x at t is a field that carries the noise to the data (Lipman, Chen, Ben-Hamu, Nickel & Le, *Flow Matching
-for Generative Modeling*, 2023). Noise is at t = 0, data at t = 1.
+The velocity of one path is :math:`\dot x_t = \dot\alpha_t x_1 + \dot\sigma_t x_0`. Its mean over all pairs (x0, x1)
+whose path passes through x at t is a field that moves the noise to the data (Lipman, Chen, Ben-Hamu, Nickel & Le, *Flow
+Matching for Generative Modeling*, 2023). Noise is at t = 0, data at t = 1.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from neuralode.core.registry import pick
 
 Times = Float[Tensor, "#batch"] | Float[Tensor, ""]
 
-LAST = 1e-5  # so far before t = 1 the slope of a path that ends steeply is taken at the latest
+MIN_DISTANCE = 1e-5  # to t = 1, at which the derivative of a path that ends with infinite slope is evaluated
 
 
 class Passing(NamedTuple):
-    """Where a path passes at some time.
+    """A point of a path, and its velocity.
 
     Attributes
     ----------
     x : Tensor[batch, *event]
         The point.
     velocity : Tensor[batch, *event]
-        dx/dt there.
+        dx/dt at that point.
     """
 
     x: Tensor
@@ -39,34 +39,41 @@ class Passing(NamedTuple):
 
 
 class Path(ABC):
-    """How much of the data and how much of the noise there is at each time."""
+    """The shares of data and noise as functions of time."""
 
     @abstractmethod
     def alpha(self, t: Times) -> Times:
-        """The share of the data."""
+        """Return the share of the data."""
 
     @abstractmethod
     def sigma(self, t: Times) -> Times:
-        """The share of the noise."""
+        """Return the share of the noise."""
 
     @abstractmethod
     def slopes(self, t: Times) -> tuple[Times, Times]:
-        """The derivatives of both, of alpha and of sigma."""
+        """Return the time derivatives of alpha and sigma."""
 
     def at(self, t: Times, x0: Float[Tensor, "batch *event"], x1: Float[Tensor, "batch *event"]) -> Passing:
-        """Where the paths from x0 to x1 pass at t, one time for all or one a row, and how fast.
+        """Return the points at t of the paths from x0 to x1, and their velocities.
 
         Parameters
         ----------
         t : Tensor[] or Tensor[batch]
-            Between 0 and 1.
-        x0, x1 : Tensor[batch, *event]
-            Noise, and data.
+            Times between 0 and 1: one for all rows, or one for each.
+        x0 : Tensor[batch, *event]
+            Noise.
+        x1 : Tensor[batch, *event]
+            Data.
+
+        Returns
+        -------
+        Passing
+            Points and velocities.
 
         Raises
         ------
         ValueError
-            For shapes that do not belong together.
+            If shapes do not match.
         """
         if x0.shape != x1.shape:
             raise ValueError(f"x0 has shape {list(x0.shape)}; wanted that of x1, {list(x1.shape)}.")
@@ -79,12 +86,17 @@ class Path(ABC):
 
 @dataclass(frozen=True)
 class Linear(Path):
-    """Straight lines, passed at a constant speed: the conditional optimal transport of Lipman et al. 2023.
+    """Straight lines at constant speed: the conditional optimal transport of Lipman et al. 2023.
 
     Parameters
     ----------
-    sigma_min : float, default 0
-        What is left of the noise at t = 1.
+    sigma_min : float, default=0.0
+        The share of the noise at t = 1, at least 0 and below 1.
+
+    Raises
+    ------
+    ValueError
+        If ``sigma_min`` is out of range.
 
     Examples
     --------
@@ -100,31 +112,38 @@ class Linear(Path):
             raise ValueError(f"sigma_min={self.sigma_min!r}; wanted at least 0 and less than 1.")
 
     def alpha(self, t: Times) -> Times:
-        """The time itself."""
+        """Return t."""
         return t
 
     def sigma(self, t: Times) -> Times:
-        """1 − (1 − σ_min) t."""
+        """Return 1 − (1 − σ_min) t."""
         return 1 - (1 - self.sigma_min) * t
 
     def slopes(self, t: Times) -> tuple[Times, Times]:
-        """1 and −(1 − σ_min)."""
+        """Return 1 and −(1 − σ_min)."""
         return torch.ones_like(t), torch.full_like(t, self.sigma_min - 1)
 
 
 @dataclass(frozen=True)
 class VariancePreserving(Path):
-    r"""The paths of diffusion, turned around: :math:`\alpha_t^2 + \sigma_t^2 = 1`.
+    r"""The paths of diffusion in the opposite direction of time: :math:`\alpha_t^2 + \sigma_t^2 = 1`.
 
     :math:`\alpha_t = e^{-T(1 - t)/2}` with :math:`T(s) = \beta_\min s + (\beta_\max - \beta_\min) s^2 / 2` (Lipman et
-    al. 2023, from Song et al., *Score-Based Generative Modeling through Stochastic Differential Equations*, 2021). A
-    trace of the data, exp(−T(1)/2), is in the noise it begins with. At the data the slope of σ is infinite, as that of
-    √s is: it is taken `LAST` before the end there.
+    al. 2023, from Song et al., *Score-Based Generative Modeling through Stochastic Differential Equations*, 2021). The
+    noise at t = 0 contains a share exp(−T(1)/2) of the data. At t = 1 the slope of σ is infinite, as that of √s at 0;
+    it is evaluated `MIN_DISTANCE` before.
 
     Parameters
     ----------
-    beta_min, beta_max : float
-        The rate at which noise comes in, at the data and at the noise.
+    beta_min : float, default=0.1
+        The rate at which noise is added, at the data; above 0.
+    beta_max : float, default=20.0
+        The rate at the noise, at least ``beta_min``.
+
+    Raises
+    ------
+    ValueError
+        If a rate is out of range.
 
     Examples
     --------
@@ -143,16 +162,16 @@ class VariancePreserving(Path):
             )
 
     def alpha(self, t: Times) -> Times:
-        """exp(−T/2)."""
+        """Return exp(−T/2)."""
         return torch.exp(-self._decay(1 - t) / 2)
 
     def sigma(self, t: Times) -> Times:
-        """√(1 − exp(−T)), without what 1 − exp would cancel."""
+        """Return √(1 − exp(−T)), without cancellation."""
         return torch.sqrt(-torch.expm1(-self._decay(1 - t)))
 
     def slopes(self, t: Times) -> tuple[Times, Times]:
-        """β α / 2 and −β α² / (2 σ)."""
-        s = (1 - t).clamp(min=LAST)
+        """Return β α / 2 and −β α² / (2 σ)."""
+        s = (1 - t).clamp(min=MIN_DISTANCE)
         beta, decay = self.beta_min + s * (self.beta_max - self.beta_min), self._decay(s)
         alpha, sigma = torch.exp(-decay / 2), torch.sqrt(-torch.expm1(-decay))
         return beta * alpha / 2, -beta * alpha * alpha / (2 * sigma)
@@ -166,7 +185,7 @@ class Cosine(Path):
     """Quarter circles: α = sin(πt/2), σ = cos(πt/2).
 
     The trigonometric interpolant of Albergo & Vanden-Eijnden, *Building Normalizing Flows with Stochastic
-    Interpolants*, 2023. Where noise and data have the same variance, so has all in between.
+    Interpolants*, 2023. If noise and data have the same variance, so has every point in between.
 
     Examples
     --------
@@ -176,15 +195,15 @@ class Cosine(Path):
     """
 
     def alpha(self, t: Times) -> Times:
-        """sin(πt/2)."""
+        """Return sin(πt/2)."""
         return torch.sin(math.pi / 2 * t)
 
     def sigma(self, t: Times) -> Times:
-        """cos(πt/2)."""
+        """Return cos(πt/2)."""
         return torch.cos(math.pi / 2 * t)
 
     def slopes(self, t: Times) -> tuple[Times, Times]:
-        """(π/2) cos(πt/2) and −(π/2) sin(πt/2)."""
+        """Return (π/2) cos(πt/2) and −(π/2) sin(πt/2)."""
         angle = math.pi / 2 * t
         return math.pi / 2 * torch.cos(angle), -math.pi / 2 * torch.sin(angle)
 
@@ -197,11 +216,16 @@ PATHS: dict[str, Path] = {
 
 
 def find_path(path: Any) -> Path:
-    """The path that a name or a path stands for.
+    """Return the path of a name, or the given path.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither, or the name is unknown.
 
     Examples
     --------
     >>> find_path("linear")
     Linear(sigma_min=0.0)
     """
-    return pick("path", path, PATHS, Path)
+    return pick("path", path, PATHS, kind=Path)

@@ -1,7 +1,6 @@
-"""Sampling a flow on a grid of times: so many steps of an explicit method, and nothing that waits for the host.
+"""Sample a flow on a grid of times: a known number of steps of an explicit method, without waiting for the device.
 
-No step depends on a number that was computed on the device, so the whole of it can be compiled, or recorded and played
-back.
+No step depends on a computed value, so the whole solve can be compiled, or captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -26,23 +25,23 @@ Times: TypeAlias = tuple[float, ...] | Tensor
 ADAPTIVE = "adaptive"
 
 # The noise levels of Karras, Aittala, Aila & Laine, "Elucidating the Design Space of Diffusion-Based Generative
-# Models", 2022, table 1: from the highest to the lowest, equally far apart in their RHO-th roots.
+# Models", 2022, table 1: from the highest to the lowest, with equal distances between their RHO-th roots.
 SIGMA_MAX, SIGMA_MIN, RHO = 80.0, 0.002, 7.0
 
 
 class Sampled(NamedTuple):
-    """Samples, and what they took.
+    """Samples, and the cost of drawing them.
 
     Attributes
     ----------
     x : Tensor[batch, *event]
         The samples.
     evaluations : int
-        Evaluations of the field that each row took part in.
+        Evaluations of the field for each row.
     calls : int
-        Calls of the field, each of a whole batch; more than the evaluations where `neuralode.solve` checked the field.
+        Calls of the field, each for the whole batch. With adaptive steps it also counts the calls that check the field.
     grid : tuple of float, or Tensor[times]
-        The times from step to step; where steps adapt, the two ends.
+        The times at which steps end; with adaptive steps the two ends.
     """
 
     x: Tensor
@@ -64,41 +63,46 @@ def sample(
     atol: float = 1e-5,
     differentiable: bool = False,
 ) -> Sampled:
-    """Carry samples of the base along a field to the data, in steps that are known beforehand.
+    """Move samples of the base along a field to the data, in known steps.
 
     Parameters
     ----------
     field : Module or callable
-        ``field(t, x, *args) -> dx/dt``, with t of no axes.
+        ``field(t, x, *args) -> dx/dt``, with a 0-d t.
     x0 : Tensor[batch, *event]
         Samples of the base, at t = 0.
-    args : tuple
-        Of the field.
-    grid : {"uniform", "edm", "adaptive"}, sequence of float, or Tensor[times]
-        Where steps end: in equal steps from 0 to 1; as Karras et al. 2022 have it, crowded where noise is little; or
-        at these times, from the first to the last. "adaptive" adapts them to the tolerances, by `neuralode.solve`.
-        A tensor stays where it is: what it holds is not looked at, and gradients may flow to it.
-    steps : int, default 50
-        Of the grids "uniform" and "edm"; others have their own.
-    method : str, Tableau or method, optional
-        Any of `neuralode.methods`: "euler" unless given, or "tsit5" where steps adapt.
-    dtype : torch.dtype, optional
-        What the field is given x, t and the floating point tensors of ``args`` in; that of x0 unless given. Steps add
-        up in at least float32 all the same.
-    rtol, atol : float
-        As in `neuralode.solve`, where steps adapt.
-    differentiable : bool
-        Whether gradients flow back through the steps; else nothing of them is kept.
+    args : tuple, default=()
+        Further arguments of the field.
+    grid : {"uniform", "edm", "adaptive"}, sequence of float, or Tensor[times], default="uniform"
+        The times at which steps end. "uniform" takes equal steps from 0 to 1. "edm" places them as Karras et al. 2022
+        do, denser at low noise. A sequence or tensor holds all times from the first to the last; a tensor stays on its
+        device, its values are not read, and gradients flow to it. "adaptive" chooses steps by the tolerances, with
+        `neuralode.solve`.
+    steps : int, default=50
+        The number of steps of the grids "uniform" and "edm".
+    method : str, Tableau or method, default=None
+        An explicit one-step method of `neuralode.methods`; None is "euler", or "tsit5" with adaptive steps.
+    dtype : torch.dtype, default=None
+        The dtype in which the field receives x, t and the floating tensors of ``args``; None is that of x0. The state
+        is accumulated in at least float32.
+    rtol : float, default=1e-5
+        The relative tolerance of adaptive steps.
+    atol : float, default=1e-5
+        The absolute tolerance of adaptive steps.
+    differentiable : bool, default=False
+        Whether gradients flow through the steps; if not, no activations are kept.
 
     Returns
     -------
     Sampled
-        The samples in the dtype of x0, and the count of evaluations.
+        The samples in the dtype of x0, and the counts of evaluations.
 
     Raises
     ------
+    TypeError
+        If x0 is not a floating tensor.
     ValueError
-        For a grid that is none, or a field that changes the shape of x.
+        If the grid or the method is not supported, or the field changes the shape of x.
 
     Examples
     --------
@@ -110,25 +114,45 @@ def sample(
     """
     if not isinstance(x0, Tensor) or not x0.is_floating_point():
         raise TypeError(f"x0 is a {getattr(x0, 'dtype', type(x0).__name__)}; wanted a floating point tensor.")
-    seen = x0.dtype if dtype is None else dtype
+    field_dtype = x0.dtype if dtype is None else dtype
     x = x0.to(torch.promote_types(x0.dtype, torch.float32))
-    f = _seeing(field, tuple(_cast(arg, seen) for arg in args), seen, x.dtype)
+    f = _in_precision(field, tuple(_cast(arg, field_dtype) for arg in args), field_dtype=field_dtype, dtype=x.dtype)
     with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
         times = grid_times(grid, steps, x.device)
         if isinstance(grid, str) and grid == ADAPTIVE:
-            found = solve(f, x, times, method="tsit5" if method is None else method, rtol=rtol, atol=atol)
-            evaluations = int(found.stats.evaluations.max()) if len(x) else 0
-            return Sampled(found.y1.to(x0.dtype), evaluations, found.stats.calls, times)
+            solution = solve(f, x, times, method="tsit5" if method is None else method, rtol=rtol, atol=atol)
+            evaluations = int(solution.stats.evaluations.max()) if len(x) else 0
+            calls = solution.stats.calls
+            return Sampled(solution.y1.to(x0.dtype), evaluations=evaluations, calls=calls, grid=times)
         stepper: Any = find_method("euler" if method is None else method)
         x = integrate_grid(f, x, steps_between(times), method=stepper)
     calls = (len(times) - 1) * stepper.evaluations_per_step
-    return Sampled(x.to(x0.dtype), calls, calls, times)
+    return Sampled(x.to(x0.dtype), evaluations=calls, calls=calls, grid=times)
 
 
 def grid_times(
     grid: str | Sequence[float] | Tensor, steps: int = 50, device: torch.device | str | None = None
 ) -> Times:
-    """The times of a grid: those of a name in so many steps, or those given; a tensor is moved to the device.
+    """Return the times of a grid.
+
+    Parameters
+    ----------
+    grid : {"uniform", "edm", "adaptive"}, sequence of float, or Tensor[times]
+        The grid, as in `sample`.
+    steps : int, default=50
+        The number of steps of the grids "uniform" and "edm".
+    device : torch.device or str, default=None
+        Where a tensor is moved to; None leaves it.
+
+    Returns
+    -------
+    tuple of float, or Tensor[times]
+        The times.
+
+    Raises
+    ------
+    ValueError
+        If the grid is unknown, has fewer than two times, or its times are not finite and strictly monotone.
 
     Examples
     --------
@@ -140,7 +164,7 @@ def grid_times(
     if isinstance(grid, str):
         if grid != ADAPTIVE and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
             raise ValueError(f"steps={steps!r}; wanted a whole number of at least 1.")
-        return pick("grid", grid, GRIDS, ())(steps)
+        return pick("grid", grid, GRIDS, kind=())(steps)
     if isinstance(grid, Tensor):
         if grid.dim() != 1 or len(grid) < 2 or not grid.is_floating_point():
             raise ValueError(f"grid has shape {list(grid.shape)} and {grid.dtype}; wanted two or more times, floating.")
@@ -157,10 +181,10 @@ def _uniform(steps: int) -> tuple[float, ...]:
 
 
 def _edm(steps: int) -> tuple[float, ...]:
-    """By noise levels: on a straight path noise stands to data as σ = (1 − t) / t, so that t = 1 / (1 + σ).
+    """Return the times of noise levels: σ = (1 − t) / t on a straight path, so that t = 1 / (1 + σ).
 
-    The first time is put to 0 and the last to 1: what lies before the highest level belongs to the first step, and what
-    lies behind the lowest is the last one.
+    The first time is moved to 0 and the last to 1, so that the first step also covers all levels above the highest, and
+    the last step all levels below the lowest.
     """
     high, low = SIGMA_MAX ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
     inner = [(high + n / max(1, steps - 1) * (low - high)) ** RHO for n in range(1, steps)]
@@ -174,18 +198,18 @@ def _ends(steps: int) -> tuple[float, ...]:
 GRIDS: dict[str, Callable[[int], tuple[float, ...]]] = {"uniform": _uniform, "edm": _edm, ADAPTIVE: _ends}
 
 
-def _seeing(field: Callable[..., Tensor], args: tuple, seen: torch.dtype, held: torch.dtype) -> Field:
-    """The field as the method calls it: what it sees in one dtype, what it answers in another."""
+def _in_precision(field: Callable[..., Tensor], args: tuple, *, field_dtype: torch.dtype, dtype: torch.dtype) -> Field:
+    """Return the field as a function of states in ``dtype`` that evaluates in ``field_dtype``."""
 
-    def checked(t: Tensor, x: Tensor) -> Tensor:
+    def evaluate(t: Tensor, x: Tensor) -> Tensor:
         slope = field(t, x, *args)
         if slope.shape != x.shape:
             raise ValueError(f"field gave shape {list(slope.shape)}; wanted that of x, {list(x.shape)}.")
         return slope
 
-    if seen == held:
-        return checked
-    return lambda t, x: checked(t.to(seen), x.to(seen)).to(held)
+    if field_dtype == dtype:
+        return evaluate
+    return lambda t, x: evaluate(t.to(field_dtype), x.to(field_dtype)).to(dtype)
 
 
 def _cast(arg: Any, dtype: torch.dtype) -> Any:

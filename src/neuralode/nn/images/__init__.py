@@ -1,1 +1,1 @@
-"""ODE-Nets for images."""
+"""Image classifiers with a neural ODE inside."""

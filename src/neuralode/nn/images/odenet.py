@@ -1,8 +1,7 @@
-"""The networks of Chen et al. 2018, Table 1: one stem, one head, and what may stand between them.
+"""The networks of Chen et al. 2018, Table 1: the same stem and head, and different blocks between them.
 
-`ODENet` puts a neural ODE there; `ResNet` a stack of residual blocks (one, six, or none at all, as the control that
-shows how much the stem and the head do by themselves). On 28 x 28 images with one channel the ODE-Net has 208,266
-parameters, as the authors' script has.
+`ODENet` has a neural ODE between them, `ResNet` a stack of residual blocks: one, six, or none, as a control for stem
+and head alone. On 28 x 28 images with one channel the ODE-Net has 208,266 parameters, as in the script of the authors.
 
 References
 ----------
@@ -27,14 +26,17 @@ class ODENet(nn.Module):
 
     Parameters
     ----------
-    in_channels, classes : int
-        Of the images, and of the answer.
-    channels : int
-        Width of the hidden state; a multiple of 32, or below it.
-    downsample : int
-        How many strided convolutions the stem has; each halves height and width. Two suit 28 x 28 images, one 8 x 8.
+    in_channels : int, default=1
+        Channels of the images.
+    classes : int, default=10
+        The number of classes.
+    channels : int, default=64
+        Channels of the hidden state: a multiple of 32, or less.
+    downsample : int, default=2
+        The number of strided convolutions in the stem. Each halves height and width; two suit 28 x 28 images, one
+        8 x 8.
     **solver
-        As in `NeuralODE`; by default the paper's tolerance, ``rtol = atol = 1e-3``.
+        Keywords of `NeuralODE`. Here rtol and atol are 1e-3 by default, as in the paper.
 
     Examples
     --------
@@ -58,8 +60,8 @@ class ODENet(nn.Module):
         self.head = _head(channels, classes)
 
     def forward(self, images: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
-        """Return one logit per class."""
-        maps = self.stem(images).to(images.dtype)  # narrower under autocast, where the state is not to be
+        """Return one logit for each class."""
+        maps = self.stem(images).to(images.dtype)  # autocast narrows the stem, but must not narrow the state
         return self.head(self.ode(maps))
 
 
@@ -68,10 +70,16 @@ class ResNet(nn.Module):
 
     Parameters
     ----------
-    blocks : int
-        How many residual blocks; 6 in the paper. None at all (0) is the control.
-    in_channels, classes, channels, downsample : int
-        As in `ODENet`.
+    blocks : int, default=6
+        The number of residual blocks; 6 in the paper, 0 in the control.
+    in_channels : int, default=1
+        Channels of the images.
+    classes : int, default=10
+        The number of classes.
+    channels : int, default=64
+        Channels of the hidden state: a multiple of 32, or less.
+    downsample : int, default=2
+        The number of strided convolutions in the stem.
 
     Examples
     --------
@@ -88,12 +96,17 @@ class ResNet(nn.Module):
         self.head = _head(channels, classes)
 
     def forward(self, images: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
-        """Return one logit per class."""
+        """Return one logit for each class."""
         return self.head(self.blocks(self.stem(images)))
 
 
 class ConvField(nn.Module):
-    """The paper's ODE function on feature maps: GN, ReLU, conv, GN, ReLU, conv, GN, both convolutions seeing ``t``.
+    """The field of the paper on feature maps: GN, ReLU, conv, GN, ReLU, conv, GN, with ``t`` as an input of both convs.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the state: a multiple of 32, or less.
 
     Examples
     --------
@@ -113,14 +126,20 @@ class ConvField(nn.Module):
     def forward(
         self, t: Float[Tensor, "*batch"], y: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return the derivative of ``y``; ``t`` is one number, or one per image."""
+        """Return the slope at y; t is 0-d or one for each image."""
         y = _conv_with_time(self.conv1, t, torch.relu(self.norm1(y)))
         y = _conv_with_time(self.conv2, t, torch.relu(self.norm2(y)))
         return self.norm3(y)
 
 
 class ResidualBlock(nn.Module):
-    """What the ODE block is the limit of: ``y + conv(relu(GN(conv(relu(GN(y))))))``."""
+    """A residual block ``y + conv(relu(GN(conv(relu(GN(y))))))``; the ODE block is its continuous limit.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the state: a multiple of 32, or less.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -135,10 +154,10 @@ class ResidualBlock(nn.Module):
         return y + self.conv2(torch.relu(self.norm2(change)))
 
 
-# All of them take in_channels, classes, channels and downsample; the ODE models also what NeuralODE takes.
+# All take in_channels, classes, channels and downsample; the ODE models also the keywords of NeuralODE.
 MODELS: dict[str, type[nn.Module] | partial[nn.Module]] = {
     "odenet": ODENet,
-    "rknet": partial(ODENet, gradient="direct"),  # the same net, differentiated through its solver's own operations
+    "rknet": partial(ODENet, gradient="direct"),  # the same net, with backpropagation through the solver
     "resnet": partial(ResNet, 6),
     "resnet1": partial(ResNet, 1),
     "noblock": partial(ResNet, 0),
@@ -153,9 +172,8 @@ def _stem(in_channels: int, channels: int, downsample: int) -> nn.Sequential:
 
 
 def _head(channels: int, classes: int) -> nn.Sequential:
-    return nn.Sequential(
-        _norm(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)
-    )
+    pool = [_norm(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*pool, nn.Linear(channels, classes))
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -165,13 +183,13 @@ def _norm(channels: int) -> nn.GroupNorm:
 def _conv_with_time(
     conv: nn.Conv2d, t: Float[Tensor, "*batch"], y: Float[Tensor, "batch channels height width"]
 ) -> Float[Tensor, "batch channels height width"]:
-    """Return ``conv`` of ``y`` with a channel before it that is ``t`` everywhere, which is not laid out.
+    """Return ``conv`` of ``y`` with an additional first channel that equals ``t``, without making that channel.
 
-    What a constant channel adds is the constant times the convolution of ones, the same for all images: an addition,
-    where a copy of ``y`` with one channel more is slow to make, and slow to convolve, as 65 channels fill no register.
+    A constant channel contributes the constant times the convolution of ones, which is the same for all images. Adding
+    it is faster than concatenating a channel and convolving 65 channels, a number that vector registers do not divide.
     """
     assert conv.bias is not None
-    of_time, of_maps = conv.weight.split([1, y.shape[1]], dim=1)
-    ones = y.new_ones(1, 1, *y.shape[2:])  # its convolution is not constant: at the border the kernel looks outside
-    added = t.to(y.dtype).reshape(-1, 1, 1, 1) * conv2d(ones, of_time, padding=conv.padding)
-    return conv2d(y, of_maps, padding=conv.padding) + (added + conv.bias[:, None, None])
+    time_weight, maps_weight = conv.weight.split([1, y.shape[1]], dim=1)
+    ones = y.new_ones(1, 1, *y.shape[2:])  # its convolution is not constant, because the border is padded with zeros
+    added = t.to(y.dtype).reshape((-1, 1, 1, 1)) * conv2d(ones, time_weight, padding=conv.padding)
+    return conv2d(y, maps_weight, padding=conv.padding) + (added + conv.bias[:, None, None])

@@ -1,4 +1,4 @@
-"""Naming what kind of series one has seen."""
+"""A classifier of irregular series."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from neuralode.nn.series.recurrent import Recurrent
 
 
 class SeriesNet(nn.Module):
-    """Read a series, look at the hidden state where it ended, where it was highest and on average; answer.
+    """A recurrent network over a series, and a head on its last, mean and largest hidden state.
 
     Parameters
     ----------
     reader : Recurrent
-        What reads.
+        The recurrent network.
     outputs : int
-        Numbers to answer with: a logit a class.
-    static : int
-        Covariates of a series.
-    width : int
-        Of the hidden layer between what was read and the answer.
-    dropout : float
-        Chance of a number being left out before that layer and behind it, in training.
+        The size of the output, such as one logit for each class.
+    static : int, default=0
+        The number of static covariates of a series.
+    width : int, default=64
+        The size of the hidden layer of the head.
+    dropout : float, default=0.0
+        The dropout probability before and after that layer, in training.
+
+    Raises
+    ------
+    ValueError
+        In `forward`, if the series have another number of covariates.
 
     Examples
     --------
@@ -40,13 +45,11 @@ class SeriesNet(nn.Module):
     ) -> None:
         super().__init__()
         self.reader, self.static = reader, static
-        self.head = nn.Sequential(
-            nn.Dropout(dropout), *mlp(3 * reader.hidden + static, width), nn.Tanh(), nn.Dropout(dropout),
-            nn.Linear(width, outputs),
-        )  # fmt: skip
+        hidden = [nn.Dropout(dropout), *mlp(3 * reader.hidden + static, width), nn.Tanh(), nn.Dropout(dropout)]
+        self.head = nn.Sequential(*hidden, nn.Linear(width, outputs))
 
     def forward(self, observed: Observations) -> Float[Tensor, "series outputs"]:
-        """Logits of each series."""
+        """Return the logits of each series."""
         covariates = 0 if observed.static is None else observed.static.shape[1]
         if covariates != self.static:
             raise ValueError(
@@ -54,10 +57,11 @@ class SeriesNet(nn.Module):
             )
         states = self.reader.states(observed)
         inside = observed.inside[..., None]
-        last = states.gather(1, (observed.lengths - 1)[:, None, None].expand(-1, 1, states.shape[-1]))[:, 0]
+        last_step = (observed.lengths - 1)[:, None, None]
+        last = states.gather(1, last_step.expand(-1, 1, states.shape[-1]))[:, 0]
         mean = states.sum(1) / observed.lengths[:, None]
-        highest = states.masked_fill(~inside, -torch.inf).amax(1)
-        parts = [last, mean, highest]
+        largest = states.masked_fill(~inside, -torch.inf).amax(1)
+        parts = [last, mean, largest]
         if observed.static is not None:
             parts.append(observed.static)
         return self.head(torch.cat(parts, -1))

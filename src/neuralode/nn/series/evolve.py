@@ -1,4 +1,4 @@
-"""From one observation to the next: every row over an interval of its own."""
+"""Solve each row over its own time interval, as between two observations of a series."""
 
 from __future__ import annotations
 
@@ -15,22 +15,31 @@ from neuralode.solver.solve import solve
 
 
 class Evolve(nn.Module):
-    """Carry the state of every row from its own t0 to its own t1 along a field.
+    """Move the state of every row along a field from its own t0 to its own t1.
 
-    Between observations intervals are short and many. So by default each is crossed in a few equal steps that are part
-    of the network like any layer: nothing waits for the host, and plain backpropagation differentiates them. With
-    ``steps=None`` the solver adapts its steps to the tolerances, row by row.
+    Intervals between observations are short and many. By default each is crossed in a few equal steps, which are part
+    of the network like any layer: they never wait for the device, and plain backpropagation differentiates them. With
+    ``steps=None`` the solver adapts the steps of each row to the tolerances.
 
     Parameters
     ----------
     f : Module or callable
         The field ``f(t, y) -> dy/dt`` on states [rows, features], with t of shape [rows].
-    method : str, Tableau or method, optional
-        As in `neuralode.solve`; "midpoint" for equal steps and "tsit5" for those that adapt unless given.
-    steps : int or None
-        Equal steps an interval; None adapts them.
-    rtol, atol, gradient
-        As in `neuralode.solve`; used where steps adapt.
+    method : str, Tableau or method, default=None
+        As in `neuralode.solve`; None is "midpoint" for equal steps and "tsit5" for adaptive ones.
+    steps : int or None, default=1
+        The number of equal steps in each interval; None adapts the steps.
+    rtol : float, default=1e-3
+        The relative tolerance of adaptive steps.
+    atol : float, default=1e-4
+        The absolute tolerance of adaptive steps.
+    gradient : {"replay", "adjoint", "direct"} or gradient, default="replay"
+        How derivatives of adaptive steps are computed.
+
+    Raises
+    ------
+    ValueError
+        If ``steps`` is below 1, or the method does not support the kind of steps.
 
     Examples
     --------
@@ -55,11 +64,11 @@ class Evolve(nn.Module):
             raise ValueError(f"steps={steps!r}; wanted a whole number of at least 1, or None to adapt them.")
         if method is None:
             method = "tsit5" if steps is None else "midpoint"
-        found = find_method(method)
+        resolved = find_method(method)
         if steps is not None:
-            check_grid_method(found, ", or steps=None to adapt the steps")
-        if steps is None and not found.adaptive:
-            raise ValueError(f"method {found.name!r} does not adapt its steps; wanted steps=1 or more, or 'tsit5'.")
+            check_grid_method(resolved, ", or steps=None to adapt the steps")
+        elif not resolved.adaptive:
+            raise ValueError(f"method {resolved.name!r} does not adapt its steps; wanted steps=1 or more, or 'tsit5'.")
         self.f = f
         self.method, self.steps = method, steps
         self.rtol, self.atol, self.gradient = rtol, atol, gradient
@@ -67,10 +76,9 @@ class Evolve(nn.Module):
     def forward(
         self, y: Float[Tensor, "rows features"], t0: Float64[Tensor, " rows"], t1: Float64[Tensor, " rows"]
     ) -> Float[Tensor, "rows features"]:
-        """The states at t1, which may lie before t0: in all rows or in none."""
-        if self.steps is None:
-            times = torch.stack((t0, t1), 1)
-            options = {"method": self.method, "rtol": self.rtol, "atol": self.atol, "gradient": self.gradient}
-            return solve(self.f, y, times, per_sample=True, **options).y1
-        method: Any = find_method(self.method)
-        return integrate_grid(self.f, y, equal_steps(t0, t1, self.steps), method=method)
+        """Return the states at t1; time runs backwards in all rows or in none."""
+        if self.steps is not None:
+            return integrate_grid(self.f, y, equal_steps(t0, t1, self.steps), method=find_method(self.method))
+        times = torch.stack((t0, t1), 1)
+        options = {"method": self.method, "rtol": self.rtol, "atol": self.atol, "gradient": self.gradient}
+        return solve(self.f, y, times, per_sample=True, **options).y1

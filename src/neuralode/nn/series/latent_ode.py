@@ -1,7 +1,7 @@
-"""Latent ODEs: time series as decoded trajectories that start from a random state.
+"""Latent ODEs: series as decoded trajectories of a latent state with a random start.
 
-A recognition network reads the observations backwards in time and gives q(z0 | x); an ODE carries z0 to any time; a
-decoder gives p(x | z). Trained as a variational autoencoder.
+A recognition network processes the observations backwards in time and gives q(z0 | x); an ODE moves z0 to any time; a
+decoder gives p(x | z). The model is trained as a variational autoencoder.
 
 References
 ----------
@@ -16,78 +16,78 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from neuralode.core.registry import pick
 from neuralode.nn.mlp import MLPField, mlp
+from neuralode.nn.series.elbo import Elbo, inconsistency
 from neuralode.nn.series.likelihood import SCALE_MIN, Likelihood
 from neuralode.nn.series.observations import Observations
-from neuralode.nn.series.poisson import PoissonProcess
+from neuralode.nn.series.poisson_process import PoissonProcess
 from neuralode.nn.series.recurrent import ODERNN, RNN, Recurrent
 from neuralode.solver.solve import solve
-
-# In units of the prior: where `LatentODE.elbo` asks for consistency, states nearer than this are as good as the same.
-SLACK = 0.1
 
 RECOGNITION: dict[str, Callable[[int, int], Recurrent]] = {"rnn": RNN, "odernn": ODERNN}
 
 
-class Elbo(NamedTuple):
-    """The evidence lower bound of each series, in its parts.
+class Trajectory(NamedTuple):
+    """Latent states at some times of each series, and the expected number of events.
 
     Attributes
     ----------
-    loss : Tensor
-        What to minimise: minus the mean over series of ``log_likelihood - kl_weight * kl``.
-    log_likelihood, kl : Tensor[series]
-        Log-probability of what was seen, averaged over samples of z0; divergence of q(z0 | x) from the prior.
-    inconsistency : Tensor[series]
-        How far trajectories pass from where later observations alone put them; 0 where it was not asked for.
+    z : Tensor[samples, series, steps, latent]
+        The states.
+    expected : Tensor[samples, series, kinds] or None
+        The expected number of events up to the last time; None without a process for events.
     """
 
-    loss: Tensor
-    log_likelihood: Float[Tensor, " series"]
-    kl: Float[Tensor, " series"]
-    inconsistency: Float[Tensor, " series"]
-
-
-class Trajectory(NamedTuple):
-    """Latent states at some times of each series, and what the head counts."""
-
     z: Float[Tensor, "samples series steps latent"]
-    expected: Float[Tensor, "samples series kinds"] | None  # events up to the last time
+    expected: Float[Tensor, "samples series kinds"] | None
 
 
 class LatentODE(nn.Module):
-    """A generative model of irregular series with a neural ODE inside.
+    """A generative model of irregular series, with a neural ODE inside.
 
     Parameters
     ----------
     channels : int
-        Of an observation.
-    latent : int
-        Numbers in z.
-    hidden, width : int
-        Of the recognition network's state; of the hidden layers of field and decoder.
-    recognition : {"rnn", "odernn"} or Recurrent
-        What reads the observations, backwards in time: the paper's recurrent network, or an ODE-RNN.
-    field : Module or callable, optional
-        ``f(t, z)``; an MLP of one hidden layer unless given.
-    decoder : Module, optional
-        From z to the numbers that the likelihood wants; an MLP of one hidden layer unless given.
-    likelihood : Likelihood, optional
-        What those numbers mean; Gaussian channels with a learned scale each unless given.
-    static : int
-        Covariates of a series, which the recognition network sees and z0 carries on from.
-    events : PoissonProcess, optional
-        Take the times of observations, too, as data: a head with one kind a channel.
-    per_sample : bool
-        Each series has its own clock, and is evaluated at its own times. Without, all share one that passes over the
-        union of their times: less work where these are the same, or few.
-    method, rtol, atol, gradient
-        As in `neuralode.solve`.
+        The number of channels of an observation.
+    latent : int, default=6
+        The size of z.
+    hidden : int, default=32
+        The size of the hidden state of the recognition network.
+    width : int, default=32
+        The size of the hidden layers of field, posterior and decoder.
+    recognition : {"rnn", "odernn"} or Recurrent, default="rnn"
+        The network that processes the observations backwards in time: the recurrent one of the paper, or an ODE-RNN.
+    field : Module or callable, default=None
+        ``f(t, z) -> dz/dt``; None is an MLP with one hidden layer.
+    decoder : Module, default=None
+        From z to the inputs of the likelihood; None is an MLP with one hidden layer.
+    likelihood : Likelihood, default=None
+        The distribution of an observation; None has Gaussian channels with one learned scale each.
+    static : int, default=0
+        The number of static covariates of a series, further inputs of the posterior.
+    events : PoissonProcess, default=None
+        Model the times of observations as well: a process with one kind of event for each channel.
+    per_sample : bool, default=True
+        Give each series its own clock, and evaluate it at its own times. False shares one clock over the union of their
+        times: less work where these are few or the same.
+    method : str, Tableau or method, default="tsit5"
+        As in `neuralode.solve`, like the following.
+    rtol : float, default=1e-3
+        Relative tolerance.
+    atol : float, default=1e-4
+        Absolute tolerance.
+    gradient : {"replay", "adjoint", "direct"} or gradient, default="replay"
+        How derivatives are computed.
+
+    Raises
+    ------
+    ValueError
+        If sizes do not match.
 
     Examples
     --------
@@ -122,7 +122,7 @@ class LatentODE(nn.Module):
         if isinstance(recognition, Recurrent):
             self.recognition = recognition
         else:
-            self.recognition = pick("recognition", recognition, RECOGNITION, Recurrent)(channels, hidden)
+            self.recognition = pick("recognition", recognition, RECOGNITION, kind=Recurrent)(channels, hidden)
         self.likelihood = likelihood or Likelihood(channels)
         if self.likelihood.channels != channels:
             raise ValueError(
@@ -139,15 +139,16 @@ class LatentODE(nn.Module):
         self.method, self.rtol, self.atol, self.gradient = method, rtol, atol, gradient
 
     def encode(self, observed: Observations) -> Normal:
-        """q(z0 | x): a diagonal Gaussian over [series, latent], z0 being the state at each series' ``start``."""
+        """Return q(z0 | x), a diagonal Gaussian over [series, latent]; z0 is the state at ``start`` of each series."""
         self._check(observed)
-        return self._first(observed, self.recognition(observed.reversed()))
+        return self._posterior_at_start(observed, self.recognition(observed.reversed()))
 
     def encode_later(self, observed: Observations) -> Normal:
-        """q(z(t) | x from t on) at each observation: [series, steps, latent]; of no use behind the end of a series.
+        """Return q(z(t) | observations from t on) at each observation, over [series, steps, latent].
 
-        The recognition network reads backwards in time, and knows times by their differences: what it holds on its way
-        is what it would have read of a series that begins there. So one pass encodes all of them.
+        The recognition network runs backwards in time and depends on differences of times only. Its state at an
+        observation is therefore what it would compute for a series that begins there, so that one pass encodes all of
+        them. Entries after the end of a series are meaningless.
 
         Examples
         --------
@@ -157,7 +158,7 @@ class LatentODE(nn.Module):
         True
         """
         self._check(observed)
-        return self._later(observed, self._states(observed))
+        return self._posterior_at_observations(observed, self._recognition_states(observed))
 
     def follow(
         self,
@@ -165,7 +166,26 @@ class LatentODE(nn.Module):
         start: Float64[Tensor, " series"],
         times: Float64[Tensor, "series steps"],
     ) -> Trajectory:
-        """Carry z0 from ``start`` to the times of each series, which must not lie before it, in one solve.
+        """Move z0 from ``start`` to the times of each series in one solve.
+
+        Parameters
+        ----------
+        z0 : Tensor[samples, series, latent]
+            Initial states.
+        start : Float64Tensor[series]
+            The time of the initial states.
+        times : Float64Tensor[series, steps]
+            Output times, not before ``start``.
+
+        Returns
+        -------
+        Trajectory
+            The states at these times.
+
+        Raises
+        ------
+        ValueError
+            If series with a shared clock start at different times.
 
         Examples
         --------
@@ -178,29 +198,20 @@ class LatentODE(nn.Module):
         field, state = self.field, z0.flatten(0, 1)
         if self.events is not None:
             field, state = self.events.along(field), self.events.begin(state)
-        if self.per_sample:
-            clock = torch.cat((start[:, None], times), 1).repeat(samples, 1)
-            place = torch.arange(1, clock.shape[1], device=clock.device).expand(samples * series, -1)
-        else:
-            clock, place = torch.unique(torch.cat((start[:, None], times), 1), return_inverse=True)
-            if bool((start != clock[0]).any()):
-                raise ValueError(
-                    "the series start at different times, which one clock cannot serve; wanted per_sample=True."
-                )
-            place = place[:, 1:].repeat(samples, 1)
+        t, place = self._output_times(start, times, samples)
         solution = solve(
-            field, state, clock, method=self.method, rtol=self.rtol, atol=self.atol, gradient=self.gradient,
+            field, state, t, method=self.method, rtol=self.rtol, atol=self.atol, gradient=self.gradient,
             per_sample=self.per_sample,
         )  # fmt: skip
         z, expected = solution.ys if self.events is not None else (solution.ys, None)
         rows = torch.arange(samples * series, device=place.device)[:, None]
-        shape = (samples, series, -1)
+        shape = (samples, series, -1, self.latent)
         if expected is not None:
             expected = expected[place[:, -1], rows[:, 0]].unflatten(0, (samples, series))
-        return Trajectory(z[place, rows].view(*shape, self.latent), expected)
+        return Trajectory(z[place, rows].view(shape), expected)
 
     def decode(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "... outputs"]:
-        """The numbers that `likelihood` makes a distribution of."""
+        """Return the inputs of `likelihood`."""
         return self.decoder(z)
 
     def elbo(
@@ -213,27 +224,36 @@ class LatentODE(nn.Module):
         consistency: float = 0.0,
         within: Bool[Tensor, "series steps"] | None = None,
     ) -> Elbo:
-        """The evidence lower bound.
+        """Return the evidence lower bound.
 
         Parameters
         ----------
         observed : Observations
-            What the recognition network sees.
-        targets : Observations, optional
-            What is to be explained, ``observed`` itself unless given: further points in between (interpolation) or
-            beyond (extrapolation). It reaches as far as ``observed``.
-        samples : int
-            Of z0 for each series.
-        kl_weight : float
-            Weight of the divergence in the loss: below 1 while it is annealed.
-        consistency : float
-            Weight of ``inconsistency`` in the loss. The prior says what a state looks like at the start of a series;
-            where the flow takes it is learned as far as observations reach, and a forecast beyond leaves that region
-            unless it comes back to it. With a weight, a state may look at any time as it may at the start: the
-            trajectory is to pass through what `encode_later` makes of the observations from there on. For systems that
-            do not depend on absolute time.
-        within : BoolTensor[series, steps], optional
-            At which of ``observed`` that is asked; at all unless given. Few remaining observations say little.
+            The input of the recognition network.
+        targets : Observations, default=None
+            The observations to explain; None is ``observed``. They may have further times in between (interpolation) or
+            later ones (extrapolation).
+        samples : int, default=1
+            Samples of z0 for each series.
+        kl_weight : float, default=1.0
+            The weight of the divergence in the loss, below 1 while it is annealed.
+        consistency : float, default=0.0
+            The weight of ``inconsistency`` in the loss, a penalty for systems that do not depend on absolute time. The
+            prior constrains the state at the start of a series; the flow is learned as far as observations reach; a
+            forecast beyond them leaves the region that was learned. The penalty makes the trajectory pass through the
+            states of `encode_later`, so that later states resemble initial ones.
+        within : BoolTensor[series, steps], default=None
+            The observations at which the penalty applies; None is all. The last ones of a series give poor encodings.
+
+        Returns
+        -------
+        Elbo
+            The loss and its parts.
+
+        Raises
+        ------
+        ValueError
+            If ``observed`` and ``targets`` differ in series or channels, or do not match the model.
         """
         targets = observed if targets is None else targets
         self._check(observed)
@@ -242,59 +262,74 @@ class LatentODE(nn.Module):
                 f"targets has {len(targets)} series of {targets.channels} channels, observed {len(observed)} of "
                 f"{observed.channels}; wanted as many."
             )
-        states = self._states(observed) if consistency else None
-        posterior = self.encode(observed) if states is None else self._first(observed, states[:, 0])
+        states = self._recognition_states(observed) if consistency else None
+        posterior = self.encode(observed) if states is None else self._posterior_at_start(observed, states[:, 0])
         z0 = posterior.rsample(torch.Size((samples,)))
-        apart = torch.zeros_like(posterior.mean[:, 0])
         if states is None:
             z, expected = self.follow(z0, observed.start, targets.times)
+            distance = torch.zeros_like(posterior.mean[:, 0])
         else:
-            both, order = torch.cat((targets.times, observed.times), 1).sort(stable=True, dim=1)
-            z, expected = self.follow(z0, observed.start, both)
-            z = z.gather(2, order.argsort(1)[None, :, :, None].expand_as(z))
-            z, passed = z.split((targets.times.shape[1], observed.times.shape[1]), 2)
-            apart = self._apart(passed, self._later(observed, states), observed.inside if within is None else within)
+            z, z_observed, expected = self._follow_both(z0, observed, targets)
+            later = self._posterior_at_observations(observed, states)
+            distance = inconsistency(z_observed, later, observed.inside if within is None else within)
         log_likelihood = self.likelihood.log_prob(self.decode(z), targets.values, targets.seen).sum((-2, -1)).mean(0)
         if self.events is not None:
             assert expected is not None
             log_likelihood = log_likelihood + self.events.log_prob(z, targets.seen, expected).mean(0)
         prior = Normal(torch.zeros_like(posterior.mean), torch.ones_like(posterior.mean))
         kl = kl_divergence(posterior, prior).sum(-1)
-        loss = (kl_weight * kl + consistency * apart - log_likelihood).mean()
-        return Elbo(loss, log_likelihood, kl, apart)
+        loss = (kl_weight * kl + consistency * distance - log_likelihood).mean()
+        return Elbo(loss, log_likelihood=log_likelihood, kl=kl, inconsistency=distance)
 
-    def _states(self, observed: Observations) -> Float[Tensor, "series steps hidden"]:
-        """What the recognition network holds once it has read back to each observation."""
+    def _output_times(self, start: Tensor, times: Tensor, samples: int) -> tuple[Tensor, Int64[Tensor, "rows steps"]]:
+        """Return the output times of the solve, and which of them belong to each row (samples · series)."""
+        clock = torch.cat((start[:, None], times), 1)
+        if self.per_sample:
+            clock = clock.repeat(samples, 1)
+            place = torch.arange(1, clock.shape[1], device=clock.device)
+            return clock, place.expand(len(clock), -1)
+        union, place = torch.unique(clock, return_inverse=True)
+        if bool((start != union[0]).any()):
+            raise ValueError(
+                "the series start at different times, which one clock cannot serve; wanted per_sample=True."
+            )
+        return union, place[:, 1:].repeat(samples, 1)
+
+    def _follow_both(
+        self, z0: Tensor, observed: Observations, targets: Observations
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return states at the targets, states at the observations, and expected events, from one solve."""
+        times, order = torch.cat((targets.times, observed.times), 1).sort(stable=True, dim=1)
+        z, expected = self.follow(z0, observed.start, times)
+        z = z.gather(2, order.argsort(1)[None, :, :, None].expand_as(z))
+        at_targets, at_observed = z.split((targets.times.shape[1], observed.times.shape[1]), 2)
+        return at_targets, at_observed, expected
+
+    def _recognition_states(self, observed: Observations) -> Float[Tensor, "series steps hidden"]:
+        """Return the hidden state of the recognition network at each observation, in the order of the series."""
         states = self.recognition.states(observed.reversed())
         steps = torch.arange(states.shape[1], device=states.device)
         place = (observed.lengths[:, None] - 1 - steps).clamp(min=0)
         return states.gather(1, place[..., None].expand_as(states))
 
-    def _first(self, observed: Observations, read: Float[Tensor, "series hidden"]) -> Normal:
-        """q(z0 | x), from what was read back to the first observation."""
+    def _posterior_at_start(self, observed: Observations, hidden: Float[Tensor, "series hidden"]) -> Normal:
+        """Return q(z0 | x) from the hidden state at the first observation."""
         first = observed.times[:, 0]
-        read = self.recognition.between(read, first, observed.start)
-        return self._posterior(observed, read, first - observed.start)
+        hidden = self.recognition.between(hidden, first, observed.start)
+        return self._posterior(observed, hidden, first - observed.start)
 
-    def _later(self, observed: Observations, states: Float[Tensor, "series steps hidden"]) -> Normal:
-        return self._posterior(observed, states, torch.zeros_like(observed.times))
+    def _posterior_at_observations(self, observed: Observations, hidden: Tensor) -> Normal:
+        """Return q(z(t) | observations from t on) from the hidden states at all observations."""
+        return self._posterior(observed, hidden, torch.zeros_like(observed.times))
 
-    def _posterior(self, observed: Observations, read: Tensor, since: Tensor) -> Normal:
-        parts = [read, since[..., None].to(read.dtype)]
+    def _posterior(self, observed: Observations, hidden: Tensor, since: Tensor) -> Normal:
+        parts = [hidden, since[..., None].to(hidden.dtype)]
         if self.static:
             assert observed.static is not None
-            static = observed.static if read.dim() == 2 else observed.static[:, None]
-            parts.append(static.expand(*read.shape[:-1], -1))
+            static = observed.static if hidden.dim() == 2 else observed.static[:, None]
+            parts.append(static.expand(*hidden.shape[:-1], -1))
         mean, raw = self.posterior(torch.cat(parts, -1)).chunk(2, -1)
         return Normal(mean, nn.functional.softplus(raw) + SCALE_MIN)
-
-    @staticmethod
-    def _apart(z: Float[Tensor, "samples series steps latent"], later: Normal, within: Tensor) -> Tensor:
-        # The width is a unit of measurement here and not to be learned: else it would grow, or all states shrink, to
-        # please. It has a floor, or a posterior that becomes narrow early would rule the loss.
-        width = (later.scale.detach() ** 2 + SLACK**2).sqrt()
-        square = ((z - later.mean) / width).square().sum(-1).mean(0)
-        return torch.where(within, square, 0).sum(1) / within.sum(1).clamp(min=1)
 
     def _check(self, observed: Observations) -> None:
         if observed.channels != self.channels:

@@ -1,4 +1,4 @@
-"""What a decoder's numbers mean: a distribution for each channel of an observation."""
+"""The distribution of an observation, given the output of a decoder."""
 
 from __future__ import annotations
 
@@ -10,20 +10,26 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal
 
-SCALE_MIN = 1e-3  # a smaller standard deviation (of standardised values) only chases rounding
+SCALE_MIN = 1e-3  # a smaller standard deviation (of standardised values) only fits rounding errors
 
 
 class Likelihood(nn.Module):
-    """Gaussian channels, and Bernoulli ones where values are 0 or 1.
+    """A Gaussian distribution for each channel, or a Bernoulli distribution where values are 0 or 1.
 
     Parameters
     ----------
     channels : int
-        Of an observation.
-    binary : sequence of int
-        Which of them are 0 or 1.
-    scale : float, "channel" or "state"
-        Standard deviation of the Gaussian channels: stated, learned once for each channel, or decoded from the state.
+        The number of channels of an observation.
+    binary : sequence of int, default=()
+        The channels whose values are 0 or 1.
+    scale : float, "channel" or "state", default="channel"
+        The standard deviation of the Gaussian channels: a constant, one parameter for each channel, or decoded from
+        the state.
+
+    Raises
+    ------
+    ValueError
+        If ``scale`` is not positive or unknown, or ``binary`` names a channel that does not exist.
 
     Examples
     --------
@@ -50,21 +56,21 @@ class Likelihood(nn.Module):
         flags = torch.zeros(channels, dtype=torch.bool)
         flags[list(binary)] = True
         self.register_buffer("binary", flags, persistent=False)
-        # a parameter of binary channels alone would never be used
+        # without Gaussian channels the parameter would never receive a gradient
         self.log_scale = nn.Parameter(torch.zeros(channels)) if scale == "channel" and len(binary) < channels else None
 
     @property
     def outputs(self) -> int:
-        """Numbers that it wants from a decoder."""
+        """The size of the decoder's output."""
         return self.channels * (2 if self.scale == "state" else 1)
 
     def mean(self, decoded: Float[Tensor, "... outputs"]) -> Float[Tensor, "... channels"]:
-        """The expected observation."""
+        """Return the expected observation."""
         raw = decoded[..., : self.channels]
         return torch.where(self.binary, raw.sigmoid(), raw) if self.mixed else raw
 
     def spread(self, decoded: Float[Tensor, "... outputs"]) -> Float[Tensor, "... channels"]:
-        """The standard deviation of an observation."""
+        """Return the standard deviation of an observation."""
         raw = decoded[..., : self.channels]
         scale = self._scale(decoded)
         if not self.mixed:
@@ -78,10 +84,10 @@ class Likelihood(nn.Module):
         values: Float[Tensor, "... channels"],
         seen: Bool[Tensor, "... channels"],
     ) -> Float[Tensor, "... channels"]:
-        """Log-probability of each value; 0 where it was not seen."""
+        """Return the log-probability of each value, and 0 where ``seen`` is False."""
         raw = decoded[..., : self.channels]
-        values = torch.where(seen, values, 0)  # whatever stands in a gap, its gradient is 0, not NaN
-        # not `spread`: its slope is infinite where a binary channel is certain, and times 0 that is NaN
+        values = torch.where(seen, values, 0)  # so that NaN in a gap gives a gradient of 0, not NaN
+        # not `spread`: its slope is infinite where a binary channel is certain, and 0 times that is NaN
         log_prob = Normal(raw, self._scale(decoded), validate_args=False).log_prob(values)
         if self.mixed:
             log_prob = torch.where(self.binary, Bernoulli(logits=raw, validate_args=False).log_prob(values), log_prob)
@@ -93,14 +99,14 @@ class Likelihood(nn.Module):
         """Draw observations."""
         mean, scale = self.mean(decoded), self.spread(decoded)
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        drawn = mean + scale * noise
+        gaussian = mean + scale * noise
         if not self.mixed:
-            return drawn
+            return gaussian
         chance = torch.rand(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        return torch.where(self.binary, (chance < mean).to(mean.dtype), drawn)
+        return torch.where(self.binary, (chance < mean).to(mean.dtype), gaussian)
 
     def _scale(self, decoded: Float[Tensor, "... outputs"]) -> Float[Tensor, "... channels"]:
-        """Of the Gaussian channels; of no meaning in binary ones."""
+        """Return the standard deviation of the Gaussian channels; the entries of binary ones are not used."""
         raw = decoded[..., : self.channels]
         if isinstance(self.scale, float):
             return torch.full_like(raw, self.scale)

@@ -1,8 +1,8 @@
-"""Recurrent networks for irregular series: they differ in what the hidden state does between observations.
+"""Recurrent networks for irregular series, which differ in how the hidden state changes between observations.
 
-All walk alike: step k of every series at once, longest series first, so that a batch takes as many steps as its longest
-series has observations, and each step computes only the series that still go on. (The usual way walks over the union of
-all times of the batch instead.)
+All process step k of every series at once, longest series first. A batch takes as many steps as its longest series has
+observations, and each step computes only the series that have not ended. (The usual implementation iterates over the
+union of all times of the batch.)
 
 References
 ----------
@@ -27,14 +27,18 @@ from neuralode.nn.series.observations import Observations
 
 
 class Recurrent(nn.Module):
-    """A GRU that reads a series observation by observation; what happens in between is for the kinds of it to say.
+    """The base class: a GRU over the observations of a series.
+
+    Subclasses override `inputs` and `between`.
 
     Parameters
     ----------
     channels : int
-        Of the series.
+        Channels of the series.
     hidden : int
-        Numbers in the hidden state.
+        The size of the hidden state.
+    inputs : int
+        The size of the input of the cell.
     """
 
     def __init__(self, channels: int, hidden: int, inputs: int) -> None:
@@ -43,60 +47,72 @@ class Recurrent(nn.Module):
         self.cell = nn.GRUCell(inputs, hidden)
 
     def forward(self, observed: Observations) -> Float[Tensor, "series hidden"]:
-        """The hidden state after the last observation of each series.
+        """Return the hidden state after the last observation of each series.
 
         Parameters
         ----------
         observed : Observations
-            Read as they stand: `Observations.reversed` has them read backwards in time.
+            The series, processed in the order given; `Observations.reversed` reverses time.
+
+        Raises
+        ------
+        ValueError
+            If the series have another number of channels.
         """
         order = torch.argsort(observed.lengths, descending=True, stable=True)
-        ended = list(self._walk(observed, order))
-        # series that go on stand first: those which step k ended are the rows of its state that step k + 1 has not
-        after = [len(h) for h in ended[1:]] + [0]
-        last = [h[count:] for h, count in zip(ended, after, strict=True)]
+        states = list(self._iterate_steps(observed, order))
+        # Rows are sorted by length: the series that end at step k are the rows of its state that step k + 1 lacks.
+        remaining = [len(h) for h in states[1:]] + [0]
+        last = [h[count:] for h, count in zip(states, remaining, strict=True)]
         return torch.cat(last[::-1])[torch.argsort(order)]
 
     def states(self, observed: Observations) -> Float[Tensor, "series steps hidden"]:
-        """The hidden state after every observation; 0 behind the end of a series."""
+        """Return the hidden state after every observation, and 0 after the end of a series."""
         order = torch.argsort(observed.lengths, descending=True, stable=True)
-        steps = [nn.functional.pad(h, (0, 0, 0, len(observed) - len(h))) for h in self._walk(observed, order)]
-        behind = observed.times.shape[1] - len(steps)  # padding that no series needed
-        return nn.functional.pad(torch.stack(steps, 1), (0, 0, 0, behind))[torch.argsort(order)]
+        steps = [nn.functional.pad(h, (0, 0, 0, len(observed) - len(h))) for h in self._iterate_steps(observed, order)]
+        padding = observed.times.shape[1] - len(steps)  # steps that no series has
+        return nn.functional.pad(torch.stack(steps, 1), (0, 0, 0, padding))[torch.argsort(order)]
 
     def inputs(self, observed: Observations) -> Float[Tensor, "series steps inputs"]:
-        """What the cell is shown at each observation."""
+        """Return the input of the cell at each observation: values, and flags for which of them are present."""
         return torch.cat((observed.values, observed.seen.to(observed.values.dtype)), -1)
 
     def between(self, h: Tensor, t0: Float64[Tensor, " rows"], t1: Float64[Tensor, " rows"]) -> Tensor:
-        """What becomes of the hidden state from one time to the next: it stays, unless a kind says otherwise."""
+        """Return the hidden state at t1, given that at t0; here it is constant between observations."""
         return h
 
-    def _walk(self, observed: Observations, order: Tensor) -> Iterator[Tensor]:
-        """The hidden states after each step, of the series that have so many."""
+    def _iterate_steps(self, observed: Observations, order: Tensor) -> Iterator[Tensor]:
+        """Yield the hidden states after each step, of the series that have not ended."""
         if observed.channels != self.channels:
             raise ValueError(
                 f"observed has {observed.channels} channels, the {type(self).__name__} {self.channels}; wanted as many."
             )
-        shown = self.inputs(observed)[order].transpose(0, 1).contiguous()  # one step of all series lies together
+        inputs = self.inputs(observed)[order].transpose(0, 1).contiguous()  # each step contiguous in memory
         times = observed.times[order].T.contiguous()
         lengths = observed.lengths[order].tolist()
-        h = shown.new_zeros(len(lengths), self.hidden)
-        going = len(lengths)
+        h = inputs.new_zeros(len(lengths), self.hidden)
+        active = len(lengths)
         for step in range(len(times)):
-            while going and lengths[going - 1] <= step:
-                going -= 1
-            if not going:
+            while active and lengths[active - 1] <= step:
+                active -= 1
+            if not active:
                 return
-            h = h[:going]
+            h = h[:active]
             if step:
-                h = self.between(h, times[step - 1, :going], times[step, :going])
-            h = self.cell(shown[step, :going], h)
+                h = self.between(h, times[step - 1, :active], times[step, :active])
+            h = self.cell(inputs[step, :active], h)
             yield h
 
 
 class RNN(Recurrent):
-    """A GRU that is told how long ago the last observation was.
+    """A GRU with the time since the last observation as an input.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the series.
+    hidden : int
+        The size of the hidden state.
 
     Examples
     --------
@@ -109,20 +125,27 @@ class RNN(Recurrent):
         super().__init__(channels, hidden, 2 * channels + 1)
 
     def inputs(self, observed: Observations) -> Float[Tensor, "series steps inputs"]:
-        """Values, which of them there are, and the time since the observation before."""
+        """Return values, flags for which of them are present, and the time since the last observation."""
         since = observed.times.diff(dim=1, prepend=observed.times[:, :1])
         return torch.cat((super().inputs(observed), since[..., None].to(observed.values.dtype)), -1)
 
 
 class GRUDecay(Recurrent):
-    """GRU-D: the hidden state decays between observations, and a missing value from the last one seen towards 0.
+    """GRU-D: the hidden state decays between observations, and missing values decay from the last one towards 0.
 
-    Values are expected to have mean 0: that is what a channel decays to.
+    Values should be standardised to mean 0, the value to which channels decay.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the series.
+    hidden : int
+        The size of the hidden state.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__(channels, hidden, 2 * channels)
-        # All rates start above 0: below, the rectifier that follows lets no gradient by, and they would stay there.
+        # All rates start above 0: below, the gradient of the rectifier is 0, and they would never change.
         self.forget = nn.Linear(1, hidden)
         with torch.no_grad():
             self.forget.weight.abs_()
@@ -131,31 +154,33 @@ class GRUDecay(Recurrent):
         self.delay = nn.Parameter(torch.zeros(channels))
 
     def inputs(self, observed: Observations) -> Float[Tensor, "series steps inputs"]:
-        """Values, the missing ones filled in, and which were there."""
+        """Return values with missing ones imputed, and flags for which of them are present."""
         last, since = observed.carried()
-        kept = torch.exp(-torch.relu(self.fade * since.to(last.dtype) + self.delay))
-        filled = torch.where(observed.seen, observed.values, kept * last)
+        decay = torch.exp(-torch.relu(self.fade * since.to(last.dtype) + self.delay))
+        filled = torch.where(observed.seen, observed.values, decay * last)
         return torch.cat((filled, observed.seen.to(filled.dtype)), -1)
 
     def between(self, h: Tensor, t0: Float64[Tensor, " rows"], t1: Float64[Tensor, " rows"]) -> Tensor:
-        """Decay at rates that are learned."""
+        """Return the hidden state, decayed at learned rates."""
         since = (t1 - t0).abs()[:, None].to(h.dtype)
         return h * torch.exp(-torch.relu(self.forget(since)))
 
 
 class ODERNN(Recurrent):
-    """A GRU whose hidden state follows an ODE from each observation to the next.
+    """A GRU whose hidden state follows an ODE between observations.
 
     Parameters
     ----------
-    channels, hidden : int
-        Of the series, and of the hidden state.
-    f : Module or callable, optional
-        The field of the hidden state; an MLP of one hidden layer of ``width`` unless given.
-    width : int
-        Of that MLP.
-    method, steps, rtol, atol, gradient
-        How the ODE is solved: as in `Evolve`.
+    channels : int
+        Channels of the series.
+    hidden : int
+        The size of the hidden state.
+    f : Module or callable, default=None
+        The field of the hidden state; None is an MLP with one hidden layer.
+    width : int, default=50
+        The size of that hidden layer.
+    **solver
+        How the ODE is solved: ``method``, ``steps``, ``rtol``, ``atol`` and ``gradient`` of `Evolve`.
 
     Examples
     --------
@@ -177,5 +202,5 @@ class ODERNN(Recurrent):
         self.evolve = Evolve(f or MLPField(hidden, width), **solver)
 
     def between(self, h: Tensor, t0: Float64[Tensor, " rows"], t1: Float64[Tensor, " rows"]) -> Tensor:
-        """Follow the field."""
+        """Return the hidden state, moved along the field."""
         return self.evolve(h, t0, t1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralode.nn.flows import Path, drop_condition, flow_matching_loss
-from neuralode.nn.flows.matching import Coupling
+from neuralode.nn.flows.flow_matching import Coupling
 from neuralode.tasks.flow_matching.data import Batch
 from neuralode.training.module import TrainingModule
 

@@ -1,7 +1,7 @@
-"""Flow matching: a field is taught the velocity of paths from noise to data, and nothing is solved.
+"""Flow matching: train a field on the velocity of paths from noise to data, without solving an equation.
 
-Lipman, Chen, Ben-Hamu, Nickel & Le, *Flow Matching for Generative Modeling*, 2023; Albergo & Vanden-Eijnden 2023 and
-Liu, Gong & Liu 2023 found it too. What is taught so is the field of a `neuralode.nn.CNF` like any other.
+Found independently by Lipman, Chen, Ben-Hamu, Nickel & Le, *Flow Matching for Generative Modeling*, 2023; Albergo &
+Vanden-Eijnden 2023; and Liu, Gong & Liu 2023. The result is a field for `neuralode.nn.CNF` like any other.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from neuralode.nn.flows.base_distribution import drawn
 from neuralode.nn.flows.probability_paths import Path, find_path
+from neuralode.nn.flows.random_numbers import random_like
 
 State: TypeAlias = Float[Tensor, "batch *event"]
-Coupling: TypeAlias = Callable[[State, State], Int64[Tensor, " batch"]]  # (x0, x1) -> which row of x0 each of x1 gets
+Coupling: TypeAlias = Callable[[State, State], Int64[Tensor, " batch"]]  # (x0, x1) -> the row of x0 for each of x1
 
 
 def flow_matching_loss(
@@ -30,10 +30,10 @@ def flow_matching_loss(
     coupling: Coupling | None = None,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, ""]:
-    """How far a field is from the velocity of paths to data: the mean square of a coordinate.
+    """Return the mean squared difference between a field and the velocity of paths to data.
 
-    Its gradient is an unbiased estimate of that of the distance to the field that carries the noise to the data. It
-    does not fall to 0: paths that cross leave the variance of their velocities.
+    Its gradient is an unbiased estimate of the gradient of the distance to the field that moves the noise to the data.
+    The loss does not fall to 0: the variance of the velocities of crossing paths remains.
 
     Parameters
     ----------
@@ -42,18 +42,18 @@ def flow_matching_loss(
     x1 : Tensor[batch, *event]
         Data.
     *args
-        Of the field: what is known of each row of x1, say.
-    x0 : Tensor[batch, *event], optional
-        Samples of the base; drawn from the standard normal distribution unless given.
-    t : Tensor[batch], optional
-        When to look, between 0 and 1; drawn evenly unless given.
-    path : {"linear", "variance-preserving", "cosine"} or Path
-        From x0 to x1.
-    coupling : callable, optional
-        ``coupling(x0, x1)`` is a permutation [batch]: row i of x1 is paired with row ``permutation[i]`` of x0. As they
-        come unless given; `neuralode.nn.flows.coupling.optimal_transport` makes paths that hardly cross.
-    generator : torch.Generator, optional
-        Draws what is drawn.
+        Further arguments of the field, such as a condition for each row of x1.
+    x0 : Tensor[batch, *event], default=None
+        Samples of the base; None draws them from the standard normal distribution.
+    t : Tensor[batch], default=None
+        Times between 0 and 1; None draws them uniformly.
+    path : {"linear", "variance-preserving", "cosine"} or Path, default="linear"
+        The path from x0 to x1.
+    coupling : callable, default=None
+        ``coupling(x0, x1)`` returns a permutation [batch]: row i of x1 is paired with row ``permutation[i]`` of x0.
+        None pairs equal rows; `neuralode.nn.flows.coupling.optimal_transport` gives paths that rarely cross.
+    generator : torch.Generator, default=None
+        The source of randomness.
 
     Returns
     -------
@@ -62,8 +62,10 @@ def flow_matching_loss(
 
     Raises
     ------
+    TypeError
+        If x1 is not floating.
     ValueError
-        For shapes that do not belong together.
+        If shapes do not match.
 
     Examples
     --------
@@ -73,7 +75,7 @@ def flow_matching_loss(
     >>> loss = flow_matching_loss(field, data)
     >>> loss.backward()
 
-    The same field has densities, and samples:
+    The same field has a density and samples:
 
     >>> CNF(field, base=2).log_prob(data).shape, sample(field, torch.randn(5, 2), steps=20).x.shape
     (torch.Size([64]), torch.Size([5, 2]))
@@ -82,9 +84,9 @@ def flow_matching_loss(
     if not x1.is_floating_point():
         raise TypeError(f"x1 has dtype {x1.dtype}; wanted floating data, as x1.float() gives.")
     if x0 is None:
-        x0 = drawn(torch.randn, x1.shape, x1, generator)
+        x0 = random_like(torch.randn, x1.shape, like=x1, generator=generator)
     if t is None:
-        t = drawn(torch.rand, x1.shape[:1], x1, generator)
+        t = random_like(torch.rand, x1.shape[:1], like=x1, generator=generator)
     if coupling is not None:
         order = coupling(x0, x1)
         if order.shape != x1.shape[:1]:

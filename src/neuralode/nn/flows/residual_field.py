@@ -1,4 +1,4 @@
-"""A field for flow matching: residual layers that are told the time finely, and a class if there are any."""
+"""A field for flow matching: residual layers, conditioned on the time and on a class."""
 
 from __future__ import annotations
 
@@ -8,24 +8,33 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-PERIODS = 100.0  # of the longest period of the features of time to the shortest; more cost adaptive solves many steps
+FREQUENCIES = 16
+# The ratio of the longest to the shortest period of the time features. A larger one costs adaptive solves many steps.
+PERIODS = 100.0
 
 
 class ResidualField(nn.Module):
-    """A field of any event: residual layers on its numbers side by side, scaled and shifted by time and class.
+    """A field of samples of any shape: residual layers on the flattened sample, scaled and shifted by time and class.
 
-    It is made for being taught velocities and sampled on a grid. Its time features oscillate, and so do its slopes: for
-    training by likelihood take a smoother one, such as `ConcatSquashField`.
+    It is designed for flow matching and sampling on a grid. Its time features oscillate, and so do its slopes: for
+    training by likelihood use a smoother field, such as `ConcatSquashField`.
 
     Parameters
     ----------
     shape : int or tuple of int
-        Of one sample.
-    width, layers : int
-        Numbers in a hidden layer, and how many residual layers.
-    classes : int
-        Of which a row is one: ``field(t, x, label)``, with ``label == classes`` for a row of which none is known. With
-        0 it is ``field(t, x)``.
+        The shape of one sample.
+    width : int, default=256
+        The size of a hidden layer.
+    layers : int, default=3
+        The number of residual layers.
+    classes : int, default=0
+        The number of classes: ``field(t, x, label)``, with ``label == classes`` for a row without a class. With 0 the
+        field is ``field(t, x)``.
+
+    Raises
+    ------
+    ValueError
+        In `forward`, if there are classes but no label.
 
     Examples
     --------
@@ -41,28 +50,33 @@ class ResidualField(nn.Module):
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES + 1, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None
         self.layers = nn.ModuleList(Residual(width) for _ in range(layers))
-        nn.init.zeros_(self.leave.weight)  # begins as the mean velocity of all, which is near 0
+        nn.init.zeros_(self.leave.weight)  # start at 0, near the mean velocity of all data
         nn.init.zeros_(self.leave.bias)
 
     def forward(
         self, t: Tensor, x: Float[Tensor, "batch *event"], label: Int64[Tensor, " batch"] | None = None
     ) -> Float[Tensor, "batch *event"]:
-        """The slope at (t, x)."""
-        known = self.time(time_features(t).to(x.dtype))
+        """Return the slope; t is 0-d or one for each row."""
+        condition = self.time(time_features(t).to(x.dtype))
         if self.label is not None:
             if label is None:
                 raise ValueError(
                     f"label is missing; wanted field(t, x, label) of {self.label.num_embeddings - 1} classes."
                 )
-            known = known + self.label(label)
+            condition = condition + self.label(label)
         h = self.enter(x.flatten(1))
         for layer in self.layers:
-            h = layer(h, known)
+            h = layer(h, condition)
         return self.leave(nn.functional.silu(h)).reshape(x.shape)
 
 
 class Residual(nn.Module):
-    """x + W₂ silu(W₁ (scale · norm(x) + shift)), scale and shift made of what is known.
+    """``x + W₂ silu(W₁ (scale · norm(x) + shift))``, with scale and shift computed from a condition.
+
+    Parameters
+    ----------
+    width : int
+        The size of x and of the condition.
 
     Examples
     --------
@@ -73,20 +87,17 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.told = nn.Linear(width, 2 * width)
+        self.told = nn.Linear(width, 2 * width)  # scale and shift; saved weights hold this name
         self.net = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self, x: Float[Tensor, "batch width"], known: Float[Tensor, "#batch width"]) -> Tensor:
-        """The layer at x."""
-        scale, shift = self.told(nn.functional.silu(known)).chunk(2, -1)
+    def forward(self, x: Float[Tensor, "batch width"], condition: Float[Tensor, "#batch width"]) -> Tensor:
+        """Return the output of the layer [batch, width]."""
+        scale, shift = self.told(nn.functional.silu(condition)).chunk(2, -1)
         return x + self.net(torch.addcmul(shift, self.norm(x), 1 + scale))
 
 
-FREQUENCIES = 16
-
-
 def time_features(t: Tensor) -> Float[Tensor, "times features"]:
-    """Times, 0-d or one a row, as themselves and as sines and cosines from slow to fast.
+    """Return times, 0-d or one for each row, with their sines and cosines at frequencies from low to high.
 
     Examples
     --------
@@ -94,6 +105,6 @@ def time_features(t: Tensor) -> Float[Tensor, "times features"]:
     (torch.Size([1, 33]), torch.Size([7, 33]))
     """
     column = t.reshape(-1, 1)
-    place = torch.arange(FREQUENCIES, dtype=t.dtype, device=t.device) / (FREQUENCIES - 1)
-    angle = column * torch.exp(place * math.log(PERIODS))
+    exponents = torch.arange(FREQUENCIES, dtype=t.dtype, device=t.device) / (FREQUENCIES - 1)
+    angle = column * torch.exp(exponents * math.log(PERIODS))
     return torch.cat((column, torch.sin(angle), torch.cos(angle)), 1)

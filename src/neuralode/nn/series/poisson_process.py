@@ -1,4 +1,4 @@
-"""Event times as an inhomogeneous Poisson process whose intensity is read from the latent state.
+"""Event times as an inhomogeneous Poisson process whose intensity depends on the latent state.
 
 References
 ----------
@@ -18,19 +18,19 @@ from neuralode.nn.mlp import mlp
 
 
 class PoissonProcess(nn.Module):
-    r"""Kinds of events, each at intensity λ(z(t)), along a latent trajectory dz/dt = f(t, z).
+    r"""Several kinds of events, each with an intensity λ(z(t)) along a latent trajectory dz/dt = f(t, z).
 
     The log-likelihood of events at times t_i is :math:`\sum_i \log \lambda(z(t_i)) - \int \lambda(z(t)) dt`. The
-    integral is a further state of the same ODE: `along` turns a field of z into one of (z, ∫λ).
+    integral is an additional state of the same equation: `along` turns a field of z into one of (z, ∫λ).
 
     Parameters
     ----------
     features : int
-        Of z.
-    kinds : int
-        Kinds of events, each with an intensity of its own.
-    width : int
-        Of the one hidden layer between z and log λ.
+        The size of z.
+    kinds : int, default=1
+        The number of kinds of events.
+    width : int, default=20
+        The size of the hidden layer between z and log λ.
 
     Examples
     --------
@@ -38,7 +38,7 @@ class PoissonProcess(nn.Module):
     >>> process = PoissonProcess(features=2, kinds=1)
     >>> field = process.along(lambda t, z: -z)
     >>> z, total = node.solve(field, process.begin(torch.ones(3, 2)), torch.linspace(0, 1, 5)).ys
-    >>> z.shape, total.shape  # at each of 5 times: states, and events expected so far
+    >>> z.shape, total.shape  # at each of 5 times: states, and the expected number of events so far
     (torch.Size([5, 3, 2]), torch.Size([5, 3, 1]))
     """
 
@@ -48,7 +48,7 @@ class PoissonProcess(nn.Module):
         self.log_intensity = mlp(features, width, kinds)
 
     def along(self, f: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
-        """The field of (z, events expected since the start)."""
+        """Return the field of (z, expected number of events since the start)."""
 
         def field(t: Tensor, state: tuple[Tensor, Tensor], *args: Tensor) -> tuple[Tensor, Tensor]:
             z = state[0]
@@ -57,7 +57,7 @@ class PoissonProcess(nn.Module):
         return field
 
     def begin(self, z: Float[Tensor, "rows features"]) -> tuple[Tensor, Tensor]:
-        """The state to start from: no event is expected before."""
+        """Return the initial state: z, and an expected number of 0 events."""
         return z, z.new_zeros(*z.shape[:-1], self.kinds)
 
     def log_prob(
@@ -66,6 +66,16 @@ class PoissonProcess(nn.Module):
         happened: Bool[Tensor, "... steps kinds"],
         expected: Float[Tensor, "... kinds"],
     ) -> Float[Tensor, "..."]:
-        """Log-likelihood of what happened at some states of a trajectory, given the events expected up to its end."""
-        gained = torch.where(happened, self.log_intensity(z), 0).sum((-2, -1))
-        return gained - expected.sum(-1)
+        """Return the log-likelihood of events.
+
+        Parameters
+        ----------
+        z : Tensor[..., steps, features]
+            States of a trajectory.
+        happened : BoolTensor[..., steps, kinds]
+            Which kinds of events occurred at each state.
+        expected : Tensor[..., kinds]
+            The expected number of events up to the end of the trajectory.
+        """
+        log_intensities = torch.where(happened, self.log_intensity(z), 0).sum((-2, -1))
+        return log_intensities - expected.sum(-1)

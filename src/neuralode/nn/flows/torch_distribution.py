@@ -1,51 +1,29 @@
-"""A flow among the distributions of torch."""
+"""Flows as distributions and transforms of `torch.distributions`."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Transform, constraints
 
-from neuralode.nn.flows.base_distribution import Moved
-
-
-class Flow(Protocol):
-    """What is made a distribution: a `neuralode.nn.CNF`, as far as it is seen from here."""
-
-    @property
-    def event_shape(self) -> torch.Size:
-        """Of one sample."""
-        ...
-
-    def forward_and_log_det(self, z: Tensor, /, *args: Any) -> Moved:
-        """From base to data."""
-        ...
-
-    def inverse_and_log_det(self, x: Tensor, /, *args: Any) -> Moved:
-        """From data to base."""
-        ...
-
-    def log_prob(self, x: Tensor, /, *args: Any) -> Tensor:
-        """The log-density."""
-        ...
-
-    def sample(self, shape: Any, /, *args: Any) -> Tensor:
-        """Draw."""
-        ...
-
-    def rows_of(self, args: tuple, /) -> list[Tensor | None]:
-        """Those of ``args`` that have a row for each sample."""
-        ...
+from neuralode.nn.flows.flow import Flow
 
 
 class FlowTransform(Transform):
-    """The invertible map of a `CNF` from base to data.
+    """The invertible map of a `neuralode.nn.CNF` from base to data.
 
-    The determinant comes from the solve that maps, so that of the last map is remembered, by the identity of both ends:
-    what `torch.distributions.TransformedDistribution` asks for takes one solve, not two. Maps themselves are made anew
-    each time, as the flow may have learned in between.
+    One solve gives both the mapped state and the determinant, so the determinant of the last map is cached, keyed by
+    the identity of its two ends. `torch.distributions.TransformedDistribution` then takes one solve instead of two. The
+    mapped states themselves are not cached, because the parameters of the flow may change between calls.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow.
+    args : tuple, default=()
+        Further arguments of its field.
 
     Examples
     --------
@@ -63,12 +41,12 @@ class FlowTransform(Transform):
     def __init__(self, flow: Flow, args: tuple = ()) -> None:
         super().__init__(cache_size=0)
         self.flow, self.args = flow, args
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
-        whole = constraints.independent(constraints.real, len(flow.event_shape))
-        self.domain = self.codomain = whole  # type: ignore[assignment]
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None  # x, y, log det
+        space = constraints.independent(constraints.real, len(flow.event_shape))
+        self.domain = self.codomain = space  # type: ignore[assignment]
 
     def with_cache(self, cache_size: int = 1) -> FlowTransform:
-        """One like it, for torch's sake: there is no cache of maps, whatever its size."""
+        """Return an equal transform; the size is ignored, because mapped states are never cached."""
         return FlowTransform(self.flow, self.args)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -85,14 +63,23 @@ class FlowTransform(Transform):
         return x
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Log |det ∂y/∂x|."""
+        """Return log |det ∂y/∂x| of shape [*batch]."""
         if self._last is None or self._last[0] is not x or self._last[1] is not y:
             return self.flow.forward_and_log_det(x, *self.args).log_det
         return self._last[2]
 
 
 class FlowDistribution(Distribution):
-    """The model of a `CNF`, given what its field is conditioned on.
+    """The distribution of a `neuralode.nn.CNF`, given the arguments that its field is conditioned on.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow.
+    args : tuple, default=()
+        Further arguments of its field. Those with rows make a batch of distributions.
+    batch_shape : torch.Size, default=None
+        The shape of the batch; None takes it from the rows of ``args``.
 
     Examples
     --------
@@ -113,32 +100,38 @@ class FlowDistribution(Distribution):
 
     @property
     def support(self) -> Any:
-        """All of space."""
+        """The whole real space of samples."""
         return constraints.independent(constraints.real, len(self.event_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
-        """As many of it as a batch of this shape."""
-        wanted = torch.Size(batch_shape)
+        """Return a batch of equal distributions.
+
+        Raises
+        ------
+        ValueError
+            If the flow is conditioned on several rows and the batch has another shape than these.
+        """
+        shape = torch.Size(batch_shape)
         rows = self.flow.rows_of(self.args)
         if not any(arg is not None for arg in rows):
-            return FlowDistribution(self.flow, self.args, wanted)
+            return FlowDistribution(self.flow, self.args, shape)
         own = self.batch_shape
-        if len(wanted) != 1 or own not in ((1,), wanted):
-            raise ValueError(f"expand({tuple(wanted)}) of a flow conditioned on {own[0]} rows; wanted as many, or one.")
-        args = tuple(a if r is None else r.expand(*wanted, *r.shape[1:]) for a, r in zip(self.args, rows, strict=True))
-        return FlowDistribution(self.flow, args, wanted)
+        if len(shape) != 1 or own not in ((1,), shape):
+            raise ValueError(f"expand({tuple(shape)}) of a flow conditioned on {own[0]} rows; wanted as many, or one.")
+        args = tuple(a if r is None else r.expand(*shape, *r.shape[1:]) for a, r in zip(self.args, rows, strict=True))
+        return FlowDistribution(self.flow, args, shape)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw, differentiably."""
+        """Draw samples [*sample_shape, *batch, *event], differentiably."""
         rows = [arg for arg in self.flow.rows_of(self.args) if arg is not None]
         return self.flow.sample((*sample_shape, *(() if rows else self.batch_shape)), *self.args)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw."""
+        """Draw samples [*sample_shape, *batch, *event] without a graph."""
         with torch.no_grad():
             return self.rsample(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density of whole samples."""
+        """Return the log-density of samples, in nats."""
         batch = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
         return self.flow.log_prob(value.expand(*batch, *self.event_shape), *self.args)
