@@ -1,4 +1,4 @@
-"""One equation for one member, solved for many: as a loop over members would, each with its own steps."""
+"""Ensembles: an f of one member gives the same as a loop over members, each with its own steps."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def networks() -> list[nn.Module]:
     return [nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)).double() for _ in range(3)]
 
 
-def test_it_is_a_loop_over_members() -> None:
-    """To rounding, and at the same evaluations, though fast members leave while slow ones go on."""
+def test_an_ensemble_agrees_with_a_loop_over_members() -> None:
+    """To rounding, with the same evaluations, although fast members leave the batch before slow ones."""
     t = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
     sol = solve_ensemble(lorenz, Y0, t, args=(RHO,), **TIGHT)
     assert sol.ys.shape == (3, 4, 3)
@@ -49,7 +49,7 @@ def test_members_may_share_steps_or_have_their_own_times() -> None:
     torch.testing.assert_close(sol.y1[0], alone.y1, rtol=1e-12, atol=0)
 
 
-def test_axes_may_be_anywhere_and_states_any_tree() -> None:
+def test_any_member_axis_and_any_pytree() -> None:
     def f(t: Tensor, y: dict, pair: dict, gain: Tensor) -> dict:
         return {"a": -pair["k"] @ y["a"] + pair["b"], "c": gain * y["c"]}
 
@@ -69,8 +69,8 @@ def test_axes_may_be_anywhere_and_states_any_tree() -> None:
 
 
 @GRADIENTS
-def test_gradients_of_an_ensemble_of_networks(gradient: Any) -> None:
-    """Reach stacked parameters, initial states and what f closes over, as those of a loop do."""
+def test_gradients_of_an_ensemble_of_networks_agree_with_a_loop(gradient: Any) -> None:
+    """By stacked parameters, initial states and a tensor that f closes over."""
     nets = networks()
     params, buffers = stack_module_state(nets)
     scale = torch.tensor(0.7).double().requires_grad_()
@@ -96,7 +96,7 @@ def test_gradients_of_an_ensemble_of_networks(gradient: Any) -> None:
 
 
 @GRADIENTS
-def test_gradients_reach_a_module_and_a_start_that_all_share(gradient: Any) -> None:
+def test_gradients_reach_a_shared_module_and_a_shared_initial_state(gradient: Any) -> None:
     net = networks()[0]
     y0 = torch.tensor([0.3, -0.4]).double().requires_grad_()
     rate = torch.tensor([0.5, 1.0, 2.0]).double().requires_grad_()
@@ -118,7 +118,7 @@ def test_gradients_reach_a_module_and_a_start_that_all_share(gradient: Any) -> N
         assert relative_error(a, b) < (1e-5 if gradient == "adjoint" else 1e-10)
 
 
-def test_members_have_control_inputs_shared_or_their_own() -> None:
+def test_members_may_share_control_inputs_or_have_their_own() -> None:
     times = torch.tensor([0.0, 0.5, 1.0]).double()
     volts = torch.tensor([[0.0, 1.0, -1.0], [1.0, 0.0, 2.0]]).double()
     shared, own = interpolate(times, volts[0], "step"), interpolate(times, volts, "step", rows=True)
@@ -138,7 +138,7 @@ def test_members_have_control_inputs_shared_or_their_own() -> None:
             assert sol.y1[member].item() == pytest.approx(wanted, abs=1e-8)
 
 
-def test_a_failing_member_leaves_the_others_as_they_are() -> None:
+def test_a_failing_member_leaves_the_others_bit_identical() -> None:
     rate = torch.tensor([1.0, 40.0, 0.5]).double()
     y0 = torch.ones(1).double()
     sol = solve_ensemble(lambda t, y, r: r * y**2, y0, (0.0, 0.9), args=(rate,), on_failure="return", **TIGHT)
@@ -147,7 +147,7 @@ def test_a_failing_member_leaves_the_others_as_they_are() -> None:
     assert torch.equal(sol.y1[[0, 2]], alone.y1)
 
 
-def test_options_of_solve_go_along() -> None:
+def test_options_of_solve_are_passed_on() -> None:
     falling = Event(lambda t, y, g: y[:, 0])
     sol = solve_ensemble(
         lambda t, y, g: torch.stack((y[1], -g)), torch.tensor([0.0, 5.0]).double(), (0.0, 20.0),
@@ -169,7 +169,7 @@ def test_options_of_solve_go_along() -> None:
         ({"args": RHO}, TypeError, "args is a Tensor; wanted a tuple"),
     ],
 )
-def test_what_is_no_ensemble(options: dict, kind: type, words: str) -> None:
+def test_bad_arguments_are_refused(options: dict, kind: type, words: str) -> None:
     with pytest.raises(kind, match=words):
         solve_ensemble(lambda t, y, *args: -y, Y0, (0.0, 1.0), **options)
 

@@ -39,7 +39,7 @@ class Equilibrium(torch.nn.Module):
 # values and derivatives
 
 
-def test_the_logistic_equation_comes_to_its_capacity_whose_derivative_is_one() -> None:
+def test_the_logistic_equation_approaches_its_capacity_with_derivative_one() -> None:
     capacity = torch.tensor([[2.0], [3.0]], requires_grad=True)
     y0 = torch.tensor([[0.1], [0.2]], requires_grad=True)
     rest = steady_state(logistic, y0, args=(capacity,), args_dims=0, per_sample=True)
@@ -52,8 +52,8 @@ def test_the_logistic_equation_comes_to_its_capacity_whose_derivative_is_one() -
 
 
 @pytest.mark.parametrize("dense_limit", [128, 0])
-def test_a_linear_system_is_solved_with_all_derivatives(dense_limit: int) -> None:
-    """A y + b = 0: y = −A⁻¹ b, whose second derivatives are known to autograd."""
+def test_a_linear_system_has_exact_first_and_second_derivatives(dense_limit: int) -> None:
+    """A y + b = 0 has the solution y = −A⁻¹ b, which autograd differentiates."""
     a = -2 * torch.eye(3) + 0.5 * torch.randn(3, 3)
     b = torch.randn(3)
     a.requires_grad_()
@@ -68,7 +68,7 @@ def test_a_linear_system_is_solved_with_all_derivatives(dense_limit: int) -> Non
 
 
 @pytest.mark.parametrize(("per_sample", "dense_limit"), [(True, 128), (False, 128), (True, 0), (False, 0)])
-def test_a_deep_equilibrium_layer_has_the_derivatives_of_finite_differences(per_sample: bool, dense_limit: int) -> None:
+def test_derivatives_of_a_deep_equilibrium_layer_agree_with_differences(per_sample: bool, dense_limit: int) -> None:
     layer, x, weights = Equilibrium(6), torch.randn(4, 3, requires_grad=True), torch.randn(4, 6)
     how = {"args_dims": 0, "per_sample": per_sample, "dense_limit": dense_limit}
 
@@ -89,7 +89,7 @@ def test_a_deep_equilibrium_layer_has_the_derivatives_of_finite_differences(per_
         assert abs(float((above - below) / (2 * step) - (grad * direction).sum())) < 1e-7
 
 
-def test_derivatives_are_those_of_backpropagation_through_the_iteration() -> None:
+def test_derivatives_agree_with_backpropagation_through_the_iteration() -> None:
     layer, x = Equilibrium(5), torch.randn(3, 3)
     y = torch.zeros(3, 5)
     for _ in range(200):
@@ -101,17 +101,17 @@ def test_derivatives_are_those_of_backpropagation_through_the_iteration() -> Non
     assert max(float((a - b).abs().max()) for a, b in zip(found, known, strict=True)) < 1e-12
 
 
-def test_what_an_encoder_made_is_not_counted_twice() -> None:
-    """A captured tensor computed from parameters of which f uses one as well."""
+def test_a_captured_tensor_and_its_source_are_not_counted_twice() -> None:
+    """f uses a tensor, and the parameter that it was computed from."""
     weight = torch.tensor(0.7, requires_grad=True)
-    made = weight.square() + 1
-    rest = steady_state(lambda t, y: made - weight * y, torch.zeros(1))
+    encoded = weight.square() + 1
+    rest = steady_state(lambda t, y: encoded - weight * y, torch.zeros(1))
     found = torch.autograd.grad(rest.y.sum(), weight)[0]
     assert abs(float(found) - (1 - 1 / 0.7**2)) < 1e-12  # y = w + 1/w
 
 
 @pytest.mark.parametrize("coupled", [False, True])
-def test_rows_that_depend_on_each_other_are_one_system(coupled: bool) -> None:
+def test_rows_that_depend_on_each_other_form_one_system(coupled: bool) -> None:
     bias = torch.randn(3, 2, requires_grad=True)
 
     def f(t: Tensor, y: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ def test_rows_that_depend_on_each_other_are_one_system(coupled: bool) -> None:
     assert (found - known).abs().max() < 1e-13
 
 
-def test_states_of_any_structure_come_to_rest() -> None:
+def test_states_of_any_structure_become_steady() -> None:
     k = torch.tensor(1.5, requires_grad=True)
 
     def f(t: Tensor, y: Any) -> Any:
@@ -138,8 +138,8 @@ def test_states_of_any_structure_come_to_rest() -> None:
     assert abs(float(found - known)) < 1e-12
 
 
-def test_stiff_kinetics_come_to_rest_where_newton_would_not_begin() -> None:
-    """From a start at which the Jacobian is singular."""
+def test_stiff_kinetics_become_steady_where_newton_alone_would_fail() -> None:
+    """The Jacobian is singular at the start."""
 
     def f(t: Tensor, y: Tensor) -> Tensor:
         a, b, c = y.unbind(-1)
@@ -159,7 +159,7 @@ def test_float32_and_no_grad() -> None:
     assert not rest.y.requires_grad
 
 
-def test_what_is_steady_already_takes_no_step() -> None:
+def test_a_steady_initial_state_takes_no_step() -> None:
     rest = steady_state(logistic, torch.tensor([[2.0], [0.1]]), args=(2.0,), per_sample=True)
     assert rest.t[0] == 0
     assert rest.stats.accepted[0] == 0
@@ -176,7 +176,7 @@ def spin(t: Tensor, y: Tensor) -> Tensor:
     return torch.stack((y[..., 1], -y[..., 0]), -1)
 
 
-def test_a_periodic_orbit_is_said_to_be_no_steady_state() -> None:
+def test_a_periodic_orbit_raises_with_a_hint() -> None:
     with pytest.raises(SolveError, match="periodic orbit") as raised:
         steady_state(spin, torch.tensor([1.0, 0.0]), max_time=20.0, method="tsit5")
     assert raised.value.solution.y.isnan().all()
@@ -203,7 +203,7 @@ def test_a_row_without_a_steady_state_leaves_the_others_and_their_gradients() ->
 
 
 @pytest.mark.parametrize("dense_limit", [128, 0])
-def test_a_conserved_quantity_has_no_gradient_and_says_so(dense_limit: int) -> None:
+def test_a_conserved_quantity_raises_in_backward(dense_limit: int) -> None:
     k = torch.tensor(2.0, requires_grad=True)
 
     def exchange(t: Tensor, y: Tensor) -> Tensor:
@@ -216,7 +216,7 @@ def test_a_conserved_quantity_has_no_gradient_and_says_so(dense_limit: int) -> N
         rest.y[0].backward()
 
 
-def test_second_derivatives_want_to_be_asked_for() -> None:
+def test_second_derivatives_need_derivatives_2() -> None:
     k = torch.tensor(2.0, requires_grad=True)
     rest = steady_state(lambda t, y: 1 - k * y, torch.zeros(1))
     with pytest.raises(GradientError, match="derivatives=2"):
@@ -236,7 +236,7 @@ def test_second_derivatives_want_to_be_asked_for() -> None:
         (lambda t, y: -y[:1], {}, "returned shape"),
     ],
 )
-def test_bad_arguments_are_refused_with_a_sentence(f: Any, options: dict[str, Any], words: str) -> None:
+def test_bad_arguments_are_refused(f: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         steady_state(f, torch.ones(2), **options)
 
@@ -245,7 +245,7 @@ def test_bad_arguments_are_refused_with_a_sentence(f: Any, options: dict[str, An
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
-def test_a_solve_ends_where_it_no_longer_moves(per_sample: bool) -> None:
+def test_until_steady_ends_a_solve(per_sample: bool) -> None:
     rates = torch.tensor([[1.0], [4.0]])
 
     def f(t: Tensor, y: Tensor, rates: Tensor) -> Tensor:

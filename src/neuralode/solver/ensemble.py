@@ -1,65 +1,69 @@
-"""Ensembles: one equation, written for one member, solved for many parameters or initial states at once."""
+"""Ensembles: an f written for one member, solved for many parameters or initial states at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_flatten_with_path, tree_map
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_flatten_with_path, tree_map
 
 from neuralode.autodiff.captured import modules_of
 from neuralode.core.field import Field
 from neuralode.core.solution import Solution
 from neuralode.solver.solve import solve
 
+Axis: TypeAlias = int | None  # None: shared by all members
+
 
 def solve_ensemble(
     f: Callable[..., Any],
     y0: Any,
-    t: Any,
+    t: Tensor | Sequence[float | Tensor],
     *,
     args: tuple = (),
-    args_dims: Any = 0,
+    args_dims: Axis | tuple = 0,
     y0_dims: Any = None,
     per_sample: bool = True,
     **options: Any,
 ) -> Solution:
-    """Solve dy/dt = f(t, y, *args) for every member of an ensemble, each with its own steps.
+    """Solve dy/dt = f(t, y, *args) for every member of an ensemble.
 
-    f is written for one member and evaluated for all of them by `torch.func.vmap`.
+    f is written for one member; `torch.func.vmap` evaluates it for all members.
 
     Parameters
     ----------
     f : callable
-        ``f(t, y, *args)`` for one member: t is 0-d, y and args are those of the member. It draws no random numbers.
+        ``f(t, y, *args)`` for one member: t is 0-d, y and args are those of the member. It must not draw random
+        numbers.
     y0 : pytree of Tensor
-        Initial state; that of one member, which all begin with, or with an axis of members (see ``y0_dims``).
+        Initial state of one member, from which all start, or one with a member axis (see ``y0_dims``).
     t : (t0, t1), Tensor[T] or Tensor[members, T]
-        As in `solve`; times of each member's own need ``per_sample``.
-    args : tuple
-        Further arguments of f, pytrees (parameters that `torch.func.stack_module_state` stacks, say).
-    args_dims : int, None, or tuple of these
-        The axis of members of each of ``args``, of all tensors in it; None: shared by all members. A pytree like the
-        argument, or a dict for one, says it of each of its tensors.
-    y0_dims : int, None or pytree of these
-        The same of y0.
-    per_sample : bool
-        Give every member its own steps: the answer is that of solving it alone. Without, all share one step.
+        As in `solve`; different times of members need ``per_sample``.
+    args : tuple, default=()
+        Further arguments of f, pytrees; for example the parameters that `torch.func.stack_module_state` stacks.
+    args_dims : int, None or tuple of these, default=0
+        The member axis of each of ``args``, for all tensors in it; None: shared by all members. A pytree like the
+        argument gives the axis of each of its tensors.
+    y0_dims : int, None or pytree of these, default=None
+        The same for y0.
+    per_sample : bool, default=True
+        Give every member its own steps, so that the result is that of solving it alone. Otherwise all members share
+        their steps.
     **options
-        Of `solve`. Event and save functions see what f sees in `solve`: all members at once.
+        Options of `solve`. Event and save functions are called as in `solve`, with all members at once.
 
     Returns
     -------
     Solution
-        As of `solve`: leaves of ``ys`` are [T, members, ...], with a status and statistics for each member.
+        As from `solve`: leaves of ``ys`` are [T, members, ...], with a status and statistics of each member.
 
     Raises
     ------
     TypeError, ValueError
-        Where members cannot be counted, or what has an axis of them disagrees; and as `solve`.
+        If no argument has a member axis, or their lengths differ; and as in `solve`.
 
     Examples
     --------
@@ -91,111 +95,124 @@ def solve_ensemble(
         args_dims = (args_dims,) * len(args)
     if not isinstance(args_dims, tuple) or len(args_dims) != len(args):
         raise ValueError(f"args_dims={args_dims!r} for {len(args)} args; wanted a tuple with one entry for each.")
-    parts = [_Part(f"args[{i}]", arg, dims) for i, (arg, dims) in enumerate(zip(args, args_dims, strict=True))]
-    start = _Part("y0", y0, y0_dims)
-    members = _count([start, *parts])
-    states = start.led_by(members)
-    every = Members(field.f, (0 if per_sample else None, 0, *(part.dims for part in parts)))
-    return solve(
-        replace(field, f=every), states, t, args=tuple(part.first for part in parts),
-        args_dims=tuple(part.dims for part in parts), per_sample=per_sample, **options,
-    )  # fmt: skip
+    pairs = zip(args, args_dims, strict=True)
+    arguments = [_members_first(f"args[{i}]", arg, dims) for i, (arg, dims) in enumerate(pairs)]
+    start = _members_first("y0", y0, y0_dims)
+    states = start.expanded(_count_members([start, *arguments]))
+    dims = tuple(argument.dims for argument in arguments)
+    members = Members(field.f, (0 if per_sample else None, 0, *dims))
+    args = tuple(argument.tree for argument in arguments)
+    return solve(replace(field, f=members), states, t, args=args, args_dims=dims, per_sample=per_sample, **options)
 
 
 class Members(nn.Module):
-    """f of every member: what `solve` is given. A module, so that those that f uses are found in it.
+    """f of all members, by `torch.vmap`; a module, so that the modules that f uses are found in it.
 
     Parameters
     ----------
     f : callable
-        Of one member.
+        f of one member.
     dims : tuple
-        Where the axis of members is, as ``in_dims`` of `torch.vmap`.
+        The member axes of (t, y, *args), as ``in_dims`` of `torch.vmap`.
     """
 
     def __init__(self, f: Callable[..., Any], dims: tuple) -> None:
         super().__init__()
         self.f = f
-        self.held = nn.ModuleList(module for module in modules_of(f) if module is not f)
+        self.used_modules = nn.ModuleList(module for module in modules_of(f) if module is not f)
         self.dims = dims
 
     def forward(self, t: Tensor, y: Any, *args: Any) -> Any:
-        """The slopes of all members."""
+        """Return the slopes of all members."""
         try:
             return torch.vmap(self.f, self.dims)(t, y, *args)
         except RuntimeError as error:
             if "random" not in str(error):
                 raise
             raise ValueError(
-                "f draws random numbers (dropout in training?), which an ensemble cannot: its members would not be "
-                "functions of (t, y, args). Draw them before the solve and pass them in args."
+                "f draws random numbers (dropout in training?), which an ensemble does not allow: f would not be a "
+                "function of (t, y, args). Draw them before the solve and pass them in args."
             ) from error
 
 
-class _Part:
-    """Something with an axis of members, or without: moved to the front, with dims that say of every tensor."""
+@dataclass(frozen=True)
+class _Argument:
+    """An argument of all members, with their axis in front."""
 
-    def __init__(self, name: str, tree: Any, dims: Any) -> None:
-        self.name = name
-        named, spec = tree_flatten_with_path(tree)
-        self.names = [name + "".join(str(key) for key in path) for path, _ in named]
-        leaves = [x for _, x in named]
-        spread = _spread(name, dims, tree, len(leaves))
-        for place, (x, dim) in enumerate(zip(leaves, spread, strict=True)):
-            if dim is not None and (not isinstance(x, Tensor) or not -x.dim() <= dim < x.dim()):
-                if not isinstance(x, Tensor) and isinstance(dims, int):
-                    spread[place] = None  # a number among tensors is shared
-                    continue
-                came = f"shape {list(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-                raise ValueError(
-                    f"{self.names[place]} is {came}; its dims say that axis {dim} is that of members. Wanted a tensor "
-                    "with that axis, or None for what all members share."
-                )
-        self.moved = [x if dim in (None, 0) else x.movedim(dim, 0) for x, dim in zip(leaves, spread, strict=True)]
-        self.spread = [None if dim is None else 0 for dim in spread]
-        self.given = spread
-        self.spec = spec
-        self.first = spec.unflatten(self.moved)
-        self.dims = None if all(dim is None for dim in self.spread) else spec.unflatten(self.spread)
+    leaf_names: list[str]  # for messages
+    leaves: list[Any]  # with the member axis, if they have one, in front
+    axes: list[Axis]  # the member axis that the user gave for each leaf
+    spec: TreeSpec
 
-    def sizes(self) -> list[tuple[str, int, int]]:
-        """Name, axis and size of what has an axis of members."""
-        triples = zip(self.names, self.given, self.moved, strict=True)
-        return [(name, dim, len(x)) for name, dim, x in triples if dim is not None]
+    @property
+    def tree(self) -> Any:
+        """The argument."""
+        return self.spec.unflatten(self.leaves)
 
-    def led_by(self, members: int) -> Any:
-        """With an axis of members in front of every tensor."""
-        whole = [
-            x if dim == 0 or not isinstance(x, Tensor) else x.expand(members, *x.shape)
-            for x, dim in zip(self.moved, self.spread, strict=True)
+    @property
+    def dims(self) -> Any:
+        """The member axes as ``in_dims`` of `torch.vmap`: 0 or None for each leaf, or None."""
+        if all(axis is None for axis in self.axes):
+            return None
+        return self.spec.unflatten([None if axis is None else 0 for axis in self.axes])
+
+    def expanded(self, members: int) -> Any:
+        """Return the argument with a member axis in front of every tensor."""
+        leaves = [
+            x if axis is not None or not isinstance(x, Tensor) else x.expand(members, *x.shape)
+            for x, axis in zip(self.leaves, self.axes, strict=True)
         ]
-        return self.spec.unflatten(whole)
+        return self.spec.unflatten(leaves)
 
 
-def _spread(name: str, dims: Any, tree: Any, count: int) -> list[int | None]:
-    """The axis of every leaf."""
+def _members_first(name: str, tree: Any, dims: Any) -> _Argument:
+    """Move the member axes of an argument to the front."""
+    paths, spec = tree_flatten_with_path(tree)
+    names = [name + "".join(str(key) for key in path) for path, _ in paths]
+    leaves = [x for _, x in paths]
+    axes = _leaf_axes(name, tree, dims=dims, count=len(leaves))
+    if isinstance(dims, int):  # Python numbers among tensors are shared
+        axes = [axis if isinstance(x, Tensor) else None for x, axis in zip(leaves, axes, strict=True)]
+    for leaf_name, x, axis in zip(names, leaves, axes, strict=True):
+        if axis is not None and not (isinstance(x, Tensor) and -x.dim() <= axis < x.dim()):
+            came = f"shape {list(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise ValueError(
+                f"{leaf_name} is {came}; its dims say that axis {axis} is that of members. Wanted a tensor with that "
+                "axis, or None for what all members share."
+            )
+    leaves = [x if axis in (None, 0) else x.movedim(axis, 0) for x, axis in zip(leaves, axes, strict=True)]
+    return _Argument(leaf_names=names, leaves=leaves, axes=axes, spec=spec)
+
+
+def _leaf_axes(name: str, tree: Any, *, dims: Any, count: int) -> list[Axis]:
+    """Return the member axis of each of ``count`` leaves."""
     if dims is None or isinstance(dims, int):
         return [dims] * count
-    leaves, spec = tree_flatten(dims, is_leaf=lambda x: x is None)
-    wanted = tree_flatten(tree_map(lambda _: 0, tree))[1]
-    if spec != wanted or not all(dim is None or isinstance(dim, int) for dim in leaves):
+    axes, spec = tree_flatten(dims, is_leaf=lambda x: x is None)
+    tree_spec = tree_flatten(tree_map(lambda _: 0, tree))[1]
+    if spec != tree_spec or not all(axis is None or isinstance(axis, int) for axis in axes):
         which = "y0_dims" if name == "y0" else f"args_dims for {name}"
         raise ValueError(f"{which} is {dims!r}; wanted an axis, None, or a pytree of these like {name}.")
-    return leaves
+    return axes
 
 
-def _count(parts: list[_Part]) -> int:
-    """How many members there are."""
-    sizes = [size for part in parts for size in part.sizes()]
+def _count_members(arguments: list[_Argument]) -> int:
+    """Return the number of members, which all arguments must agree on."""
+    sizes = [
+        (name, axis, len(x))
+        for argument in arguments
+        for name, axis, x in zip(argument.leaf_names, argument.axes, argument.leaves, strict=True)
+        if axis is not None
+    ]
     if not sizes:
         raise ValueError(
             "nothing has an axis of members: wanted args with one (args_dims=0), or y0 with one (y0_dims=0)."
         )
-    name, dim, members = sizes[0]
-    for other, axis, size in sizes[1:]:
+    name, axis, members = sizes[0]
+    for other_name, other_axis, size in sizes[1:]:
         if size != members:
             raise ValueError(
-                f"{name} has {members} members along axis {dim}, {other} has {size} along axis {axis}; wanted as many "
-                "in both (args_dims, y0_dims: None for what all members share)."
+                f"{name} has {members} members along axis {axis}, {other_name} has {size} along axis {other_axis}; "
+                "wanted the same number in both (args_dims, y0_dims: None for what all members share)."
             )
     return members

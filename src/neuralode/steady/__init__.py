@@ -1,1 +1,1 @@
-"""Steady states and their derivatives."""
+"""Steady states: solve f(y) = 0, with derivatives by the implicit function theorem."""
