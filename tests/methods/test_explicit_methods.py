@@ -19,6 +19,7 @@ import neuralode
 from neuralode import ExplicitRungeKutta, Given, Tableau, solve
 from neuralode.core.layout import lay_out
 from neuralode.core.norms import Norm
+from neuralode.methods.base import StepStart
 from neuralode.methods.runge_kutta.low_storage import LowStorageRungeKutta
 from neuralode.methods.runge_kutta.tableaus.bosh3 import BOSH3
 from neuralode.methods.runge_kutta.tableaus.carpenter_kennedy54 import CARPENTER_KENNEDY54
@@ -82,7 +83,7 @@ def test_the_two_estimates_of_dop853_are_combined_as_published(name: str, h: flo
     method = METHODS["dop853"]
     field = problem.f
     y = problem.y0[None]
-    step = method.step(field, 0.0, y, h, None)
+    step = method.step(StepStart(field, 0.0, y, h))
     assert isinstance(step.error, tuple)
     rtol, atol = 1e-6, 1e-8
     peer = DOP853(in_numpy(problem), 0.0, problem.y0.numpy(), t_bound=10.0, rtol=rtol, atol=atol)
@@ -114,7 +115,7 @@ def test_the_two_estimates_make_one_of_order_7() -> None:
     ratios = []
     sizes = [0.04, 0.02]
     for h in sizes:
-        step = method.step(problem.f, 0.0, problem.y0[None], h, None)
+        step = method.step(StepStart(problem.f, 0.0, problem.y0[None], h))
         ratios.append(float(norm(step.error, problem.y0[None], step.y1)))
     assert 7.5 < np.log2(ratios[0] / ratios[1]) < 8.8  # h^(7 + 1)
 
@@ -295,13 +296,13 @@ def test_a_step_in_two_registers_keeps_no_stages() -> None:
     def peak(method: Any) -> float:
         """In states, beside the one before the step."""
         with torch.no_grad():
-            method.step(lambda t, y: -y, 0.0, y[:, :10], 0.1, None)
-            return peak_bytes(lambda: method.step(lambda t, y: -y, 0.0, y, 0.1, None)) / (8 * y.numel())
+            method.step(StepStart(lambda t, y: -y, 0.0, y[:, :10], 0.1))
+            return peak_bytes(lambda: method.step(StepStart(lambda t, y: -y, 0.0, y, 0.1))) / (8 * y.numel())
 
     method = METHODS["carpenter_kennedy54"]
     assert peak(method) == pytest.approx(3, abs=0.01)  # the state so far, the other register, and what f answers
     assert peak(AS_TABLE) > 6
-    step = method.step(lambda t, y: -y, 0.0, y, 0.1, None)
+    step = method.step(StepStart(lambda t, y: -y, 0.0, y, 0.1))
     assert [x.data_ptr() for x in step.stages] == [step.y1.data_ptr()]
 
 

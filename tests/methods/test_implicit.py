@@ -17,6 +17,7 @@ from neuralode import solve
 from neuralode.core.dense_output import horner
 from neuralode.core.jacobians import Linearised, jacobian, jvp, vjp
 from neuralode.core.status import GradientError
+from neuralode.methods.base import StepStart
 from neuralode.methods.implicit.runge_kutta import ImplicitRungeKutta
 from neuralode.methods.runge_kutta.order_conditions import residual
 from neuralode.methods.runge_kutta.tableau import Tableau
@@ -73,7 +74,7 @@ def method_of(name: str, products: bool = False) -> ImplicitRungeKutta:
 def solve_loop(method: ImplicitRungeKutta, field: Plain, y: Tensor, t: float, t1: float, steps: int) -> Tensor:
     h, method_state = (t1 - t) / steps, None
     for n in range(steps):
-        step = method.step(field, t + n * h, y, h, method_state, None)
+        step = method.step(StepStart(field, t + n * h, y, h, method_state))
         assert step.ok
         y, method_state = step.y1, step.method_state
     return y
@@ -136,7 +137,7 @@ def test_a_stiff_equation_follows_its_slow_solution(name: str) -> None:
 def test_stated_steps_are_solved_to_rounding(name: str, products: bool) -> None:
     """The stage equations hold: y1 and the slopes of the stages fit each other to the last digits."""
     method, table = method_of(name, products), METHODS[name].tableau
-    step = method.step(Plain(pendulum), 0.2, STARTS, 0.5, None, None)
+    step = method.step(StepStart(Plain(pendulum), 0.2, STARTS, 0.5))
     slopes = [x / 0.5 for x in step.stages]
     for i, row in enumerate(table.a):
         at = STARTS + sum(0.5 * weight * k for weight, k in zip(row, slopes, strict=True))
@@ -149,11 +150,11 @@ def test_stated_steps_are_solved_to_rounding(name: str, products: bool) -> None:
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_under_a_tolerance_the_iteration_stops_early_and_within_it(name: str) -> None:
     full, early = Plain(pendulum), Plain(pendulum)
-    exact = METHODS[name].step(full, 0.2, STARTS, 0.3, None, None)
-    step = METHODS[name].step(early, 0.2, STARTS, 0.3, None, tolerance(1e-4, 1e-4))
+    exact = METHODS[name].step(StepStart(full, 0.2, STARTS, 0.3))
+    step = METHODS[name].step(StepStart(early, 0.2, STARTS, 0.3), tolerance(1e-4, 1e-4))
     assert tolerance(1e-4, 1e-4)(step.y1 - exact.y1, STARTS, exact.y1) < 0.1
     assert (step.y1 != exact.y1).any()
-    assert step.cost < exact.cost
+    assert step.evaluations < exact.evaluations
 
 
 @each_method
@@ -181,9 +182,9 @@ def test_the_cost_is_what_was_evaluated(name: str, error_norm: Any, products: bo
     field, method, method_state, y = Plain(pendulum), method_of(name, products), None, STARTS
     counted = calls = 0
     for n in range(5):
-        step = method.step(field, 0.1 * n, y, 0.1, method_state, error_norm)
+        step = method.step(StepStart(field, 0.1 * n, y, 0.1, method_state), error_norm)
         y, method_state = step.y1, step.method_state
-        counted, calls = counted + step.cost, calls + step.calls
+        counted, calls = counted + step.evaluations, calls + step.calls
     assert counted == calls == field.calls + field.jacobians
 
 
@@ -196,7 +197,7 @@ def blow_up(t: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", ["implicit_euler", "gl4", *ADAPTIVE])
 def test_a_stated_step_without_a_solution_gives_no_number(name: str, products: bool) -> None:
     y = torch.full((1, 1), 2.0, dtype=F64)
-    step = method_of(name, products).step(Plain(blow_up), 0.0, y, 5.0, None, None)
+    step = method_of(name, products).step(StepStart(Plain(blow_up), 0.0, y, 5.0))
     assert step.y1.isnan().all()
 
 
@@ -204,11 +205,12 @@ def test_a_stated_step_without_a_solution_gives_no_number(name: str, products: b
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_an_attempt_without_a_solution_is_not_ok_and_its_error_is_infinite(name: str, products: bool) -> None:
     y = torch.full((1, 1), 2.0, dtype=F64)
-    step = method_of(name, products).step(Plain(blow_up), 0.0, y, 5.0, None, tolerance(1e-6, 1e-6))
+    step = method_of(name, products).step(StepStart(Plain(blow_up), 0.0, y, 5.0), tolerance(1e-6, 1e-6))
     assert step.ok is False
     assert step.error is not None
     assert step.error.isinf().all()
-    again = method_of(name, products).step(Plain(blow_up), 0.0, y, 0.01, step.kept, tolerance(1e-6, 1e-6))
+    start = StepStart(Plain(blow_up), 0.0, y, 0.01, step.method_state_if_rejected)
+    again = method_of(name, products).step(start, tolerance(1e-6, 1e-6))
     assert again.ok is True
     torch.testing.assert_close(again.y1, y / (1 - 0.01 * y), rtol=1e-6, atol=0)
 
@@ -241,9 +243,9 @@ def test_coarse_arithmetic_in_f_is_taken_for_what_it_is(name: str) -> None:
     field = Plain(lambda t, y: coarse(y.bfloat16()).float())
     field.dtype = torch.bfloat16
     y = torch.randn(4, 3)
-    step = METHODS[name].step(field, 0.0, y, 0.2, None, None)
+    step = METHODS[name].step(StepStart(field, 0.0, y, 0.2))
     assert step.ok
-    fine = METHODS[name].step(Plain(lambda t, y: net(y)), 0.0, y, 0.2, None, None)
+    fine = METHODS[name].step(StepStart(Plain(lambda t, y: net(y)), 0.0, y, 0.2))
     torch.testing.assert_close(step.y1, fine.y1, rtol=0.02, atol=0.02)
 
 
@@ -258,12 +260,12 @@ def test_a_row_of_a_step_is_to_the_bit_what_it_is_alone(name: str, error_norm: A
     t, h = torch.tensor([0.0, 0.3, 0.1], dtype=F64), torch.tensor([0.2, 0.9, 0.01], dtype=F64)
 
     def twice(rows: slice) -> list[Tensor]:
-        step = method.step(Plain(pendulum), t[rows], STARTS[rows], h[rows], None, error_norm)
+        step = method.step(StepStart(Plain(pendulum), t[rows], STARTS[rows], h[rows]), error_norm)
         following = method.step(
-            Plain(pendulum), t[rows] + h[rows], step.y1, h[rows] * 1.3, step.method_state, error_norm
+            StepStart(Plain(pendulum), t[rows] + h[rows], step.y1, h[rows] * 1.3, step.method_state), error_norm
         )
         last = torch.where(following.ok[:, None], following.y1, 0)  # of a failed attempt nothing is looked at
-        return [step.y1, last, step.cost, following.cost, following.ok]
+        return [step.y1, last, step.evaluations, following.evaluations, following.ok]
 
     together = twice(slice(None))
     assert len(set((together[2] + together[3]).tolist())) > 1
@@ -279,13 +281,15 @@ def test_rows_that_stand_still_cost_nothing_and_rows_that_fail_harm_no_other(nam
     h = torch.tensor([0.1, 0.0, 5.0, 0.3], dtype=F64)
     t, healthy = torch.zeros(4, dtype=F64), [0, 3]
     for error_norm in (None, tolerance(1e-6, 1e-8, True)):
-        step = method_of(name, products).step(Plain(blow_up), t, y, h, None, error_norm)
+        step = method_of(name, products).step(StepStart(Plain(blow_up), t, y, h), error_norm)
         assert step.ok.tolist() == [True, True, error_norm is None, True]
         assert step.y1[2].isnan().all() == (error_norm is None)
-        assert step.cost[1] == 0
-        alone = method_of(name, products).step(Plain(blow_up), t[healthy], y[healthy], h[healthy], None, error_norm)
+        assert step.evaluations[1] == 0
+        alone = method_of(name, products).step(
+            StepStart(Plain(blow_up), t[healthy], y[healthy], h[healthy]), error_norm
+        )
         assert torch.equal(step.y1[healthy], alone.y1)
-        assert torch.equal(step.cost[healthy], alone.cost)
+        assert torch.equal(step.evaluations[healthy], alone.evaluations)
 
 
 @each_method
@@ -329,7 +333,7 @@ def test_rows_that_depend_on_each_other_are_solved_together(name: str, products:
 
 
 def test_a_state_without_features_passes() -> None:
-    step = METHODS["sdirk2"].step(Plain(lambda t, y: y), 0.0, torch.zeros(2, 0), 0.1, None, None)
+    step = METHODS["sdirk2"].step(StepStart(Plain(lambda t, y: y), 0.0, torch.zeros(2, 0), 0.1))
     assert step.ok
     assert step.y1.shape == (2, 0)
 
@@ -340,10 +344,10 @@ def test_a_state_without_features_passes() -> None:
 @each_method
 def test_the_interpolant_begins_and_ends_with_the_step(name: str) -> None:
     method, field = METHODS[name], Plain(pendulum)
-    step = method.step(field, 0.2, STARTS, 0.5, None, None)
-    coefficients = method.interpolant(field, 0.2, STARTS, 0.5, step.stages)
+    step = method.step(StepStart(field, 0.2, STARTS, 0.5))
+    coefficients = method.interpolant(StepStart(field, 0.2, STARTS, 0.5), step.stages)
     thetas = (0.25, 0.5, 1.0)
-    read = method.interpolate(field, 0.2, STARTS, 0.5, step.stages, thetas)
+    read = method.interpolate(StepStart(field, 0.2, STARTS, 0.5), step.stages, thetas)
     for theta, state in zip(thetas, read, strict=True):
         torch.testing.assert_close(horner(coefficients, torch.tensor(theta, dtype=F64)), state, rtol=0, atol=1e-14)
     assert torch.equal(coefficients[0], STARTS)
@@ -353,9 +357,9 @@ def test_the_interpolant_begins_and_ends_with_the_step(name: str) -> None:
 @each_method
 def test_the_quadrature_of_the_slope_is_the_increment(name: str) -> None:
     t, h = torch.tensor([0.2, 0.0, 1.0], dtype=F64), torch.tensor([0.5, 0.1, -0.3], dtype=F64)
-    nodes = METHODS[name].quadrature(Plain(pendulum), t, STARTS, h)
+    nodes = METHODS[name].quadrature(StepStart(Plain(pendulum), t, STARTS, h))
     total = sum(h[:, None] * weight * pendulum(time, state) for weight, time, state in nodes)
-    step = METHODS[name].step(Plain(pendulum), t, STARTS, h, None, None)
+    step = METHODS[name].step(StepStart(Plain(pendulum), t, STARTS, h))
     torch.testing.assert_close(STARTS + total, step.y1, rtol=0, atol=1e-13)
 
 
@@ -369,8 +373,8 @@ def retaken(
 
     def step(rate: Tensor, y: Tensor, t: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         field = Plain(lambda t, y: rate * pendulum(t, y) + (y.mean(0) ** 2 if coupled else 0), coupled)
-        y1, stages, _ = method.retake(field, t, y, h, True, None, derivatives)
-        return y1, method.interpolant(field, t, y, h, stages)
+        y1, stages, _ = method.retake(StepStart(field, t, y, h), dense=True, derivatives=derivatives)
+        return y1, method.interpolant(StepStart(field, t, y, h), stages)
 
     return step
 
@@ -417,10 +421,10 @@ def test_the_first_derivative_does_not_depend_on_how_many_are_wanted(name: str) 
 
 @each_method
 def test_a_retaken_step_is_the_stated_one_with_or_without_a_graph(name: str) -> None:
-    step = METHODS[name].step(Plain(pendulum), 0.2, STARTS, 0.5, None, None)
+    step = METHODS[name].step(StepStart(Plain(pendulum), 0.2, STARTS, 0.5))
     with torch.no_grad():
-        plain = METHODS[name].retake(Plain(pendulum), 0.2, STARTS, 0.5, True)[0]
-    graphed = METHODS[name].retake(Plain(pendulum), 0.2, STARTS.clone().requires_grad_(), 0.5, True)[0]
+        plain = METHODS[name].retake(StepStart(Plain(pendulum), 0.2, STARTS, 0.5), dense=True)[0]
+    graphed = METHODS[name].retake(StepStart(Plain(pendulum), 0.2, STARTS.clone().requires_grad_(), 0.5), dense=True)[0]
     torch.testing.assert_close(plain, step.y1, rtol=0, atol=1e-14)
     torch.testing.assert_close(graphed.detach(), step.y1, rtol=0, atol=1e-14)
     assert graphed.requires_grad
@@ -430,7 +434,7 @@ def test_a_retaken_step_is_the_stated_one_with_or_without_a_graph(name: str) -> 
 def test_a_retaken_step_without_a_solution_is_refused() -> None:
     y = torch.full((1, 1), 2.0, dtype=F64, requires_grad=True)
     with pytest.raises(GradientError, match="could not be solved to rounding"):
-        METHODS["implicit_euler"].retake(Plain(blow_up), 0.0, y, 5.0, False)
+        METHODS["implicit_euler"].retake(StepStart(Plain(blow_up), 0.0, y, 5.0), dense=False)
 
 
 @pytest.mark.parametrize("gradient", ["replay", "direct", neuralode.Replay(memory="stage"), neuralode.Replay(every=3)])

@@ -1,4 +1,4 @@
-"""From a name that someone typed to the object it stands for, or to the nearest name there is."""
+"""From a name to the object it stands for, or to a sentence that says what was expected."""
 
 from __future__ import annotations
 
@@ -9,8 +9,45 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def members(protocol: type) -> list[str]:
+    """Return the public members that a Protocol declares, in the order of its definition.
+
+    Examples
+    --------
+    >>> from typing import Protocol
+    >>> class Named(Protocol):
+    ...     name: str
+    ...     def greet(self) -> str: ...
+    >>> members(Named)
+    ['name', 'greet']
+    """
+    names: dict[str, None] = {}
+    for base in reversed(protocol.__mro__):
+        if getattr(base, "_is_protocol", False) and base.__module__ != "typing":
+            names |= dict.fromkeys((*vars(base).get("__annotations__", {}), *vars(base)))
+    return [name for name in names if not name.startswith("_")]
+
+
 def pick(argument: str, value: Any, table: Mapping[str, T], kind: type | tuple[type, ...]) -> T:
-    """Return ``value`` if it is already a ``kind``, or what ``table`` holds under that name.
+    """Return ``value`` if it is a ``kind``, or the entry of ``table`` with that name.
+
+    Parameters
+    ----------
+    argument : str
+        The name of the argument, for messages.
+    value : object
+        A name, or an object of the kind.
+    table : mapping
+        Objects by name.
+    kind : type or tuple of type
+        Accepted types; a Protocol accepts every object with its members.
+
+    Raises
+    ------
+    TypeError
+        For an object that is no ``kind``; of a Protocol the message names the missing members.
+    ValueError
+        For an unknown name, with the nearest known one.
 
     Examples
     --------
@@ -21,9 +58,12 @@ def pick(argument: str, value: Any, table: Mapping[str, T], kind: type | tuple[t
     ...
     ValueError: colour='rad' is unknown; did you mean 'red'? Known: 'red'.
     """
-    if isinstance(value, kind):
-        return value
     if not isinstance(value, str):
+        if isinstance(kind, type) and getattr(kind, "_is_protocol", False):
+            check_members(argument, value, kind)
+            return value
+        if isinstance(value, kind):
+            return value  # pyright: ignore[reportReturnType] (its type is among the kinds)
         kinds = [k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,))]
         raise TypeError(f"{argument} must be {' or a '.join(['a name', *kinds])}, not {type(value).__name__}.")
     if value in table:
@@ -32,3 +72,17 @@ def pick(argument: str, value: Any, table: Mapping[str, T], kind: type | tuple[t
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     known = ", ".join(repr(name) for name in table)
     raise ValueError(f"{argument}={value!r} is unknown{hint} Known: {known}.")
+
+
+def check_members(argument: str, value: Any, protocol: type) -> None:
+    """Refuse an object that lacks a member of a Protocol, and a class where an instance is wanted."""
+    came = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+    missing = [name for name in members(protocol) if not hasattr(value, name)]
+    if isinstance(value, type) and not missing:
+        raise TypeError(f"{argument} is {came}; wanted an instance, {value.__name__}(...).")
+    if missing:
+        lacks = ", ".join(repr(name) for name in missing)
+        raise TypeError(
+            f"{argument} is {came}, which has no {lacks}; wanted a name, or an object with the members of "
+            f"{protocol.__module__}.{protocol.__qualname__} (docs/extending.md)."
+        )

@@ -14,6 +14,7 @@ from neuralode.core.record import AcceptedStep, Occurrence
 from neuralode.core.status import Status
 from neuralode.engines.base import SolveContext, SolverState
 from neuralode.engines.event_location import locate_events
+from neuralode.methods.base import StepStart
 
 UNDERFLOW = 16 * EPS  # a step this small against t no longer moves it
 
@@ -60,7 +61,8 @@ def attempt(context: SolveContext, state: SolverState) -> tuple[SolverState, Att
     f = field if method.implicit or method.partitioned else field.evaluate
     if observer is not None:
         observer.attempted(state.t, state.y, h)
-    step = method.step(f, state.t, state.y, h, state.method_state, context.error_norm)
+    start = StepStart(f, state.t, state.y, h=h, method_state=state.method_state)
+    step = method.step(start, context.error_norm)
     sound, size, ratio = True, None, None
     if controller.adaptive:
         ratio = context.norm(step.error, state.y, step.y1)
@@ -78,23 +80,24 @@ def attempt(context: SolveContext, state: SolverState) -> tuple[SolverState, Att
     values, met = state.values, ()
     if context.events and some(accept):
         step, h, proposal, ended, values, met = locate_events(context, state, f, step, h, proposal, accept)
+        start = start._replace(h=h)
         status = where(ended, Status.EVENT, status)
         target = target.short_of_stop(proposal.t1, ended)
     following = SolverState(
         t=where(accept, proposal.t1, state.t),
         h=where(running, decision.h, state.h),
         y=where(accept, step.y1, state.y),
-        method_state=choose(accept, step.method_state, step.kept),
+        method_state=choose(accept, step.method_state, step.method_state_if_rejected),
         history=decision.history,
         status=status,
         attempts=state.attempts + running,
         accepted=state.accepted + accept,
         last_nonfinite=state.last_nonfinite if ratio is None else negate(isfinite(ratio)),
-        cost=state.cost + running * step.cost,
+        cost=state.cost + running * step.evaluations,
         calls=state.calls + step.calls,
         values=values,
     )
-    taken = keep(context, state, following, f, h, proposal, step, accept)
+    taken = keep(context, state, following, start, proposal, step, accept)
     if taken is not None and method.dense_evaluations:
         looks = (taken.coefficients is not None) + (taken.inner is not None)
         extra = looks * method.dense_evaluations
@@ -157,8 +160,7 @@ def keep(
     context: SolveContext,
     state: SolverState,
     following: SolverState,
-    f: Any,
-    h: Number,
+    start: StepStart,
     proposal: Any,
     step: Any,
     accept: Any,
@@ -168,16 +170,16 @@ def keep(
     per_sample = isinstance(accept, Tensor)
     if not (per_sample or accept):
         return None
-    method, coefficients, inner = context.method, None, None
+    method, h, coefficients, inner = context.method, start.h, None, None
     step_outputs = (
         None
         if per_sample
         else outputs_within(context.output_times, context.first_output, context.direction, state.t, proposal.t1, h)
     )
     if step_outputs is not None:
-        inner = method.interpolate(f, state.t, state.y, h, step.stages, step_outputs.thetas)
+        inner = method.interpolate(start, step.stages, step_outputs.thetas)
     if plan.dense or (per_sample and plan.inside):
-        coefficients = method.interpolant(f, state.t, state.y, h, step.stages)
+        coefficients = method.interpolant(start, step.stages)
     return AcceptedStep(
         t=state.t,
         h=where(accept, h, h * 0) if per_sample else h,

@@ -13,6 +13,7 @@ from neuralode.controllers.base import StepProposal
 from neuralode.core.clock import EPS, Flag, Number, negate, some, where
 from neuralode.core.dense_output import horner
 from neuralode.core.record import Occurrence
+from neuralode.methods.base import StepStart
 
 if TYPE_CHECKING:
     from neuralode.engines.base import SolveContext, SolverState
@@ -80,7 +81,7 @@ def locate_events(
             slopes = inside.slope(n, theta) if context.plan.slopes else None
             occurrences += _occurred(n, False, crossed, t, inside.state(theta), slopes)
     looks *= context.method.dense_evaluations
-    step = step._replace(cost=step.cost + looks, calls=step.calls + looks)
+    step = step._replace(evaluations=step.evaluations + looks, calls=step.calls + looks)
     return LocatedEvents(step, h, proposal, ended, values, tuple(occurrences))
 
 
@@ -114,7 +115,7 @@ class _Inside:
 
     def __init__(self, context: SolveContext, state: SolverState, field: Any, step: Any, h: Number) -> None:
         self.context, self.t, self.h, self.first = context, state.t, h, state.accepted == 0
-        self.coefficients = context.method.interpolant(field, state.t, state.y, h, step.stages)
+        self.coefficients = context.method.interpolant(StepStart(field, state.t, state.y, h=h), step.stages)
 
     def state(self, theta: Number) -> Tensor:
         y = self.coefficients
@@ -183,12 +184,13 @@ def _end_at(
     which: Number,
 ) -> tuple[Any, Number, Number]:
     """Take the step again so that it ends where the event function is zero at the state that it gives."""
-    whole, spent, calls = inside.h, step.cost, step.calls
+    whole, spent, calls = inside.h, step.evaluations, step.calls
 
     def value(size: Number, error_norm: Any = context.error_norm) -> tuple[Any, Number]:
         nonlocal spent, calls
-        taken = context.method.step(field, state.t, state.y, size, state.method_state, error_norm)
-        spent, calls = spent + taken.cost, calls + taken.calls
+        start = StepStart(field, state.t, state.y, h=size, method_state=state.method_state)
+        taken = context.method.step(start, error_norm)
+        spent, calls = spent + taken.evaluations, calls + taken.calls
         return taken, _own(which, [e.value(context.field, state.t + size, taken.y1) for e in context.events])
 
     slope = _own(which, [inside.slope(n, theta) for n in range(len(context.events))])
@@ -214,7 +216,7 @@ def _end_at(
         # by shares of the whole step, since little of it may be left
         scale = where(whole == 0, whole * 0 + 1, whole)
         slopes = _slope(lambda by: value(h + by * whole, None)[1], step.y1.dtype, h * 0 + 1) / scale
-    return step._replace(cost=spent, calls=calls), h, slopes
+    return step._replace(evaluations=spent, calls=calls), h, slopes
 
 
 def _own(which: Number, values: list[Number]) -> Number:

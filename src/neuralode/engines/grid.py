@@ -38,6 +38,7 @@ from torch import Tensor
 
 from neuralode.core.clock import Flag, Number
 from neuralode.core.field import Field
+from neuralode.methods.base import StepStart
 
 Slope: TypeAlias = Field | Callable[[Tensor, Tensor], Tensor]
 
@@ -178,10 +179,10 @@ def take_step(
 ) -> StepResult:
     """Take one step from y; parameters as in `step_through`."""
     f = f if step.edges is None else _within(f, step)
-    inside = step.dense or bool(step.thetas)
-    y1, stages, method_state = method.retake(f, step.t, y, step.h, inside, method_state, derivatives)
-    states = method.interpolate(f, step.t, y, step.h, stages, step.thetas) if step.thetas else None
-    coefficients = method.interpolant(f, step.t, y, step.h, stages) if step.dense else None
+    start = StepStart(f, step.t, y, h=step.h, method_state=method_state)
+    y1, stages, method_state = method.retake(start, dense=step.dense or bool(step.thetas), derivatives=derivatives)
+    states = method.interpolate(start, stages, step.thetas) if step.thetas else None
+    coefficients = method.interpolant(start, stages) if step.dense else None
     if step.accept is not None:
         y1 = torch.where(step.accept[:, None], y1, y)
     return StepResult(y1, states, coefficients, None if step.restart else method_state)

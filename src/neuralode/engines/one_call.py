@@ -5,6 +5,7 @@ from __future__ import annotations
 from neuralode.core.record import AcceptedStep, StepBatch, StepOutputs
 from neuralode.core.status import Status
 from neuralode.engines.base import SolveContext, SolverState, mark_finished
+from neuralode.methods.base import Span
 
 
 class OneCall:
@@ -21,9 +22,8 @@ class OneCall:
             return state, StepBatch(context.rows, [], state.y, state.t)
         inner = [mark * context.direction for mark in context.output_times]
         ends = [*inner, context.end]
-        states, reached_end, calls = context.method.cross(
-            context.field, state.t, state.y, ends, context.norm, context.controller
-        )
+        span = Span(f=context.field, t=state.t, y=state.y, ends=ends, norm=context.norm, controller=context.controller)
+        states, reached_end, calls = context.method.cross(span)
         step_outputs = StepOutputs(slice(context.first_output, context.first_output + len(inner)), None)
         step = AcceptedStep(
             state.t, context.end - state.t, True, None, inner=states[:-1], step_outputs=step_outputs if inner else None

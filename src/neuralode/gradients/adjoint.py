@@ -28,6 +28,7 @@ from neuralode.engines.loop import solve_loop
 from neuralode.gradients.base import Solved
 from neuralode.gradients.replay import check_unchanged
 from neuralode.methods import Method, find_method
+from neuralode.methods.base import StepStart
 
 
 @dataclass(frozen=True)
@@ -333,7 +334,7 @@ class Sweep:
         own = field if step_batch.rows is None else field.take(step_batch.rows)
         for step in step_batch.steps if self.substitution.inputs else ():
             f = own if step.edges is None else own.within(step.t, *step.edges)
-            nodes = method.quadrature(f, step.t, step.y, step.h, step.method_state)
+            nodes = method.quadrature(StepStart(f, step.t, step.y, h=step.h, method_state=step.method_state))
             self.solved.backward[0] += method.evaluations_per_step
             for weight, t, z in nodes:
                 if weight:

@@ -16,6 +16,7 @@ from neuralode.core.problem import Problem
 from neuralode.core.record import AcceptedStep, Plan, StepBatch
 from neuralode.core.status import reached_end
 from neuralode.gradients.base import Solved
+from neuralode.methods.base import StepStart
 
 
 def clocks(problem: Problem, step: AcceptedStep, rows: Tensor | None, t: Tensor | None) -> tuple[Any, Any]:
@@ -67,12 +68,13 @@ def retake(
     method, by_number = solved.method, t is None and not problem.per_sample
     if step.edges is not None:
         field = field.within(step.t, *step.edges)
+    start = StepStart(field, begin, y, h=h, method_state=method_state)
     y1, stages, following = method.retake(
-        field, begin, y, h, step.step_outputs is not None or plan.dense, method_state, derivatives
+        start, dense=step.step_outputs is not None or plan.dense, derivatives=derivatives
     )
     coefficients: Any = None
     if plan.dense or (step.step_outputs is not None and not by_number):
-        coefficients = method.interpolant(field, begin, y, h, stages)
+        coefficients = method.interpolant(start, stages)
     if step.accept is not None:
         y1 = torch.where(step.accept[:, None], y1, y)
     out: list[Tensor] = []
@@ -85,7 +87,7 @@ def retake(
             else (step.step_outputs.rows, step.step_outputs.outputs)
         )
         if by_number:
-            read = method.interpolate(field, begin, y, h, stages, step.step_outputs.thetas)
+            read = method.interpolate(start, stages, step.step_outputs.thetas)
         else:
             read = interpolate_outputs(step, coefficients, begin, h, times)
         out += save_state(problem, plan, times[which], read, global_place(step_batch, step.step_outputs)[1])[0]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TypeAlias, get_args
+from typing import cast
 
-from neuralode.core.registry import pick
+from neuralode.core.registry import check_members, pick
+from neuralode.methods.base import Method, OneCallMethod, Step, StepStart
 from neuralode.methods.implicit.runge_kutta import ImplicitRungeKutta
 from neuralode.methods.multistep import ExplicitAdams, ImplicitAdams
+from neuralode.methods.one_step import OneStepMethod
 from neuralode.methods.runge_kutta.explicit import ExplicitRungeKutta
 from neuralode.methods.runge_kutta.low_storage import LowStorageRungeKutta
 from neuralode.methods.runge_kutta.tableau import Tableau
@@ -51,7 +53,22 @@ from neuralode.methods.scipy_ivp import Scipy
 from neuralode.methods.symplectic.compositions import COMPOSITIONS
 from neuralode.methods.symplectic.partitioned import Partitioned
 
-Method: TypeAlias = ExplicitRungeKutta | ImplicitRungeKutta | ExplicitAdams | ImplicitAdams | Partitioned | Scipy
+__all__ = [
+    "ExplicitAdams",
+    "ExplicitRungeKutta",
+    "ImplicitAdams",
+    "ImplicitRungeKutta",
+    "Method",
+    "OneCallMethod",
+    "OneStepMethod",
+    "Partitioned",
+    "Scipy",
+    "Step",
+    "StepStart",
+    "Tableau",
+    "find_method",
+    "methods",
+]
 
 _EXPLICIT = (
     EULER, MIDPOINT, HEUN2, HEUN3, RK4, RK4_38, ADAPTIVE_HEUN, FEHLBERG2, BOSH3, DOPRI5, TSIT5, DOPRI8,
@@ -92,8 +109,11 @@ def methods() -> Mapping[str, Method]:
     return MappingProxyType(_METHODS)
 
 
-def find_method(method: str | Method | Tableau) -> Method:
+def find_method(method: str | Method | OneCallMethod | Tableau) -> Method:
     """The method that a name, a tableau or a method stands for."""
     if isinstance(method, Tableau):
         return of_tableau(method)
-    return pick("method", method, _METHODS, get_args(Method))
+    if not isinstance(method, str) and getattr(method, "one_call", False):
+        check_members("method", method, OneCallMethod)
+        return cast(Method, method)  # engines ask for `one_call`
+    return pick("method", method, _METHODS, Method)

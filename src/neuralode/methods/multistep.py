@@ -17,14 +17,14 @@ from torch import Tensor
 
 from neuralode.core.clock import Flag, Number, column_times, negate, scaled, some, stage_times, where
 from neuralode.core.dense_output import horner
-from neuralode.methods.base import ErrorNorm, Evaluate, MethodState, Rows, Step
+from neuralode.methods.base import ErrorNorm, Evaluate, MethodState, QuadratureNode, Retaken, Rows, Step, StepStart
+from neuralode.methods.one_step import gauss_nodes
 from neuralode.methods.runge_kutta.explicit import ExplicitRungeKutta
 from neuralode.methods.runge_kutta.tableaus.rk4_38 import RK4_38
 
 HIGHEST_ORDER = 12
 STARTER = ExplicitRungeKutta(RK4_38)
 EVEN = 1e-9  # nodes this near to whole numbers are these
-GAUSS = np.polynomial.legendre.leggauss(4)
 
 
 class Weighted(NamedTuple):
@@ -83,31 +83,27 @@ class _Adams:
         """Nothing is remembered before the first step."""
         return MethodState()
 
-    def step(
-        self,
-        f: Evaluate,
-        t: Number,
-        y: Rows,
-        h: Number,
-        method_state: MethodState | None,
-        error_norm: ErrorNorm | None = None,
-    ) -> Step:
+    def step(self, start: StepStart, error_norm: ErrorNorm | None = None) -> Step:
         """One step of size h from y and the slopes remembered."""
+        f, t, y, h, method_state = start
         y1, weighted, following, calls = self._step(f, t, y, h, method_state)
-        return Step(y1, None, following, following, weighted, True, calls, calls)  # rejected is only who has ended
+        # Only rows that have ended are rejected.
+        return Step(
+            y1=y1,
+            error=None,
+            method_state=following,
+            method_state_if_rejected=following,
+            stages=weighted,
+            ok=True,
+            evaluations=calls,
+            calls=calls,
+        )
 
-    def retake(
-        self,
-        f: Evaluate,
-        t: Number,
-        y: Rows,
-        h: Number,
-        inside: bool,
-        method_state: MethodState | None = None,
-        derivatives: int = 1,
-    ) -> tuple[Rows, Weighted, MethodState]:
+    def retake(self, start: StepStart, *, dense: bool, derivatives: int = 1) -> Retaken:
         """The step again: the new state, its slopes, and what the next is to remember."""
-        return self._step(f, t, y, h, method_state)[:3]
+        f, t, y, h, method_state = start
+        y1, weighted, following, _ = self._step(f, t, y, h, method_state)
+        return Retaken(y1, weighted, following)
 
     def _step(
         self, f: Evaluate, t: Number, y: Rows, h: Number, method_state: MethodState | None
@@ -144,12 +140,13 @@ class _Adams:
         """Evaluations of f in a step that does not start."""
         raise NotImplementedError
 
-    def evaluations_again(self, inside: bool, method_state: MethodState | None = None) -> int:
+    def evaluations_again(self, dense: bool, method_state: MethodState | None = None) -> int:
         """Evaluations of f in `retake`; dense output needs no more."""
         return STARTER.stages if self._starts(method_state or MethodState()) else self.evaluations_per_step
 
-    def interpolant(self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Weighted) -> Tensor:
+    def interpolant(self, start: StepStart, stages: Weighted) -> Tensor:
         """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j: shape [q + 1, rows, features]."""
+        _, _, y, h, _ = start
         slopes, polynomials = torch.stack(stages.slopes), stages.polynomials
         if not isinstance(polynomials, Tensor):
             polynomials = torch.tensor(polynomials, dtype=torch.float64, device=y.device)
@@ -158,23 +155,16 @@ class _Adams:
         missing = self.degree - len(total)  # all steps of a method have as many, those that start it too
         return torch.cat((y[None], total, total.new_zeros((missing, *y.shape))))
 
-    def interpolate(self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Weighted, thetas: Any) -> Tensor:
+    def interpolate(self, start: StepStart, stages: Weighted, thetas: Any) -> Tensor:
         """The states at some θ of one step."""
-        coefficients = self.interpolant(f, t, y, h, stages)
+        y, coefficients = start.y, self.interpolant(start, stages)
         return torch.stack(
             [horner(coefficients, torch.tensor(x, dtype=y.dtype.to_real(), device=y.device)) for x in thetas]
         )
 
-    def quadrature(
-        self, f: Evaluate, t: Number, y: Rows, h: Number, method_state: MethodState | None = None
-    ) -> list[tuple[float, Tensor, Rows]]:
-        """Weight, time and state of Gauss' nodes on the dense output: past slopes are no states of this step."""
-        _, stages, _ = self.retake(f, t, y, h, True, method_state)
-        nodes = tuple((1 + x) / 2 for x in GAUSS[0].tolist())
-        coefficients = self.interpolant(f, t, y, h, stages)
-        times = stage_times(t, h, nodes, y.dtype.to_real(), y.device)
-        states = [horner(coefficients, torch.tensor(x, dtype=y.dtype.to_real(), device=y.device)) for x in nodes]
-        return [(w / 2, time, state) for w, time, state in zip(GAUSS[1].tolist(), times, states, strict=True)]
+    def quadrature(self, start: StepStart) -> list[QuadratureNode]:
+        """Return Gauss nodes on the dense output: past slopes are not evaluated within this step."""
+        return gauss_nodes(self, start)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neuralode.core.extras import require
 from neuralode.core.registry import pick
+from neuralode.methods.base import Crossed, Span
 
 SOLVERS = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 
@@ -52,6 +53,7 @@ class Scipy:
     order = error_order = interpolant_order = 0
     stages = evaluations_per_step = 1
     dense_evaluations = 0
+    inexact = 0.0
 
     def __post_init__(self) -> None:
         pick("solver", self.solver, dict.fromkeys(SOLVERS), ())
@@ -64,13 +66,9 @@ class Scipy:
     def begin(self, f0: Tensor) -> None:
         """Nothing is handed on."""
 
-    def cross(
-        self, f: Any, t: float, y: Tensor, ends: Sequence[float], norm: Any, controller: Any
-    ) -> tuple[Tensor, bool, int]:
-        """The states at the times ``ends``, of which the last ends the stretch: [times, rows, features].
-
-        Also whether it arrived, and the evaluations of f that it took.
-        """
+    def cross(self, span: Span) -> Crossed:
+        """Return the states at ``span.ends``."""
+        f, t, y, ends, norm, controller = span
         require("series", "scipy")
         from scipy.integrate import solve_ivp  # not of the core
 
@@ -87,7 +85,7 @@ class Scipy:
         states = torch.full((len(ends), *y.shape), torch.nan, dtype=y.dtype, device=y.device)
         reached = torch.as_tensor(found.y.T.copy()).to(y)
         states[: len(reached)] = reached.reshape(-1, *y.shape)
-        return states, bool(found.success), int(found.nfev)
+        return Crossed(states, bool(found.success), int(found.nfev))
 
 
 def _numpy(x: Tensor) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch import Tensor
 from neuralode.core.clock import Number, column, scaled, stage_times
 from neuralode.core.field import Field
 from neuralode.engines.grid import step_through, steps_between
-from neuralode.methods.base import Evaluate, Rows
+from neuralode.methods.base import Rows, StepStart
 
 
 @dataclass(frozen=True)
@@ -51,28 +51,28 @@ class Interpolated:
             raise AttributeError(name)
         return getattr(self.method, name)
 
-    def interpolate(self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Any, thetas: Sequence[float]) -> Tensor:
+    def interpolate(self, start: StepStart, stages: Any, thetas: Sequence[float]) -> Tensor:
         """Return the states at some θ of one step: [θ, rows, features]."""
-        y1 = self.method.interpolate(f, t, y, h=h, stages=stages, thetas=(1.0,))[0]
+        y, y1 = start.y, self.method.interpolate(start, stages, (1.0,))[0]
         if all(theta == 1 for theta in thetas):
             return y1.expand(len(thetas), *y1.shape)
-        coefficients = self._coefficients(f, t, y, h=h, y1=y1)
+        coefficients = self._coefficients(start, y1)
         powers = [[theta**j for j in range(len(coefficients))] for theta in thetas]
         weights = torch.tensor(powers, dtype=y.dtype, device=y.device)
         return torch.tensordot(weights, coefficients, dims=1)
 
-    def interpolant(self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Any) -> Tensor:
+    def interpolant(self, start: StepStart, stages: Any) -> Tensor:
         """Return the coefficients of θ⁰, θ¹, …: [degree + 1, rows, features]."""
-        y1 = self.method.interpolant(f, t, y, h=h, stages=stages).sum(0)
-        return self._coefficients(f, t, y, h=h, y1=y1)
+        return self._coefficients(start, self.method.interpolant(start, stages).sum(0))
 
-    def _coefficients(self, f: Evaluate, t: Number, y: Rows, *, h: Number, y1: Rows) -> Tensor:
+    def _coefficients(self, start: StepStart, y1: Rows) -> Tensor:
+        f, t, y, h, _ = start
         increment = y1 - y
         if self.kind == "linear":
             return torch.stack((y, increment))
-        start, end = stage_times(t, h, nodes=(0.0, 1.0), dtype=y.dtype.to_real(), device=y.device)
+        first, last = stage_times(t, h, nodes=(0.0, 1.0), dtype=y.dtype.to_real(), device=y.device)
         zero = torch.zeros_like(y)
-        hf0, hf1 = (_times_slope(h, f(time, state), zero) for time, state in ((start, y), (end, y1)))
+        hf0, hf1 = (_times_slope(h, f(time, state), zero) for time, state in ((first, y), (last, y1)))
         return torch.stack((y, hf0, 3 * increment - 2 * hf0 - hf1, hf0 + hf1 - 2 * increment))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralode.methods import ExplicitAdams, ImplicitAdams, Method, Scipy, methods
+from neuralode.methods import ExplicitAdams, ImplicitAdams, Method, Scipy, find_method, methods
 from neuralode.torchdiffeq.arguments import (
     Arguments,
     CheckedTolerance,
@@ -206,7 +206,7 @@ SOLVERS: dict[str, Any] = {
     "trbdf2": _implicit("TRBDF2", "trbdf2"),
     "scipy_solver": Solver(
         "ScipyWrapperODESolver",
-        build=lambda arguments: Scipy(arguments.options.get("solver", "LSODA")),
+        build=lambda arguments: find_method(Scipy(arguments.options.get("solver", "LSODA"))),
         adaptive=True,
         options=SCIPY_OPTIONS,
         callbacks=frozenset(),

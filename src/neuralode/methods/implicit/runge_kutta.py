@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from neuralode.core.clock import Number, negate, some, where
-from neuralode.methods.base import ErrorNorm, Rows, Step
+from neuralode.methods.base import ErrorNorm, QuadratureNode, Retaken, Rows, Step, StepStart
 from neuralode.methods.implicit.linear import Stages
 from neuralode.methods.implicit.newton import TOLERATED
 from neuralode.methods.implicit.step import Carry, ImplicitStep, Parts, divided, plus, weighted
@@ -72,24 +72,23 @@ class ImplicitRungeKutta(OfTableau):
                 "wanted an interpolant of the stages alone."
             )
 
-    @cached_property
+    @property
     def evaluations_per_step(self) -> int:
         """Evaluations of f in a usual step: two for every stage that is solved for."""
         explicit = sum(part.matrix is None for part in self._parts.parts)
         return 2 * (self.stages - explicit) + explicit - self.tableau.first_same_as_last
 
-    def evaluations_again(self, inside: bool, method_state: Any = None) -> int:
+    def evaluations_again(self, dense: bool, method_state: Any = None) -> int:
         """Evaluations of f in a usual `retake`."""
-        return self.stages if inside else self.evaluations_per_step
+        return self.stages if dense else self.evaluations_per_step
 
     def begin(self, f0: Rows) -> Carry:
         """What the first step begins with: the slope there, if a stage is there."""
         return Carry(slope=f0) if self._parts.explicit_first else Carry()
 
-    def step(
-        self, f: Any, t: Number, y: Rows, h: Number, method_state: Any, error_norm: ErrorNorm | None = None
-    ) -> Step:
+    def step(self, start: StepStart, error_norm: ErrorNorm | None = None) -> Step:
         """Attempt one step of size h."""
+        f, t, y, h, method_state = start
         method_state = Carry() if method_state is None else method_state
         with torch.no_grad():
             work = self._begun(f, t, y, h, error_norm, method_state)
@@ -104,53 +103,62 @@ class ImplicitRungeKutta(OfTableau):
                 if error_norm is None:
                     # to reject a stated step would not make it smaller: it has no result, and nothing passes for one
                     y1 = where(solver.ok, y1, torch.full_like(y1, torch.nan))
-            handed, kept = Carry(), Carry()
+            if_accepted, if_rejected = Carry(), Carry()
             linear = solver.learned()
             if linear is not None:
                 rate = solver.rate
-                kept = Carry(linear=linear, rate=rate)
-                handed = Carry(linear=linear._replace(fresh=solver.running & False), rate=rate)
+                if_rejected = Carry(linear=linear, rate=rate)
+                if_accepted = Carry(linear=linear._replace(fresh=solver.running & False), rate=rate)
             if self._parts.explicit_first:
-                kept = kept._replace(slope=work.first)
+                if_rejected = if_rejected._replace(slope=work.first)
             if self.tableau.first_same_as_last:
-                handed = handed._replace(slope=divided(increments[-1], h))
+                if_accepted = if_accepted._replace(slope=divided(increments[-1], h))
             else:
-                kept = kept._replace(slope=())
+                if_rejected = if_rejected._replace(slope=())
         ok = solver.ok | (error_norm is None)
-        return Step(y1, error, handed, kept, increments, ok, work.f.cost, work.f.calls)
+        return Step(
+            y1=y1,
+            error=error,
+            method_state=if_accepted,
+            method_state_if_rejected=if_rejected,
+            stages=increments,
+            ok=ok,
+            evaluations=work.f.cost,
+            calls=work.f.calls,
+        )
 
-    def retake(
-        self, f: Any, t: Number, y: Rows, h: Number, inside: bool, method_state: Any = None, derivatives: int = 1
-    ) -> tuple[Rows, Stages, None]:
+    def retake(self, start: StepStart, *, dense: bool, derivatives: int = 1) -> Retaken:
         """An accepted step again, its stages solved to rounding.
 
         With gradients enabled, each block is then given ``derivatives`` Newton iterations with a graph, whose matrix is
         the exact one and constant: a fixed point of an iteration that contracts at rate 0 has the derivatives of the
         solution, one more with each iteration.
         """
+        f, t, y, h, _ = start
         work = self._begun(f, t, y, h)
         work.run(derivatives if torch.is_grad_enabled() else 0)
-        return work.end(), work.increments, None
+        return Retaken(work.end(), work.increments, None)
 
-    def interpolate(self, f: Any, t: Number, y: Rows, h: Number, stages: Stages, thetas: Sequence[float]) -> Tensor:
+    def interpolate(self, start: StepStart, stages: Stages, thetas: Sequence[float]) -> Tensor:
         """The states at some θ of one step, each by its own weights b_i(θ): shape [θ, rows, features]."""
+        y = start.y
         return torch.stack([plus(y, self.weights_at(theta), stages) for theta in thetas])
 
-    def interpolant(self, f: Any, t: Number, y: Rows, h: Number, stages: Stages) -> Tensor:
+    def interpolant(self, start: StepStart, stages: Stages) -> Tensor:
         """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j on the step, θ from 0 to 1: shape [q + 1, rows, features]."""
+        y = start.y
         powers = zip(*self.tableau.interpolant, strict=True)
         zero = torch.zeros_like(y)
         return torch.stack([y, *(plus(zero, weights, stages) for weights in powers)])
 
-    def quadrature(
-        self, f: Any, t: Number, y: Rows, h: Number, method_state: Any = None
-    ) -> list[tuple[float, Tensor, Rows]]:
+    def quadrature(self, start: StepStart) -> list[QuadratureNode]:
         """Weights, times and states of the stages."""
+        f, t, y, h, _ = start
         with torch.no_grad():
             work = self._begun(f, t, y, h)
             work.run()
         nodes = zip(self.tableau.b, work.times, work.states, strict=True)
-        return [node for node in nodes if node[0]]
+        return [QuadratureNode(*node) for node in nodes if node[0]]
 
     def _begun(
         self,

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from neuralode.core.clock import Number, column_times, real_dtype, scaled, stage_times
-from neuralode.methods.base import ErrorNorm, Evaluate, Rows, Step
+from neuralode.methods.base import ErrorNorm, Evaluate, QuadratureNode, Retaken, Rows, Step, StepStart
+from neuralode.methods.one_step import evaluation_nodes
 from neuralode.methods.runge_kutta.base import OfTableau
 from neuralode.methods.runge_kutta.tableau import Tableau
 
@@ -39,20 +40,16 @@ class ExplicitRungeKutta(OfTableau):
     inexact = 0.0  # a step is a formula
     memoryless = True  # a step is a function of (t, y, h) alone: it can be re-taken from those
 
-    def __post_init__(self) -> None:
-        # torch.compile cannot trace the first access of a cached_property
-        _ = self.weights, self.evaluations_per_step
-
-    @cached_property
+    @property
     def evaluations_per_step(self) -> int:
         """Evaluations of f in every step but the first, whose first stage is f(t0, y0)."""
         return self.stages - 1 if self.tableau.first_same_as_last else self.stages
 
-    def evaluations_again(self, inside: bool, method_state: None = None) -> int:
-        """Evaluations of f in `retake`, and in dense output if the inside of the step is asked for."""
-        return self.stages + self.dense_evaluations if inside else self.evaluations_per_step
+    def evaluations_again(self, dense: bool, method_state: None = None) -> int:
+        """Evaluations of f in `retake`, and in dense output if ``dense``."""
+        return self.stages + self.dense_evaluations if dense else self.evaluations_per_step
 
-    @cached_property
+    @property
     def weights(self) -> tuple[float, ...]:
         """The weight with which each evaluation of `retake` enters the new state, in the order of evaluation."""
         b = self.tableau.b
@@ -62,38 +59,37 @@ class ExplicitRungeKutta(OfTableau):
         """What the first step begins with: its first stage."""
         return f0
 
-    def step(
-        self, f: Evaluate, t: Number, y: Rows, h: Number, method_state: Rows | None, error_norm: ErrorNorm | None = None
-    ) -> Step:
+    def step(self, start: StepStart, error_norm: ErrorNorm | None = None) -> Step:
         """Attempt one step of size h; ``method_state`` is f(t, y) if it is known."""
+        f, t, y, h, method_state = start
         table = self.tableau
         y1, stages = self._stages(f, t, y, h, method_state, table.stages)
         made = table.stages - (method_state is not None)
         following = stages[-1] if table.first_same_as_last else None
-        return Step(y1, self._error(h, stages), following, stages[0], stages, True, made, made)
+        return Step(
+            y1=y1,
+            error=self._error(h, stages),
+            method_state=following,
+            method_state_if_rejected=stages[0],
+            stages=stages,
+            ok=True,
+            evaluations=made,
+            calls=made,
+        )
 
-    def retake(
-        self, f: Evaluate, t: Number, y: Rows, h: Number, inside: bool, method_state: None = None, derivatives: int = 1
-    ) -> tuple[Rows, Sequence[Tensor], None]:
-        """An accepted step again: the new state and its stages, those that only the inside needs if it is asked for."""
-        return *self._stages(f, t, y, h, None, self.stages if inside else len(self.weights)), None
+    def retake(self, start: StepStart, *, dense: bool, derivatives: int = 1) -> Retaken:
+        """Take an accepted step again, with the stages that only dense output needs if ``dense``."""
+        f, t, y, h, _ = start
+        y1, stages = self._stages(f, t, y, h, None, self.stages if dense else len(self.weights))
+        return Retaken(y1, stages, None)
 
     def stages_from(self, f: Evaluate, t: Number, y: Rows, h: Number, first: Rows) -> tuple[Rows, Sequence[Tensor]]:
         """The new state and the stages of a step whose first stage is known."""
         return self._stages(f, t, y, h, first, self.stages)
 
-    def quadrature(
-        self, f: Evaluate, t: Number, y: Rows, h: Number, method_state: None = None
-    ) -> list[tuple[float, Tensor, Rows]]:
-        """Weight, time and state of the nodes at which the step itself integrates: Σ h wᵢ g(tᵢ, yᵢ)."""
-        visited: list[tuple[Tensor, Rows]] = []
-
-        def noting(time: Tensor, state: Rows) -> Tensor:
-            visited.append((time, state))
-            return f(time, state)
-
-        self.retake(noting, t, y, h, False)
-        return [(weight, *place) for weight, place in zip(self.weights, visited, strict=True)]
+    def quadrature(self, start: StepStart) -> list[QuadratureNode]:
+        """Return the nodes at which the step evaluates f."""
+        return evaluation_nodes(self, start)
 
     @cached_property
     def _polynomials(self) -> tuple[tuple[float, ...], ...]:
@@ -103,18 +99,18 @@ class ExplicitRungeKutta(OfTableau):
 
     @property
     def dense_evaluations(self) -> int:
-        """Further evaluations of f where somebody looks inside of a step."""
+        """Further evaluations of f in dense output."""
         return len(self.tableau.dense_c)
 
-    def interpolate(
-        self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Sequence[Tensor], thetas: Sequence[float]
-    ) -> Tensor:
+    def interpolate(self, start: StepStart, stages: Sequence[Tensor], thetas: Sequence[float]) -> Tensor:
         """The states at some θ of one step, each by its own weights b_i(θ): shape [θ, rows, features]."""
+        f, t, y, h, _ = start
         stages = self._with_dense(f, t, y, h, stages)
         return torch.stack([advanced(y, h, self.weights_at(theta), stages) for theta in thetas])
 
-    def interpolant(self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Sequence[Tensor]) -> Tensor:
+    def interpolant(self, start: StepStart, stages: Sequence[Tensor]) -> Tensor:
         """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j on the step, θ from 0 to 1: shape [q + 1, rows, features]."""
+        f, t, y, h, _ = start
         stages = self._with_dense(f, t, y, h, stages)
         lazy = bool(self.tableau.dense_c)
         # the coefficients of high degrees are large and cancel

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from neuralode.core.clock import Number, column, column_times, real_dtype, stage_times
-from neuralode.methods.base import ErrorNorm, Evaluate, Rows, Step
+from neuralode.methods.base import ErrorNorm, Evaluate, Rows, Step, StepStart
+from neuralode.methods.one_step import hermite_interpolant, interpolated
 from neuralode.methods.runge_kutta.explicit import ExplicitRungeKutta
 from neuralode.methods.runge_kutta.tableau import TOLERANCE
 
@@ -53,7 +54,6 @@ class LowStorageRungeKutta(ExplicitRungeKutta):
     """
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.adaptive:
             raise ValueError(f"Tableau {self.name!r} has b_error, which two registers do not hold; wanted none.")
         c, a, b = butcher(*self._registers)
@@ -66,33 +66,35 @@ class LowStorageRungeKutta(ExplicitRungeKutta):
                 "Wanted such as those of carpenter_kennedy54, or ExplicitRungeKutta."
             )
 
-    def step(
-        self, f: Evaluate, t: Number, y: Rows, h: Number, method_state: Rows | None, error_norm: ErrorNorm | None = None
-    ) -> Step:
+    def step(self, start: StepStart, error_norm: ErrorNorm | None = None) -> Step:
         """One step of size h; ``method_state`` is f(t, y) if it is known."""
+        f, t, y, h, method_state = start
         y1, stages = self._stages(f, t, y, h, method_state, self.stages)
         made = self.stages - (method_state is not None)
-        return Step(y1, None, None, None, stages, True, made, made)
+        return Step(
+            y1=y1,
+            error=None,
+            method_state=None,
+            method_state_if_rejected=None,
+            stages=stages,
+            ok=True,
+            evaluations=made,
+            calls=made,
+        )
 
     @property
     def dense_evaluations(self) -> int:
         """Further evaluations of f where somebody looks inside of a step: the slopes at both ends."""
         return 2
 
-    def interpolate(
-        self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Sequence[Tensor], thetas: Sequence[float]
-    ) -> Tensor:
+    def interpolate(self, start: StepStart, stages: Sequence[Tensor], thetas: Sequence[float]) -> Tensor:
         """The states at some θ of one step: shape [θ, rows, features]."""
-        coefficients = self.interpolant(f, t, y, h, stages)
-        return torch.stack([_at(coefficients, theta) for theta in thetas])
+        return interpolated(self.interpolant(start, stages), thetas)
 
-    def interpolant(self, f: Evaluate, t: Number, y: Rows, h: Number, stages: Sequence[Tensor]) -> Tensor:
+    def interpolant(self, start: StepStart, stages: Sequence[Tensor]) -> Tensor:
         """Coefficients C[0…3] of the cubic Hermite polynomial: shape [4, rows, features]."""
-        ends = stage_times(t, h, (0.0, 1.0), real_dtype(y.dtype), y.device)
         (y1,) = stages
-        first, last = (column_times(h, f(time, state)) for time, state in zip(ends, (y, y1), strict=True))
-        rise = y1 - y
-        return torch.stack((y, first, 3 * rise - 2 * first - last, first + last - 2 * rise))
+        return hermite_interpolant(start, y1)
 
     def _stages(
         self, f: Evaluate, t: Number, y: Rows, h: Number, first: Rows | None, count: int
@@ -120,14 +122,6 @@ def _added(total: Tensor, h: Number, slope: Tensor) -> Tensor:
     if isinstance(h, Tensor):
         return total.addcmul_(slope, column(h, slope))
     return total.add_(slope, alpha=h)
-
-
-def _at(coefficients: Tensor, theta: float) -> Tensor:
-    """Σ C[j] θ^j."""
-    *lower, total = coefficients.unbind()
-    for coefficient in reversed(lower):
-        total = torch.add(coefficient, total, alpha=theta)
-    return total
 
 
 def registers(a: Sequence[Sequence[float]], b: Sequence[float]) -> Registers:

@@ -108,6 +108,7 @@ class Tableau:
         self._check_shapes()
         self._check_estimates()
         self._check_orders()
+        _ = self.first_same_as_last  # torch.compile cannot trace the first access of a cached property
 
     @property
     def stages(self) -> int:

@@ -18,9 +18,10 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from neuralode.core.clock import Number, column_times, scaled, stage_times
+from neuralode.core.clock import Number, scaled, stage_times
 from neuralode.core.dense_output import horner
-from neuralode.methods.base import ErrorNorm, Rows, Step
+from neuralode.methods.base import ErrorNorm, QuadratureNode, Retaken, Rows, Step, StepStart
+from neuralode.methods.one_step import gauss_nodes, hermite_interpolant
 from neuralode.methods.symplectic.order import residual
 
 DRIFT, KICK = 0, 1  # which half moves: q, p
@@ -158,40 +159,49 @@ class Partitioned:
         """Evaluations in every step but the first: of one function of a `Separable`, or of f, half of which is used."""
         return self.stages - self.first_same_as_last
 
-    def evaluations_again(self, inside: bool, method_state: None = None) -> int:
-        """Evaluations in `retake`, and in dense output if the inside of the step is asked for."""
-        return self.stages + inside * self.dense_evaluations
+    def evaluations_again(self, dense: bool, method_state: None = None) -> int:
+        """Evaluations in `retake`, and in dense output if the dense of the step is asked for."""
+        return self.stages + dense * self.dense_evaluations
 
     def begin(self, f0: Rows) -> Rows:
         """What the first step begins with: the slope of its first move."""
         return _halves(f0)[self.moves[0][0]]
 
-    def step(
-        self, f: Halved, t: Number, y: Rows, h: Number, method_state: Rows | None, error_norm: ErrorNorm | None = None
-    ) -> Step:
+    def step(self, start: StepStart, error_norm: ErrorNorm | None = None) -> Step:
         """One step of size h; ``method_state`` is the slope of the first move if it is known."""
+        f, t, y, h, method_state = start
         y1, first, last = self._step(f, t, y, h, method_state)
         made = self.stages - (method_state is not None)
-        return Step(y1, None, last if self.first_same_as_last else None, first, y1, True, made, made)
+        return Step(
+            y1=y1,
+            error=None,
+            method_state=last if self.first_same_as_last else None,
+            method_state_if_rejected=first,
+            stages=y1,
+            ok=True,
+            evaluations=made,
+            calls=made,
+        )
 
-    def retake(
-        self, f: Halved, t: Number, y: Rows, h: Number, inside: bool, method_state: None = None, derivatives: int = 1
-    ) -> tuple[Rows, Rows, None]:
-        """An accepted step again: the new state, which is all that the inside is found from, twice."""
+    def retake(self, start: StepStart, *, dense: bool, derivatives: int = 1) -> Retaken:
+        """An accepted step again: the new state, which is all that the dense is found from, twice."""
+        f, t, y, h, _ = start
         y1, _, _ = self._step(f, t, y, h, None)
-        return y1, y1, None
+        return Retaken(y1, y1, None)
 
-    def interpolate(self, f: Halved, t: Number, y: Rows, h: Number, stages: Rows, thetas: Sequence[float]) -> Tensor:
+    def quadrature(self, start: StepStart) -> list[QuadratureNode]:
+        """Return Gauss nodes on the dense output."""
+        return gauss_nodes(self, start)
+
+    def interpolate(self, start: StepStart, stages: Rows, thetas: Sequence[float]) -> Tensor:
         """The states at some θ of one step: shape [θ, rows, features]."""
-        coefficients = self.interpolant(f, t, y, h, stages)
+        y, coefficients = start.y, self.interpolant(start, stages)
         at = torch.tensor(thetas, dtype=y.dtype.to_real(), device=y.device)
         return horner(coefficients[:, None], at[:, None, None])
 
-    def interpolant(self, f: Halved, t: Number, y: Rows, h: Number, stages: Rows) -> Tensor:
+    def interpolant(self, start: StepStart, stages: Rows) -> Tensor:
         """Coefficients C[0…3] of the cubic with the states and slopes at both ends: shape [4, rows, features]."""
-        begin, end = stage_times(t, h, (0.0, 1.0), y.dtype.to_real(), y.device)
-        rise, first, last = stages - y, column_times(h, f(begin, y)), column_times(h, f(end, stages))
-        return torch.stack((y, first, 3 * rise - 2 * first - last, first + last - 2 * rise))
+        return hermite_interpolant(start, stages)
 
     def _step(self, f: Halved, t: Number, y: Rows, h: Number, first: Rows | None) -> tuple[Rows, Rows, Rows]:
         """The new state, and the slopes of the first and of the last move."""
