@@ -32,13 +32,13 @@ def layer() -> NeuralODE:
     return NeuralODE(Linear(), rtol=1e-5, atol=1e-7)
 
 
-def test_the_output_is_the_state_at_the_end_of_time(layer):
+def test_the_output_is_the_state_at_the_final_time(layer):
     y0 = torch.tensor([[1.0, 0.0]])
     expected = y0 @ torch.linalg.matrix_exp(layer.f.matrix.detach()).T
     torch.testing.assert_close(layer(y0).detach(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_with_output_times_the_states_at_all_of_them_are_returned(layer):
+def test_output_times_return_the_states_at_all_of_them(layer):
     ys = layer(torch.ones(3, 2), t=torch.tensor([0.0, 0.5, 1.0]))
     assert ys.shape == (3, 3, 2)
     torch.testing.assert_close(ys[-1], layer(torch.ones(3, 2)), rtol=1e-4, atol=1e-4)
@@ -56,7 +56,7 @@ def test_gradients_reach_the_parameters_of_the_field(layer):
     assert layer.f.matrix.grad.abs().sum() > 0
 
 
-def test_the_state_dict_is_the_fields_own_behind_one_prefix(layer):
+def test_the_state_dict_is_that_of_the_field_with_a_prefix(layer):
     own = layer.f.state_dict()
     assert list(layer.state_dict()) == [f"f.{name}" for name in own]
     layer(torch.ones(1, 2))
@@ -70,7 +70,7 @@ def test_the_state_dict_loads_strictly_into_another_layer(layer):
     assert torch.equal(other.f.matrix, layer.f.matrix)
 
 
-def test_a_copy_learns_by_itself_and_leaves_the_statistics_behind(layer):
+def test_a_copy_has_its_own_parameters_and_no_statistics(layer):
     layer(torch.ones(1, 2)).sum().backward()
     twin = copy.deepcopy(layer)
     assert twin.stats is None
@@ -99,7 +99,7 @@ def test_a_plain_function_makes_a_layer_without_parameters():
     torch.testing.assert_close(layer(torch.ones(1)), torch.exp(torch.tensor([-1.0])), rtol=1e-4, atol=1e-4)
 
 
-def test_the_time_axis_is_the_layers_own_and_may_run_backwards():
+def test_the_layer_has_its_own_time_span_which_may_run_backwards():
     forward, backward = NeuralODE(decay, t=(0.0, 2.0), rtol=1e-5), NeuralODE(decay, t=(2.0, 0.0), rtol=1e-5)
     torch.testing.assert_close(backward(forward(torch.ones(2))), torch.ones(2), rtol=1e-4, atol=1e-4)
 
@@ -122,24 +122,24 @@ def test_every_gradient_agrees_on_the_parameters(gradient):
     torch.testing.assert_close(layer.f.matrix.grad, reference.f.matrix.grad, rtol=1e-6, atol=1e-7)
 
 
-def test_each_sample_may_take_its_own_steps():
+def test_per_sample_gives_each_row_its_own_steps():
     layer = NeuralODE(decay, per_sample=True, rtol=1e-5)
     y = layer(torch.tensor([[1.0], [1000.0]]))
     torch.testing.assert_close(y / y[0], torch.tensor([[1.0], [1000.0]]), rtol=1e-3, atol=1e-3)
 
 
-def test_its_print_says_how_it_solves():
+def test_repr_shows_the_settings_of_the_solver():
     assert repr(NeuralODE(decay, method="rk4", step_size=0.1)).startswith(
         "NeuralODE(t=(0.0, 1.0), method='rk4', step_size=0.1"
     )
     assert "rtol=0.01" in repr(NeuralODE(decay, rtol=1e-2))
 
 
-def test_what_cannot_be_called_is_refused():
+def test_an_object_that_is_not_callable_is_refused():
     with pytest.raises(TypeError, match="f must be a Module or a function"):
         NeuralODE(3.0)  # type: ignore[arg-type]
 
 
-def test_blocks_are_found_wherever_they_stand():
+def test_ode_blocks_finds_nested_layers():
     inner = NeuralODE(decay)
     assert ode_blocks(nn.Sequential(nn.Identity(), nn.Sequential(inner))) == [inner]

@@ -1,4 +1,4 @@
-"""TabularODENet answers by the end of the trajectory that begins at the lifted row."""
+"""TabularODENet returns the head of the final state of the trajectory from the lifted row."""
 
 import torch
 from scipy.integrate import solve_ivp
@@ -10,7 +10,7 @@ def net(**options) -> TabularODENet:
     return TabularODENet(3, 2, **{"hidden": 4, "width": 6, "layers": 2, "rtol": 1e-9, "atol": 1e-9} | options).double()
 
 
-def test_it_is_what_scipy_finds():
+def test_the_output_agrees_with_scipy():
     network, rows = net(), torch.randn(5, 3, dtype=torch.float64)
     with torch.no_grad():
         found = network(rows)
@@ -22,7 +22,7 @@ def test_it_is_what_scipy_finds():
             torch.testing.assert_close(network.head(torch.as_tensor(end.y[:, -1])), answer, rtol=0, atol=1e-8)
 
 
-def test_every_weight_learns_and_the_gradients_agree():
+def test_every_weight_receives_a_gradient_and_all_methods_agree():
     network, rows = net(), torch.randn(5, 3, dtype=torch.float64)
     found = {}
     for gradient in ("replay", "direct", "adjoint"):

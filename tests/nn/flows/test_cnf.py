@@ -1,4 +1,4 @@
-"""Continuous normalizing flows: densities against closed forms, maps against their inverses, gradients every way."""
+"""Continuous normalizing flows: densities against closed forms, maps against inverses, and all gradients."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def small(features: int = 2, **options: Any) -> CNF:
     torch.manual_seed(0)
     field = ConcatSquashField(features, 8, 2, context=options.pop("context", 0))
     for linear in field.linears:
-        nn.init.normal_(linear.weight, std=0.7)  # a flow that moves something
+        nn.init.normal_(linear.weight, std=0.7)  # a flow that is not close to the identity
     return CNF(field, features, **{**TIGHT, **options}).double()
 
 
@@ -48,7 +48,7 @@ def small(features: int = 2, **options: Any) -> CNF:
 @CLOCKS
 @pytest.mark.parametrize("t", [(0.0, 1.0), (2.0, 0.5)], ids=["forwards", "backwards"])
 def test_a_linear_field_has_the_density_of_its_closed_form(t: tuple[float, float], per_sample: bool) -> None:
-    """dx/dt = A x + b maps N(0, I) to a normal distribution by the exponential of a matrix."""
+    """dx/dt = A x + b maps N(0, I) to a normal distribution given by a matrix exponential."""
     matrix, offset = points(4, 4, 2) / 2, points(1, 4, 3)[0]
 
     def field(time: Tensor, x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def test_a_linear_field_has_the_density_of_its_closed_form(t: tuple[float, float
 
 
 def test_a_field_that_depends_on_time_is_integrated() -> None:
-    """dx/dt = 2 t x carries z to e z: log p(x) = log N(x / e) - 1."""
+    """dx/dt = 2 t x maps z to e z: log p(x) = log N(x / e) - 1."""
     flow = CNF(lambda t, x: 2 * t * x, 1, **TIGHT).double()
     x = points(5, 1)
     wanted = Normal(0.0, 1.0).log_prob(x / math.e)[:, 0] - 1
@@ -102,7 +102,7 @@ def test_a_trained_density_integrates_to_one(field: nn.Module) -> None:
 
 @CLOCKS
 @DIVERGENCES
-def test_samples_find_their_way_back(divergence: Any, per_sample: bool) -> None:
+def test_the_inverse_undoes_the_map(divergence: Any, per_sample: bool) -> None:
     flow = small(divergence=divergence, per_sample=per_sample)
     z = points()
     torch.testing.assert_close(flow.inverse(flow.forward(z)), z, rtol=0, atol=1e-8)
@@ -114,7 +114,7 @@ def test_samples_find_their_way_back(divergence: Any, per_sample: bool) -> None:
         torch.testing.assert_close(back.log_det, -there.log_det, rtol=0, atol=1e-8)
 
 
-def test_sampling_and_asking_agree_on_the_density() -> None:
+def test_sample_with_log_prob_agrees_with_log_prob() -> None:
     flow = small()
     x, log_prob = flow.sample_with_log_prob(50, generator=generator())
     torch.testing.assert_close(flow.log_prob(x), log_prob, rtol=0, atol=1e-8)
@@ -143,7 +143,7 @@ def test_an_estimated_log_density_is_unbiased() -> None:
 
 
 class AsDrawn:
-    """A divergence with what is random in it held: finite differences need that, where directions follow the field."""
+    """A divergence with its random numbers held constant, as finite differences need where they depend on the field."""
 
     name = "as drawn"
 
@@ -160,7 +160,7 @@ class AsDrawn:
 GRADIENTS = pytest.mark.parametrize(
     "gradient",
     [Replay(), Replay(every=3, memory="stage"), Adjoint(rtol=1e-9, atol=1e-9), "direct"],
-    ids=["replay", "thrifty replay", "adjoint", "direct"],
+    ids=["replay", "replay with checkpoints", "adjoint", "direct"],
 )
 
 
@@ -194,7 +194,7 @@ def test_gradients_of_likelihood_and_costs_are_those_of_finite_differences(
 
 
 @GRADIENTS
-def test_every_gradient_reaches_data_context_and_a_base_that_is_learned(gradient: Any) -> None:
+def test_every_gradient_reaches_data_context_and_a_learned_base(gradient: Any) -> None:
     class Shifted(nn.Module):
         event_shape = torch.Size([2])
 
@@ -221,8 +221,8 @@ def test_every_gradient_reaches_data_context_and_a_base_that_is_learned(gradient
     torch.testing.assert_close(change, (slope * step).sum(), rtol=1e-5, atol=1e-12)
 
 
-def test_reverse_divergence_reaches_samples() -> None:
-    """As variational inference needs it: samples and their density, differentiated by the parameters."""
+def test_gradients_reach_samples_and_their_density() -> None:
+    """Variational inference differentiates samples and their density by the parameters."""
     flow = small()
     x, log_prob = flow.sample_with_log_prob(8, generator=generator())
     (log_prob + x.square().sum(1)).mean().backward()
@@ -232,8 +232,8 @@ def test_reverse_divergence_reaches_samples() -> None:
 # regularisers
 
 
-def test_costs_are_the_integrals_they_say_they_are() -> None:
-    """x = z e^t from a point: kinetic energy ∫ |x|² dt = |z|² (e² - 1) / 2, and ‖∂f/∂x‖² = 2 throughout."""
+def test_costs_equal_their_closed_form_integrals() -> None:
+    """x = z e^t: the kinetic energy is ∫ |x|² dt = |z|² (e² - 1) / 2, and ‖∂f/∂x‖² = 2 at all times."""
     flow = CNF(lambda t, x: x, 2, **TIGHT).double()
     x = points(3)
     costs = flow.costs(x)
@@ -252,10 +252,10 @@ def test_jitter_moves_the_end_in_training_only() -> None:
     first, second = flow.log_prob(x, generator=generator(1)), flow.log_prob(x, generator=generator(2))
     assert (first - second).abs().max() > 1e-4
     assert torch.equal(first, flow.log_prob(x, generator=generator(1)))
-    torch.testing.assert_close(flow.inverse(flow.forward(x)), x, rtol=0, atol=1e-8)  # maps stay what they are
+    torch.testing.assert_close(flow.inverse(flow.forward(x)), x, rtol=0, atol=1e-8)  # jitter does not change the maps
 
 
-# shapes, batches, torch's own distributions
+# shapes, batches, distributions of torch
 
 
 @CLOCKS
@@ -269,7 +269,7 @@ def test_images_have_a_density(per_sample: bool) -> None:
     assert flow.sample((2, 3)).shape == (2, 3, 1, 3, 3)
 
 
-def test_rows_of_a_context_belong_to_rows_of_samples() -> None:
+def test_rows_of_a_context_are_matched_with_rows_of_samples() -> None:
     flow, context = small(context=3), points(4, 3)
     x = points(8).reshape(2, 4, 2)
     log_prob = flow.log_prob(x, context)
@@ -279,31 +279,33 @@ def test_rows_of_a_context_belong_to_rows_of_samples() -> None:
     assert not torch.allclose(log_prob, flow.log_prob(x, context.flip(0)))
 
 
-def test_what_all_samples_share_is_given_as_such() -> None:
+def test_an_argument_without_rows_is_shared_by_all_samples() -> None:
     rate = torch.tensor([0.5], dtype=torch.float64)
     flow = CNF(lambda t, x, a: a * x, 2, args_dims=None, **TIGHT).double()
     log_prob = flow.log_prob(points(3), rate)
     torch.testing.assert_close(log_prob, Normal(0.0, rate.exp()).log_prob(points(3)).sum(1), rtol=1e-9, atol=1e-9)
 
 
-def test_a_flow_is_a_transform_of_torch_and_maps_once() -> None:
+def test_a_flow_is_a_transform_of_torch_and_solves_once() -> None:
     flow = small()
     base = Independent(Normal(torch.zeros(2, dtype=torch.float64), 1.0), 1)
     model, x, calls = TransformedDistribution(base, [flow.transform()]), points(), []
     flow._rates, rates = lambda *a: (calls.append(1), rates(*a))[1], flow._rates  # type: ignore[method-assign]
     torch.testing.assert_close(model.log_prob(x), flow.log_prob(x), rtol=0, atol=1e-9)
-    asked = len(calls)
+    transform_calls = len(calls)
     flow.log_prob(x)
-    assert 2 * (len(calls) - asked) == asked, "one solve for each of the two, not one for the determinant besides"
+    assert 2 * (len(calls) - transform_calls) == transform_calls, (
+        "one solve each, without a second one for the determinant"
+    )
     transform = flow.transform()
     z = transform.inv(x)  # type: ignore[operator]
     torch.testing.assert_close(transform(z), x, rtol=0, atol=1e-8)
-    forgotten = flow.transform().log_abs_det_jacobian(z, x)
-    torch.testing.assert_close(transform.log_abs_det_jacobian(z, x), forgotten, rtol=0, atol=1e-8)
+    without_cache = flow.transform().log_abs_det_jacobian(z, x)
+    torch.testing.assert_close(transform.log_abs_det_jacobian(z, x), without_cache, rtol=0, atol=1e-8)
 
 
-def test_a_transform_follows_what_the_flow_learns() -> None:
-    """Asked about the same tensor again, it solves again: nothing is remembered of other weights, nor of a graph."""
+def test_a_transform_solves_again_after_the_flow_was_trained() -> None:
+    """Nothing is cached from other weights or from an old graph, even for the same tensor."""
     flow, x = small(), points()
     base = Independent(Normal(torch.zeros(2, dtype=torch.float64), 1.0), 1)
     model = TransformedDistribution(base, [flow.transform()])
@@ -323,12 +325,12 @@ def test_one_sample_has_a_density_under_each_condition() -> None:
     torch.testing.assert_close(log_prob, flow.log_prob(points(1).expand(4, -1), context), rtol=0, atol=1e-9)
 
 
-def test_no_samples_have_no_densities() -> None:
+def test_an_empty_batch_has_an_empty_log_prob() -> None:
     assert small().log_prob(points(0)).shape == (0,)
 
 
 @pytest.mark.parametrize("divergence", ["exact", "hutchinson", "hutch++"])
-def test_a_flow_in_half_precision_sums_in_single(divergence: str) -> None:
+def test_a_flow_in_half_precision_accumulates_in_float32(divergence: str) -> None:
     flow = small(method="rk4", step_size=0.1, divergence=divergence).bfloat16()
     log_prob = flow.log_prob(points().bfloat16())
     assert log_prob.dtype == torch.float32
@@ -396,7 +398,7 @@ def test_a_flow_moves_and_pickles_and_copies_whole() -> None:
         (lambda: CNF(ConcatSquashField(2), 2, args_dims=1).log_prob(points(), points()), "wanted 0 or None for each"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(make: Any, sentence: str) -> None:
+def test_invalid_arguments_are_refused_with_a_message(make: Any, sentence: str) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:
         make()
     assert sentence in str(caught.value)
@@ -405,8 +407,8 @@ def test_what_cannot_be_is_refused_in_a_sentence(make: Any, sentence: str) -> No
 # samples
 
 
-def test_samples_of_a_trained_flow_are_not_told_from_data_that_were_held_out() -> None:
-    """By energy distance and permutations, with a fixed seed; moved a little, they are told."""
+def test_samples_of_a_trained_flow_pass_a_two_sample_test_against_new_data() -> None:
+    """By energy distance and permutations, with a fixed seed; shifted samples are rejected."""
 
     def bent(rows: int, seed: int) -> Tensor:
         z = torch.randn(rows, 2, generator=generator(seed))
@@ -432,18 +434,18 @@ def test_samples_of_a_trained_flow_are_not_told_from_data_that_were_held_out() -
 
 
 def peak(gradient: Any, steps: int) -> int:
-    """Of a training step with this many steps of the solver."""
+    """Return the peak memory of a training step with this many solver steps."""
     torch.manual_seed(0)
     x, grid = torch.randn(2048, 2), Given(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
     flow = CNF(ConcatSquashField(2, 32, 2), 2, method="rk4", controller=grid, gradient=gradient)
     return peak_bytes(lambda: (-flow.log_prob(x).mean()).backward())
 
 
-def test_the_memory_of_a_training_step_does_not_grow_with_the_steps_under_adjoint() -> None:
+def test_adjoint_memory_does_not_grow_with_the_number_of_steps() -> None:
     adjoint = Adjoint(method="rk4", step_size=0.1)
     few, many = peak(adjoint, 10), peak(adjoint, 40)
     assert many <= 1.05 * few
 
 
-def test_replay_holds_ten_times_less_than_direct_at_forty_steps() -> None:
+def test_replay_needs_a_tenth_of_the_memory_of_direct_at_forty_steps() -> None:
     assert 10 * peak("replay", 40) <= peak("direct", 40)

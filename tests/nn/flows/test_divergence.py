@@ -1,4 +1,4 @@
-"""Divergences: exact where they should be, unbiased where they are estimated, and what fields know of themselves."""
+"""Divergences are exact or unbiased, and the derivatives that fields declare are right."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def states(*event: int) -> Tensor:
 
 
 class Without(nn.Module):
-    """The same field, which keeps its derivative to itself."""
+    """The same field without its own jvp."""
 
     def __init__(self, field: nn.Module) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ CASES: dict[str, Case] = {
     "convolutional, context": (lambda: ConvFlowField(2, 3, 1, context=2, activation="tanh"), (2, 3, 4), 2),
 }
 FIELDS = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-OWN_TIMES = pytest.mark.parametrize("own_times", [False, True], ids=["one time", "times of their own"])
+OWN_TIMES = pytest.mark.parametrize("own_times", [False, True], ids=["one time", "one time per row"])
 
 
 def made(case: Case, own_times: bool) -> tuple[nn.Module, Tensor, Tensor, tuple[Tensor, ...]]:
@@ -69,7 +69,7 @@ def made(case: Case, own_times: bool) -> tuple[nn.Module, Tensor, Tensor, tuple[
 
 
 def jacobians(field: Any, t: Tensor, x: Tensor, args: tuple) -> Tensor:
-    """Row by row, by reverse mode: [rows, features, features]."""
+    """Return the Jacobian of each row by reverse mode: [rows, features, features]."""
     features = x[0].numel()
     whole = torch.autograd.functional.jacobian(lambda z: field(t, z, *args), x)
     assert isinstance(whole, Tensor)
@@ -82,7 +82,7 @@ def jacobians(field: Any, t: Tensor, x: Tensor, args: tuple) -> Tensor:
 
 @FIELDS
 @OWN_TIMES
-def test_what_a_field_says_of_its_derivative_is_what_autograd_finds(case: Case, own_times: bool) -> None:
+def test_the_declared_jvp_of_a_field_equals_autograd(case: Case, own_times: bool) -> None:
     field, t, x, args = made(case, own_times)
     vectors = torch.randn(4, *x.shape, dtype=torch.float64, generator=generator(2))
     value, found = products(field, t, x, vectors, args)
@@ -93,7 +93,7 @@ def test_what_a_field_says_of_its_derivative_is_what_autograd_finds(case: Case, 
 
 @FIELDS
 @OWN_TIMES
-def test_own_derivatives_and_those_of_torch_func_have_the_same_gradients(case: Case, own_times: bool) -> None:
+def test_declared_jvps_and_torch_func_have_the_same_gradients(case: Case, own_times: bool) -> None:
     field, t, x, args = made(case, own_times)
     x.requires_grad_()
     inputs = [x, *field.parameters()]
@@ -107,15 +107,15 @@ def test_own_derivatives_and_those_of_torch_func_have_the_same_gradients(case: C
 
 
 @FIELDS
-def test_the_gate_taken_into_the_weights_changes_nothing(case: Case) -> None:
-    """One time for all rows, and the same time for each."""
+def test_a_shared_time_equals_the_same_time_for_each_row(case: Case) -> None:
+    """A shared time takes another path: the gate multiplies the weights instead of the outputs."""
     field, t, x, args = made(case, own_times=False)
     torch.testing.assert_close(field(t, x, *args), field(t.expand(ROWS), x, *args), rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("mode", ["forward", "reverse"])
 @FIELDS
-def test_the_exact_divergence_and_the_norm_are_those_of_the_jacobian(case: Case, mode: Any) -> None:
+def test_exact_divergence_and_norm_equal_those_of_the_jacobian(case: Case, mode: Any) -> None:
     field, t, x, args = made(case, own_times=True)
     rates = Exact(mode).rates(field, t, x, args, ())
     jacobian = jacobians(field, t, x, args)
@@ -137,11 +137,11 @@ ESTIMATED = pytest.mark.parametrize("way", ESTIMATES.values(), ids=ESTIMATES)
 
 @ESTIMATED
 def test_estimates_are_unbiased(way: Divergence) -> None:
-    """Over 20,000 draws: the mean is within four standard errors of the trace, and of the square of the norm."""
+    """The mean of 20,000 draws is within four standard errors of the trace, and of the squared norm."""
     draws, t = 20_000, torch.tensor(0.3, dtype=torch.float64)
     torch.manual_seed(0)
     field, one = ConcatSquashField(4, 16, 2).double(), torch.randn(1, 4, dtype=torch.float64)
-    nn.init.normal_(field.linears[-1].weight)  # a Jacobian of some size
+    nn.init.normal_(field.linears[-1].weight)  # a Jacobian that is not close to 0
     x = one.expand(draws, -1)
     exact = Exact().rates(field, t, one, (), ())
     rates = way.rates(field, t, x, (), way.draw(field, t, x, (), generator(3)))
@@ -170,8 +170,8 @@ def _slope_by_state(way: Divergence, field: nn.Module, t: Tensor, x: Tensor) -> 
     return slope
 
 
-def test_hutch_plus_plus_varies_less_where_a_few_directions_count() -> None:
-    """Of a Jacobian of rank two and a little noise, two directions tell nearly all; at the same number of products."""
+def test_hutch_plus_plus_has_less_variance_for_a_jacobian_of_low_rank() -> None:
+    """The Jacobian has rank two plus a little noise; both methods take the same number of products."""
     torch.manual_seed(0)
     features, draws = 30, 500
     left, right = torch.randn(2, features, 2, dtype=torch.float64)
@@ -188,7 +188,7 @@ def test_hutch_plus_plus_varies_less_where_a_few_directions_count() -> None:
     assert spread[1] < spread[0] / 20
 
 
-def test_hutch_plus_plus_bears_a_field_that_is_zero() -> None:
+def test_hutch_plus_plus_has_finite_gradients_for_a_zero_field() -> None:
     way, t, x = HutchPlusPlus(), torch.tensor(0.0), torch.ones(3, 2, requires_grad=True)
     scale = torch.zeros((), requires_grad=True)
 
@@ -201,7 +201,7 @@ def test_hutch_plus_plus_bears_a_field_that_is_zero() -> None:
     assert slopes[0].item() != 0
 
 
-def test_a_generator_decides_what_is_drawn() -> None:
+def test_a_generator_determines_the_random_numbers() -> None:
     x, t = torch.zeros(3, 2), torch.tensor(0.0)
     for way in (Hutchinson(), HutchPlusPlus()):
         field = ConcatSquashField(2, 4)
@@ -211,7 +211,7 @@ def test_a_generator_decides_what_is_drawn() -> None:
         assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_a_divergence_is_found_by_its_name_or_refused() -> None:
+def test_a_divergence_is_found_by_name_and_unknown_ones_are_refused() -> None:
     assert find_divergence("hutch++") == HutchPlusPlus()
     with pytest.raises(ValueError, match="divergence='exakt' is unknown; did you mean 'exact'?"):
         find_divergence("exakt")
@@ -221,7 +221,7 @@ def test_a_divergence_is_found_by_its_name_or_refused() -> None:
         Hutchinson(noise="uniform")  # type: ignore[arg-type]
 
 
-def test_a_class_that_changes_the_field_does_not_keep_the_derivative_of_another() -> None:
+def test_a_subclass_that_overrides_forward_does_not_use_the_inherited_jvp() -> None:
     class Faster(ConcatSquashField):
         def forward(self, t: Tensor, x: Tensor, *context: Tensor) -> Tensor:
             return 3 * super().forward(t, x, *context)
@@ -238,7 +238,7 @@ def test_fields_without_a_hidden_layer_have_a_divergence_for_every_row(way: Dive
     assert way.rates(field, t, x, (), way.draw(field, t, x, ())).divergence.shape == (ROWS,)
 
 
-def test_an_operation_without_forward_derivatives_is_told_with_a_way_out() -> None:
+def test_an_operation_without_forward_derivatives_raises_with_alternatives() -> None:
     def attending(t: Tensor, x: Tensor) -> Tensor:
         heads = x.view(len(x), 1, 2, 4)
         return nn.functional.scaled_dot_product_attention(heads, heads, heads).reshape(x.shape)
@@ -252,13 +252,13 @@ def test_an_operation_without_forward_derivatives_is_told_with_a_way_out() -> No
     torch.testing.assert_close(rates.divergence, trace, rtol=1e-4, atol=1e-4)
 
 
-def test_a_mode_is_one_of_two() -> None:
+def test_an_unknown_mode_is_refused() -> None:
     for make in (Exact, Hutchinson, HutchPlusPlus):
         with pytest.raises(ValueError, match="mode='backward' is unknown"):
             make(mode="backward")  # type: ignore[arg-type]
 
 
-def test_one_may_bring_a_divergence_of_ones_own() -> None:
+def test_any_object_with_draw_and_rates_is_a_divergence() -> None:
     class Zero:
         name = "zero"
 

@@ -1,4 +1,4 @@
-"""Paths from noise to data, what a field is taught of them, and guidance."""
+"""Probability paths, the flow matching loss, residual fields and guidance."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_slopes_are_the_derivatives(path):
 
 
 @pytest.mark.parametrize("path", ALL, ids=str)
-def test_a_path_ends_at_the_data_and_begins_with_noise(path):
+def test_a_path_starts_at_the_noise_and_ends_at_the_data(path):
     start, end = torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
     assert float(path.alpha(end)) == pytest.approx(1.0)
     assert float(path.sigma(end)) == pytest.approx(getattr(path, "sigma_min", 0.0), abs=1e-12)
@@ -47,13 +47,13 @@ def test_a_path_ends_at_the_data_and_begins_with_noise(path):
     assert float(path.alpha(start)) == pytest.approx(trace)
 
 
-def test_the_slope_of_a_path_that_ends_steeply_is_finite_at_the_end():
+def test_slopes_are_finite_where_a_path_ends_with_infinite_slope():
     slopes = VariancePreserving().slopes(torch.tensor(1.0))
     assert all(bool(slope.isfinite()) for slope in slopes)
     assert float(slopes[1]) < -10
 
 
-def test_a_time_for_each_row_is_a_time_for_each_row():
+def test_each_row_may_have_its_own_time():
     x0, x1, t = normal(3, 2, 4), normal(3, 2, 4, seed=1), torch.tensor([0.0, 0.3, 0.9])
     together = Cosine().at(t, x0, x1)
     for row in range(3):
@@ -77,18 +77,18 @@ def test_a_time_for_each_row_is_a_time_for_each_row():
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_a_sentence(make, words):
+def test_invalid_arguments_are_refused_with_a_message(make, words):
     with pytest.raises(ValueError, match=words):
         make()
 
 
-# --- what is taught
+# --- the loss
 
 MEAN, DEVIATION = 2.0, 0.5
 
 
 class Exact(nn.Module):
-    """The mean velocity where the data is normal, and what is added to it."""
+    """The exact mean velocity for normal data, plus an offset."""
 
     def __init__(self, path, off: float = 0.0) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Exact(nn.Module):
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_the_mean_velocity_carries_the_noise_to_the_data(path):
+def test_the_mean_velocity_moves_the_noise_to_the_data(path):
     x0, (start, end) = normal(20, 1, dtype=torch.float64), torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     found = sample(Exact(path), x0, grid="adaptive", rtol=1e-9, atol=1e-9).x
 
@@ -114,7 +114,7 @@ def test_the_mean_velocity_carries_the_noise_to_the_data(path):
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_the_loss_is_least_at_the_mean_velocity(path):
+def test_the_loss_is_minimal_at_the_mean_velocity(path):
     data = MEAN + DEVIATION * normal(200_000, 1, seed=1)
 
     def loss(off: float) -> float:
@@ -127,7 +127,7 @@ def test_the_loss_is_least_at_the_mean_velocity(path):
         assert loss(off) - least == pytest.approx(off**2, rel=0.15)
 
 
-def test_states_of_any_shape_and_what_is_known_of_them_reach_the_field():
+def test_the_field_receives_states_of_any_shape_and_further_arguments():
     seen = {}
 
     def field(t, x, known):
@@ -144,19 +144,19 @@ def test_states_of_any_shape_and_what_is_known_of_them_reach_the_field():
     assert not torch.equal(loss, flow_matching_loss(field, x1, labels, generator=torch.Generator().manual_seed(1)))
 
 
-def test_given_noise_and_times_are_those_that_are_used():
+def test_given_noise_and_times_are_used():
     x0, x1, t = normal(5, 2), normal(5, 2, seed=1), torch.linspace(0, 1, 5)
     wanted = (x1 - x0).square().mean()
     torch.testing.assert_close(flow_matching_loss(lambda t, x: torch.zeros_like(x), x1, x0=x0, t=t), wanted)
 
-    def told(at, x):
+    def check(at, x):
         torch.testing.assert_close(x, (1 - t)[:, None] * x0 + t[:, None] * x1)
         return x1 - x0
 
-    assert float(flow_matching_loss(told, x1, x0=x0, t=t)) < 1e-12
+    assert float(flow_matching_loss(check, x1, x0=x0, t=t)) < 1e-12
 
 
-def test_a_coupling_says_which_noise_goes_with_which_data():
+def test_a_coupling_pairs_noise_with_data():
     x0, x1, t = normal(5, 2), normal(5, 2, seed=1), torch.rand(5)
     turned = flow_matching_loss(
         lambda t, x: torch.zeros_like(x), x1, x0=x0, t=t, coupling=lambda x0, x1: torch.arange(4, -1, -1)
@@ -164,7 +164,7 @@ def test_a_coupling_says_which_noise_goes_with_which_data():
     torch.testing.assert_close(turned, (x1 - x0.flip(0)).square().mean())
 
 
-def test_a_field_that_was_taught_has_a_density_that_integrates_to_one():
+def test_the_density_of_a_trained_field_integrates_to_one():
     torch.manual_seed(0)
     field, drawing = ConcatSquashField(2, width=48, activation="silu"), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(field.parameters(), 1e-2)
@@ -181,15 +181,15 @@ def test_a_field_that_was_taught_has_a_density_that_integrates_to_one():
         density = CNF(field, base=2).log_prob(points).exp()
     assert float(density.sum()) * step**2 == pytest.approx(1.0, abs=2e-3)
     nearest = points[density.argmax()]
-    assert abs(abs(float(nearest[0])) - 1.5) < 0.4  # a hill on either side,
+    assert abs(abs(float(nearest[0])) - 1.5) < 0.4  # two modes
     middle = density[points.norm(dim=1).argmin()]
-    assert float(middle) < 0.2 * float(density.max())  # and little between them
+    assert float(middle) < 0.2 * float(density.max())  # and a low density between them
 
 
-# --- a field to teach
+# --- residual fields
 
 
-def test_rows_of_a_residual_field_do_not_meet_and_one_time_is_as_many():
+def test_rows_of_a_residual_field_are_independent_with_one_time_or_several():
     torch.manual_seed(0)
     field, x, label = ResidualField((1, 4, 4), 16, 2, classes=3), normal(5, 1, 4, 4), torch.tensor([0, 1, 2, 3, 1])
     nn.init.normal_(field.leave.weight)
@@ -203,7 +203,7 @@ def test_rows_of_a_residual_field_do_not_meet_and_one_time_is_as_many():
     assert not torch.allclose(field(t, x, label), field(t, x, (label + 1) % 4))
 
 
-def test_a_residual_field_begins_at_rest_and_wants_its_label():
+def test_a_residual_field_starts_at_zero_and_requires_its_label():
     assert not ResidualField(2, 8)(torch.tensor(0.5), normal(3, 2)).any()
     with pytest.raises(ValueError, match=r"label is missing; wanted field\(t, x, label\) of 3 classes"):
         ResidualField(2, 8, classes=3)(torch.tensor(0.5), normal(3, 2))
@@ -213,7 +213,7 @@ def test_a_residual_field_begins_at_rest_and_wants_its_label():
 
 
 class Labelled(nn.Module):
-    """Knows a class, or none: the last one."""
+    """A field conditioned on a class; the last one stands for no class."""
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
@@ -228,7 +228,7 @@ class Labelled(nn.Module):
 
 @pytest.mark.parametrize("times", [torch.tensor(0.3), torch.tensor([0.1, 0.5, 0.9, 0.2])], ids=["one", "each"])
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
-def test_guidance_is_what_two_calls_would_give_from_one(times, scale):
+def test_guidance_needs_one_call_and_equals_two(times, scale):
     field, x, label = Labelled(), normal(4, 2), torch.tensor([0, 1, 2, 1])
     known, unknown = field(times, x, label), field(times, x, torch.full((4,), 3))
     field.calls = 0
@@ -237,7 +237,7 @@ def test_guidance_is_what_two_calls_would_give_from_one(times, scale):
     torch.testing.assert_close(found, unknown + scale * (known - unknown))
 
 
-def test_guidance_by_numbers_drops_all_of_a_row():
+def test_guidance_replaces_a_whole_row_of_a_numeric_condition():
     field = ConcatSquashField(2, width=8, context=3)
     null, known, x, t = torch.tensor([9.0, 9.0, 9.0]), normal(4, 3), normal(4, 2, seed=1), torch.tensor(0.5)
     found = Guided(field, 2.0, null)(t, x, known)
@@ -255,7 +255,7 @@ def test_a_guided_field_can_be_sampled_and_has_a_density():
     assert bool(flow.log_prob(exact, label).isfinite().all())
 
 
-def test_conditions_are_dropped_as_often_as_asked():
+def test_conditions_are_dropped_with_the_given_probability():
     label = torch.arange(10_000) % 3
     drawing = torch.Generator().manual_seed(0)
     dropped = drop_condition(label, 3, 0.2, drawing)
@@ -263,7 +263,7 @@ def test_conditions_are_dropped_as_often_as_asked():
     assert float(lost.float().mean()) == pytest.approx(0.2, abs=0.02)
     assert torch.equal(dropped[~lost], label[~lost])
     assert torch.equal(drop_condition(label, 3, 0.0), label)
-    assert label.max() == 2  # what came in is as it was
+    assert label.max() == 2  # the input is unchanged
     rows = drop_condition(torch.ones(1000, 4), 0.0, 0.5, drawing)
     assert set(rows.sum(1).tolist()) == {0.0, 4.0}
     with pytest.raises(ValueError, match=r"probability=1.5; wanted a number from 0 to 1"):

@@ -1,4 +1,4 @@
-"""Planar flows: the formula, the roots, and the derivatives of both."""
+"""Planar flows: the closed form, root finding, and the derivatives of both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ directions = pytest.mark.parametrize("direction", ["sampling", "density"])
 
 
 def flow(direction: str = "sampling", layers: int = 5, features: int = 2, pull: float = 2.0) -> PlanarFlow:
-    """A flow in double precision that bends what it maps: some layers contract to almost nothing."""
+    """Return a strongly nonlinear flow in double precision; some of its layers contract almost to a point."""
     generator = torch.Generator().manual_seed(7)
     made = PlanarFlow(features, layers, direction=direction).double()  # type: ignore[arg-type]
     for parameter in made.parameters():
@@ -31,7 +31,7 @@ def points(n: int = 40, features: int = 2) -> Tensor:
 
 @directions
 @pytest.mark.parametrize("features", [1, 2, 5])
-def test_both_ways_are_inverse_to_each_other(direction: str, features: int) -> None:
+def test_forward_and_inverse_undo_each_other(direction: str, features: int) -> None:
     model, x = flow(direction, features=features, layers=8, pull=1.0), points(200, features)
     z, into = model.inverse_and_log_det(x)
     back, out = model.forward_and_log_det(z)
@@ -61,7 +61,7 @@ def test_the_density_integrates_to_one(direction: str) -> None:
 
 
 @directions
-def test_samples_come_with_their_density(direction: str) -> None:
+def test_sample_with_log_prob_agrees_with_log_prob(direction: str) -> None:
     model = flow(direction)
     x, log_prob = model.sample_with_log_prob((7, 3), torch.Generator().manual_seed(0))
     assert x.shape == (7, 3, 2)
@@ -87,7 +87,7 @@ def test_gradients_are_those_of_finite_differences(direction: str) -> None:
 
 
 class Way(torch.nn.Module):
-    """A method as ``forward``, which is all that `torch.func.functional_call` calls."""
+    """Exposes a method as ``forward``, for `torch.func.functional_call`."""
 
     def __init__(self, model: PlanarFlow, name: str) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Way(torch.nn.Module):
 
 
 @pytest.mark.parametrize("excess", [1e-9, 1e-4, 0.3, 1.0, 5.0, 1e4])
-def test_roots_are_found_to_rounding_wherever_they_lie(excess: float) -> None:
+def test_roots_are_accurate_to_rounding(excess: float) -> None:
     goal = torch.cat([torch.logspace(-9, 5, 300, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
     goal = torch.cat([goal, -goal])
     v = root(goal, torch.tensor(excess, dtype=torch.float64))
@@ -107,7 +107,7 @@ def test_roots_are_found_to_rounding_wherever_they_lie(excess: float) -> None:
     assert (v.sign() * goal.sign() >= 0).all()
 
 
-def test_what_is_not_finite_stays_in_its_row() -> None:
+def test_nan_stays_in_its_row() -> None:
     model, x = flow(), points(5)
     x[2] = torch.nan
     found = model.log_prob(x)
@@ -121,17 +121,17 @@ def test_a_new_flow_is_the_identity() -> None:
     torch.testing.assert_close(model.log_prob(x), model.base.log_prob(x))
 
 
-def test_layers_stay_one_to_one_whatever_is_learned() -> None:
+def test_layers_stay_invertible_for_any_parameters() -> None:
     model = flow(layers=1)
-    model.u.data = -50 * model.w.data  # would fold the plane if it were used as it stands
+    model.u.data = -50 * model.w.data  # not invertible without the constraint
     line = torch.linspace(-3, 3, 2001, dtype=torch.float64)[:, None] * model.w.data / model.w.data.norm()
     along = model(line) @ model.w.data[0]
     assert (along.diff() >= 0).all()
-    # a layer may contract to next to nothing, but not to nothing
+    # a layer may contract strongly, but not to a point
     assert model.forward_and_log_det(line)[1].isfinite().all()
 
 
-def test_its_base_may_be_a_distribution() -> None:
+def test_the_base_may_be_a_distribution_of_torch() -> None:
     base = Independent(Normal(torch.tensor([5.0, -5.0]), torch.tensor([0.1, 0.2])), 1)
     model = PlanarFlow(2, 3, base)
     torch.manual_seed(0)
@@ -141,7 +141,7 @@ def test_its_base_may_be_a_distribution() -> None:
         model.sample(3, torch.Generator())
 
 
-def test_it_is_kept_and_copied_like_any_module() -> None:
+def test_it_is_copied_and_its_state_dict_loads_like_any_module() -> None:
     model = flow()
     x = points()
     assert torch.equal(copy.deepcopy(model).log_prob(x), model.log_prob(x))
@@ -151,7 +151,7 @@ def test_it_is_kept_and_copied_like_any_module() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"features": 0, "layers": 1}, "features=0; wanted a whole number"),
         ({"features": 2, "layers": 1.5}, "layers=1.5; wanted a whole number"),
@@ -159,11 +159,11 @@ def test_it_is_kept_and_copied_like_any_module() -> None:
         ({"features": 2, "layers": 1, "base": 3}, "base has samples of shape [3]; wanted [2]"),
     ],
 )
-def test_wrong_sizes_are_told(given: dict, told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)):
+def test_invalid_arguments_are_refused(given: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
         PlanarFlow(**given)
 
 
-def test_samples_of_another_shape_are_told() -> None:
+def test_samples_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="samples have shape \\[4, 3\\]; wanted \\[..., 2\\]"):
         PlanarFlow(2, 1).log_prob(torch.zeros(4, 3))

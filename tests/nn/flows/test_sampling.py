@@ -1,4 +1,4 @@
-"""Sampling in steps that are known beforehand: what comes out, what it takes, and that nothing waits for the host."""
+"""Sampling on a known grid: samples, counts of evaluations, and no synchronisation with the host."""
 
 from itertools import pairwise
 
@@ -19,7 +19,7 @@ METHODS = neuralode.methods()
 
 
 class Net(nn.Module):
-    """A field of rows; counts its calls, and sees what it is given."""
+    """A field of rows that counts its calls."""
 
     def __init__(self, features: int = 3, width: int = 16) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def test_an_even_grid_has_equal_steps():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 18, 50])
-def test_the_grid_of_noise_levels_is_that_of_karras(steps):
+def test_the_edm_grid_has_the_noise_levels_of_karras(steps):
     times = grid_times("edm", steps)
     assert len(times) == steps + 1
     assert (times[0], times[-1]) == (0.0, 1.0)
@@ -54,7 +54,7 @@ def test_the_grid_of_noise_levels_is_that_of_karras(steps):
     np.testing.assert_allclose([(1 - t) / t for t in times[1:-1]], levels[1:], rtol=1e-9)
 
 
-def test_times_that_are_given_are_taken_forwards_and_backwards():
+def test_given_times_may_increase_or_decrease():
     net = Net().double()
     there = sample(net, start().double(), grid=np.linspace(0, 1, 201), method="rk4")
     assert there.evaluations == 800
@@ -63,7 +63,7 @@ def test_times_that_are_given_are_taken_forwards_and_backwards():
 
 
 @pytest.mark.parametrize("name", ["euler", "rk4", "dopri5"])
-def test_a_tensor_of_times_is_the_same_grid_and_gradients_flow_to_it(name):
+def test_a_tensor_of_times_is_the_same_grid_and_receives_gradients(name):
     times = (0.0, 0.1, 0.7, 1.0)
     grid = torch.tensor(times, dtype=torch.float64, requires_grad=True)
     net, x0 = Net().double(), start().double()
@@ -83,13 +83,13 @@ EXPLICIT = [
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - set(EXPLICIT)))
-def test_a_method_that_is_no_formula_of_one_step_is_refused(name):
+def test_methods_other_than_explicit_one_step_methods_are_refused(name):
     with pytest.raises(ValueError, match=f"method '{name}' is not an explicit one-step method"):
         sample(Net(), start(), steps=3, method=name)
 
 
 @pytest.mark.parametrize("name", EXPLICIT)
-def test_steps_are_those_of_solve_and_counted_as_they_are_taken(name):
+def test_steps_equal_those_of_solve_and_are_counted(name):
     net, x0 = Net().double(), start().double()
     found = sample(net, x0, steps=10, method=name)
     assert net.calls == found.calls == found.evaluations == 10 * METHODS[name].evaluations_per_step
@@ -107,7 +107,7 @@ def test_states_of_any_shape_are_stepped_row_by_row():
     assert sample(lambda t, x: -x, x0[:0], steps=10).x.shape == (0, 2, 3, 3)
 
 
-def test_where_steps_adapt_it_is_solve_that_steps():
+def test_adaptive_sampling_equals_solve():
     net, x0 = Net().double(), start().double()
     found = sample(net, x0, grid="adaptive", rtol=1e-8, atol=1e-8)
     solved = neuralode.solve(net, x0, (0.0, 1.0), rtol=1e-8, atol=1e-8)
@@ -117,7 +117,7 @@ def test_where_steps_adapt_it_is_solve_that_steps():
     torch.testing.assert_close(found.x, many, rtol=1e-6, atol=1e-7)
 
 
-def test_what_came_in_is_as_it_was():
+def test_the_input_is_not_modified():
     x0 = start()
     kept = x0.clone()
     for name in EXPLICIT:
@@ -128,7 +128,7 @@ def test_what_came_in_is_as_it_was():
 # --- gradients
 
 
-def test_nothing_of_the_steps_is_kept_unless_gradients_are_wanted():
+def test_no_graph_is_kept_unless_differentiable():
     net = Net()
     assert not sample(net, start(), steps=3).x.requires_grad
     assert not sample(net, start(), grid="adaptive").x.requires_grad
@@ -147,7 +147,7 @@ def test_gradients_flow_through_the_steps(name):
     assert torch.autograd.gradcheck(end, (x0, shift, *net.parameters()))
 
 
-def test_gradients_flow_where_steps_adapt():
+def test_gradients_flow_through_adaptive_steps():
     net, x0 = Net().double(), start().double().requires_grad_()
     wanted = [x0, *net.parameters()]
     settings = [{"grid": "adaptive", "rtol": 1e-9, "atol": 1e-9}, {"steps": 100, "method": "rk4"}]
@@ -162,7 +162,7 @@ def test_gradients_flow_where_steps_adapt():
 # --- precision
 
 
-def test_a_field_in_half_precision_is_added_up_in_float32():
+def test_a_field_in_half_precision_is_accumulated_in_float32():
     net = Net().bfloat16()
     seen = []
 
@@ -179,14 +179,14 @@ def test_a_field_in_half_precision_is_added_up_in_float32():
     assert float((found - exact).abs().max()) > 0
 
 
-def test_steps_too_small_for_half_precision_still_add_up():
+def test_steps_below_the_resolution_of_half_precision_accumulate():
     # 1 + 1/1000 is 1 in bfloat16
     slow = sample(lambda t, x: torch.ones_like(x), torch.ones(1, 1, dtype=torch.bfloat16), steps=1000)
     assert slow.x.dtype == torch.bfloat16
     assert slow.x.item() == 2.0
 
 
-def test_conditions_that_are_classes_stay_classes():
+def test_integer_conditions_are_not_cast():
     labels = torch.tensor([0, 1])
 
     def field(t, x, label):
@@ -198,11 +198,11 @@ def test_conditions_that_are_classes_stay_classes():
     ).flatten().tolist() == [0.0, 1.0]
 
 
-# --- nothing waits for the host
+# --- no synchronisation with the host
 
 
 class Seen(TorchDispatchMode):
-    """The names of all operations."""
+    """Records the names of all operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_nothing_asks_the_device_for_a_number(settings):
+def test_no_operation_reads_a_value_from_the_device(settings):
     net = Net().to(settings.get("dtype"))
     with Seen() as seen:
         sample(net, start(), **settings)
@@ -232,7 +232,7 @@ def test_nothing_asks_the_device_for_a_number(settings):
     assert not seen.names & WAITS
 
 
-def test_one_would_see_it_if_something_did():
+def test_reading_a_value_would_be_detected():
     with Seen() as seen:
         sample(Net(), start(), grid="adaptive")
     assert seen.names & WAITS
@@ -240,7 +240,7 @@ def test_one_would_see_it_if_something_did():
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_the_whole_of_it_can_be_compiled(settings):
+def test_sampling_can_be_compiled_whole(settings):
     torch.compiler.reset()
     net = Net().to(settings.get("dtype"))
     settings = {"steps": 5, **settings}
@@ -268,7 +268,7 @@ def test_the_whole_of_it_can_be_compiled(settings):
         ({"grid": "adaptive", "method": "euler"}, "euler"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_a_sentence(settings, words):
+def test_invalid_arguments_are_refused_with_a_message(settings, words):
     with pytest.raises(ValueError, match=words):
         sample(Net(), start(), **settings)
 
@@ -278,12 +278,12 @@ def test_a_field_that_changes_the_shape_is_refused():
         sample(lambda t, x: x[:, :1], start())
 
 
-def test_whole_numbers_are_no_state():
+def test_an_integer_state_is_refused():
     with pytest.raises(TypeError, match=r"x0 is a torch.int64; wanted a floating point tensor"):
         sample(lambda t, x: x, torch.ones(2, 2, dtype=torch.int64))
 
 
-# --- beside flow_matching 1.0.10, whose fields take (x, t)
+# --- compared with flow_matching 1.0.10, whose fields take (x, t)
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ def test_flow_matching_has_the_same_paths(path, scheduler):
 
 @pytest.mark.parametrize("method", ["euler", "midpoint", "rk4"])
 def test_flow_matching_takes_the_same_equal_steps(net, method):
-    # theirs is Kutta's other method of the fourth order, of the same error
+    # their rk4 is the 3/8 rule, another method of order 4 with a similar error
     tolerance = 1e-5 if method == "rk4" else 1e-6
     theirs = peer(net).sample(x_init=start(), step_size=1 / 32, method=method)
     ours = sample(net, start(), steps=32, method=method)
@@ -326,13 +326,13 @@ def test_flow_matching_takes_the_same_steps_on_a_grid(net, method):
     torch.testing.assert_close(sample(net, start(), grid=grid, method=method).x, theirs, rtol=2e-6, atol=2e-6)
 
 
-def test_flow_matching_agrees_where_steps_adapt(net):
+def test_flow_matching_agrees_with_adaptive_steps(net):
     theirs = peer(net).sample(x_init=start(), step_size=None, method="dopri5", rtol=2e-6, atol=2e-6)
     ours = sample(net, start(), grid="adaptive", method="dopri5", rtol=2e-6, atol=2e-6)
     torch.testing.assert_close(ours.x, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_flow_matching_finds_the_same_likelihood(net):
+def test_flow_matching_gives_the_same_likelihood(net):
     base, x1 = StandardNormal(3), start(8)
     there, theirs = peer(net).compute_likelihood(
         x_1=x1, log_p0=base.log_prob, step_size=None, method="dopri5", rtol=2e-6, atol=2e-6, exact_divergence=True

@@ -1,4 +1,4 @@
-"""The networks of Table 1 are the paper's, and differ in their middle only."""
+"""The networks of Table 1 have the parameter counts of the paper and differ only in their blocks."""
 
 import pytest
 import torch
@@ -15,13 +15,13 @@ def count(model: torch.nn.Module) -> int:
     ("name", "parameters"),
     [("odenet", 208_266), ("rknet", 208_266), ("resnet", 576_778), ("resnet1", 206_858), ("noblock", 132_874)],
 )
-def test_parameters_are_as_many_as_in_the_paper(name, parameters):
+def test_parameter_counts_equal_those_of_the_paper(name, parameters):
     assert count(MODELS[name]()) == parameters
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("size", "downsample"), [(28, 2), (8, 1)])
-def test_images_of_both_sizes_become_logits_and_every_parameter_learns(name, size, downsample):
+def test_both_image_sizes_give_logits_and_gradients_for_every_parameter(name, size, downsample):
     model = MODELS[name](downsample=downsample, channels=32)
     logits = model(torch.rand(2, 1, size, size))
     assert logits.shape == (2, 10)
@@ -42,13 +42,13 @@ def test_the_rknet_is_the_odenet_differentiated_through_its_solver():
     assert (odenet.ode.gradient, rknet.ode.gradient) == ("replay", "direct")
 
 
-def test_the_solver_is_chosen_where_the_net_is_built():
+def test_solver_settings_are_keywords_of_the_net():
     net = ODENet(channels=8, method="rk4", step_size=0.25, gradient="adjoint")
     net(torch.rand(1, 1, 28, 28)).sum().backward()
     assert net.ode.stats.accepted.max() == 4
 
 
-def test_the_field_sees_the_time():
+def test_the_field_depends_on_time():
     field, y = ConvField(8), torch.rand(2, 8, 3, 3)
     assert not torch.equal(field(torch.tensor(0.0), y), field(torch.tensor(1.0), y))
 
@@ -61,13 +61,13 @@ def test_the_field_takes_one_time_per_image():
 
 
 def as_written_in_the_paper(field: ConvField, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The field with its time as a channel of its own, laid out before the others."""
+    """The field with the time concatenated as a first channel."""
 
-    def seeing_time(conv, y):
+    def with_time(conv, y):
         return conv(torch.cat([t.reshape(-1, 1, 1, 1).expand(len(y), 1, *y.shape[2:]), y], dim=1))
 
-    y = seeing_time(field.conv1, torch.relu(field.norm1(y)))
-    y = seeing_time(field.conv2, torch.relu(field.norm2(y)))
+    y = with_time(field.conv1, torch.relu(field.norm1(y)))
+    y = with_time(field.conv2, torch.relu(field.norm2(y)))
     return field.norm3(y)
 
 
@@ -78,7 +78,7 @@ TIMES = [torch.tensor(-0.7), torch.tensor([0.2, 0.9, 3.0])]
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("size", [(6, 6), (5, 2), (1, 1)])
-def test_the_field_is_the_one_with_a_time_channel(t, dtype, memory_format, size):
+def test_the_field_equals_the_one_with_a_time_channel(t, dtype, memory_format, size):
     field = ConvField(8).to(dtype)
     y = torch.randn(3, 8, *size, dtype=dtype).to(memory_format=memory_format)
     found = field(t.to(dtype), y)
@@ -110,7 +110,7 @@ def test_channels_last_maps_stay_channels_last():
     assert ConvField(8)(torch.tensor(0.5), y).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_field_is_a_function_that_torch_func_transforms():
+def test_torch_func_transforms_the_field():
     field, t, y = ConvField(8).double(), torch.tensor(0.3).double(), torch.randn(2, 8, 4, 4).double()
     direction = torch.randn_like(y)
     _, product = vjp(lambda y: field(t, y), y)

@@ -1,4 +1,4 @@
-"""SeriesNet answers for each series by itself, and by all that it is told."""
+"""SeriesNet classifies each series independently, from its states and covariates."""
 
 from dataclasses import replace
 from math import nan
@@ -27,7 +27,7 @@ def net(kind=RNN, **options) -> SeriesNet:
 
 
 @kinds
-def test_what_stands_behind_the_end_is_never_read(kind):
+def test_padding_is_never_read(kind):
     observed, network = batch(), net(kind)
     pad = torch.nn.functional.pad
     wide = replace(
@@ -40,7 +40,7 @@ def test_what_stands_behind_the_end_is_never_read(kind):
 
 
 @kinds
-def test_the_company_of_a_series_does_not_change_its_answer(kind):
+def test_the_output_of_a_series_does_not_depend_on_the_batch(kind):
     observed, network = batch(static=2), net(kind, static=2)
     together = network(observed)
     for row in range(3):
@@ -49,7 +49,7 @@ def test_the_company_of_a_series_does_not_change_its_answer(kind):
     torch.testing.assert_close(network(observed[order]), together[order], rtol=1e-12, atol=1e-12)
 
 
-def test_it_looks_at_the_last_state_the_mean_and_the_highest():
+def test_the_head_receives_the_last_mean_and_largest_state():
     observed, network = batch(static=1), net(static=1)
     rows = []
     for row, n in enumerate(observed.lengths.tolist()):
@@ -59,7 +59,7 @@ def test_it_looks_at_the_last_state_the_mean_and_the_highest():
     torch.testing.assert_close(network(observed), network.head(torch.stack(rows)))
 
 
-def test_numbers_are_left_out_in_training_only():
+def test_dropout_acts_in_training_only():
     observed, network = batch(), net(dropout=0.5)
     assert not torch.equal(network(observed), network(observed))
     network.eval()
@@ -69,7 +69,7 @@ def test_numbers_are_left_out_in_training_only():
     assert torch.equal(without(observed), network(observed))
 
 
-def test_covariates_reach_the_answer_of_their_own_series():
+def test_covariates_change_the_output_of_their_own_series():
     observed, network = batch(static=2), net(static=2)
     assert observed.static is not None
     other = observed.static.clone()
@@ -82,11 +82,11 @@ def test_covariates_reach_the_answer_of_their_own_series():
 def test_gradients_reach_every_parameter(kind):
     network = net(kind, static=2)
     network(batch(static=2)).square().sum().backward()
-    still = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()]
-    assert still == []
+    missing = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+    assert missing == []
 
 
-@pytest.mark.parametrize(("came", "wanted"), [(0, 2), (2, 0), (3, 2)])
-def test_other_covariates_than_its_own_are_refused(came, wanted):
-    with pytest.raises(ValueError, match=f"observed has {came} static covariates, the network takes {wanted}"):
-        net(static=wanted)(batch(static=came))
+@pytest.mark.parametrize(("given", "expected"), [(0, 2), (2, 0), (3, 2)])
+def test_another_number_of_covariates_is_refused(given, expected):
+    with pytest.raises(ValueError, match=f"observed has {given} static covariates, the network takes {expected}"):
+        net(static=expected)(batch(static=given))

@@ -1,4 +1,4 @@
-"""Evolve takes each row from its own time to its own time, as solve would."""
+"""Evolve moves each row over its own time interval, as solve does."""
 
 import pytest
 import torch
@@ -9,11 +9,11 @@ from neuralode.nn import Evolve
 
 DOUBLE = torch.float64
 START = torch.tensor([0.0, 0.5, 1.0], dtype=DOUBLE)
-END = torch.tensor([1.0, 0.75, 1.0], dtype=DOUBLE)  # the last row stays where it is
+END = torch.tensor([1.0, 0.75, 1.0], dtype=DOUBLE)  # the interval of the last row is empty
 
 
 class Swing(nn.Module):
-    """A field that knows the time; rows do not meet."""
+    """A field that depends on time; rows are independent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ def y() -> torch.Tensor:
 
 @pytest.mark.parametrize("method", ["euler", "midpoint", "heun2", "rk4"])
 @pytest.mark.parametrize("back", [False, True])
-def test_equal_steps_are_those_of_solve_on_each_row_alone(field, y, method, back):
+def test_equal_steps_equal_those_of_solve_on_each_row(field, y, method, back):
     t0, t1 = (END, START) if back else (START, END)
     found = Evolve(field, method=method, steps=3)(y, t0, t1)
     for row in range(3):
@@ -47,7 +47,7 @@ def test_equal_steps_are_those_of_solve_on_each_row_alone(field, y, method, back
 
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("method", ["tsit5", "dopri5", "bosh3"])
-def test_adapted_steps_keep_to_the_tolerance(field, y, back, method):
+def test_adaptive_steps_meet_the_tolerance(field, y, back, method):
     t0, t1 = (END, START) if back else (START, END)
     found = Evolve(field, method=method, steps=None, rtol=1e-8, atol=1e-8)(y, t0, t1)
     torch.testing.assert_close(found, Evolve(field, method="rk4", steps=200)(y, t0, t1), rtol=1e-6, atol=1e-6)
@@ -59,7 +59,7 @@ def test_an_adaptive_method_may_take_equal_steps_too(field, y):
 
 
 @pytest.mark.parametrize("options", [{}, {"method": "tsit5", "steps": None}])
-def test_no_time_changes_nothing(field, y, options):
+def test_an_empty_interval_changes_nothing(field, y, options):
     evolve = Evolve(field, **options)
     assert torch.equal(evolve(y, START, END)[2], y[2])
     assert torch.equal(evolve(y, START, START), y)
@@ -68,22 +68,22 @@ def test_no_time_changes_nothing(field, y, options):
 @pytest.mark.parametrize(
     "options", [{"method": "rk4", "steps": 50}, {"method": "tsit5", "steps": None, "rtol": 1e-9, "atol": 1e-9}]
 )
-def test_there_and_back_is_where_it_started(field, y, options):
+def test_solving_backwards_returns_to_the_start(field, y, options):
     evolve = Evolve(field, **options)
     back = evolve(evolve(y, START, END), END, START)
     torch.testing.assert_close(back, y, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("options", [{"steps": 2}, {"method": "tsit5", "steps": None}])
-def test_a_float32_state_stays_one_and_its_field_is_told_the_time_in_float32(field, y, options):
-    told = set()
+def test_a_float32_state_stays_float32_and_its_field_receives_float32_times(field, y, options):
+    dtypes = set()
 
-    def watched(t, y):
-        told.add(t.dtype)
+    def recording(t, y):
+        dtypes.add(t.dtype)
         return field(t, y)
 
-    assert Evolve(watched, **options)(y.float(), START, END).dtype == torch.float32
-    assert told == {torch.float32}
+    assert Evolve(recording, **options)(y.float(), START, END).dtype == torch.float32
+    assert dtypes == {torch.float32}
 
 
 @pytest.mark.parametrize(
@@ -106,24 +106,24 @@ def test_gradients_are_those_of_finite_differences(field, y, options):
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.0, True, "many"])
-def test_steps_that_are_no_number_of_steps_are_refused(field, steps):
+def test_an_invalid_number_of_steps_is_refused(field, steps):
     with pytest.raises(ValueError, match="wanted a whole number of at least 1, or None to adapt them"):
         Evolve(field, steps=steps)
 
 
-def test_a_method_that_cannot_adapt_is_refused_where_steps_adapt(field):
+def test_a_fixed_method_is_refused_with_adaptive_steps(field):
     with pytest.raises(ValueError, match="method 'rk4' does not adapt its steps; wanted steps=1 or more, or 'tsit5'"):
         Evolve(field, method="rk4", steps=None)
 
 
-def test_an_unknown_method_is_refused_at_once(field):
+def test_an_unknown_method_is_refused_by_the_constructor(field):
     with pytest.raises(ValueError, match="'guess'"):
         Evolve(field, method="guess")
 
 
-def test_without_a_method_equal_steps_and_adapted_ones_agree():
+def test_the_default_methods_of_equal_and_adaptive_steps_agree():
     t0, t1 = torch.zeros(2, dtype=torch.float64), torch.tensor([0.5, 1.0], dtype=torch.float64)
     y = torch.ones(2, 1, dtype=torch.float64)
-    adapted = Evolve(lambda t, y: -y, steps=None, rtol=1e-8, atol=1e-8)(y, t0, t1)
-    stated = Evolve(lambda t, y: -y, steps=200)(y, t0, t1)
-    torch.testing.assert_close(adapted, stated, rtol=1e-5, atol=0)
+    adaptive = Evolve(lambda t, y: -y, steps=None, rtol=1e-8, atol=1e-8)(y, t0, t1)
+    equal = Evolve(lambda t, y: -y, steps=200)(y, t0, t1)
+    torch.testing.assert_close(adaptive, equal, rtol=1e-5, atol=0)

@@ -1,4 +1,4 @@
-"""A latent ODE explains each series by a trajectory of its own, and its bound is the one that the paper writes down."""
+"""Latent ODEs: trajectories of each series, encodings, the lower bound of the paper, and training."""
 
 import math
 from dataclasses import replace
@@ -19,7 +19,7 @@ LENGTHS = (4, 1, 3)
 
 
 def ragged(static: int = 0, channels: int = 2, starts: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Observations:
-    """Series with gaps, the second channel 0 or 1, the first observation a while after the start."""
+    """Return series with gaps; the second channel is binary, and the first observation is after the start."""
     series = []
     for begin, n in zip(starts, LENGTHS, strict=True):
         values = torch.randn(n, channels, dtype=DOUBLE)
@@ -36,7 +36,7 @@ def small(channels: int = 2, latent: int = 3, **options) -> LatentODE:
 
 @pytest.fixture
 def mean_sampled(monkeypatch) -> None:
-    """Draws that do not depend on which series are drawn for together."""
+    """Make samples independent of the batch."""
 
     def rsample(self: Normal, shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         by_sample = torch.arange(1.0, 1 + math.prod(shape), dtype=DOUBLE).view(*shape, *[1] * self.mean.dim())
@@ -45,7 +45,7 @@ def mean_sampled(monkeypatch) -> None:
     monkeypatch.setattr(Normal, "rsample", rsample)
 
 
-def still(model: torch.nn.Module) -> list[str]:
+def without_gradient(model: torch.nn.Module) -> list[str]:
     return [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
 
 
@@ -61,12 +61,12 @@ def test_the_trajectory_at_the_start_is_z0_itself(per_sample):
     assert z.shape == (4, 3, 5, 3)
     assert torch.equal(z[:, :, 0], z0)
     assert torch.equal(model.decode(z)[:, :, 0], model.decode(z0))
-    alone = model.follow(z0, start, start[:, None]).z  # nowhere to go
+    alone = model.follow(z0, start, start[:, None]).z  # an empty time span
     assert torch.equal(alone[:, :, 0], z0)
 
 
 @pytest.mark.parametrize("per_sample", [True, False])
-def test_every_sample_and_series_follows_the_field_to_its_own_times(per_sample):
+def test_every_sample_and_series_is_solved_to_its_own_times(per_sample):
     model, observed = small(per_sample=per_sample, **TIGHT), ragged()
     z0 = torch.randn(2, 3, 3, dtype=DOUBLE)
     z = model.follow(z0, observed.start, observed.times).z
@@ -77,7 +77,7 @@ def test_every_sample_and_series_follows_the_field_to_its_own_times(per_sample):
         assert torch.equal(z[:, row, n:], z[:, row, n - 1 : n].expand(-1, 4 - n, -1))
 
 
-def test_one_clock_for_all_and_one_for_each_agree(mean_sampled):
+def test_a_shared_clock_and_a_clock_for_each_series_agree(mean_sampled):
     model, observed = small(events=PoissonProcess(3, 2), likelihood=Likelihood(2, binary=[1]), **TIGHT), ragged()
     answers, gradients = [], []
     for per_sample in (True, False):
@@ -91,18 +91,18 @@ def test_one_clock_for_all_and_one_for_each_agree(mean_sampled):
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
 
-def test_when_stories_begin_does_not_matter_to_a_field_that_knows_no_time(mean_sampled):
+def test_shifting_time_does_not_change_the_bound_of_an_autonomous_field(mean_sampled):
     torch.manual_seed(3)
     together = ragged()
     torch.manual_seed(3)
-    substitution = ragged(starts=(5.0, -2.0, 0.0))
+    shifted = ragged(starts=(5.0, -2.0, 0.0))
     model = small(**TIGHT)
-    a, b = model.elbo(together, samples=2), model.elbo(substitution, samples=2)
+    a, b = model.elbo(together, samples=2), model.elbo(shifted, samples=2)
     torch.testing.assert_close(a.log_likelihood, b.log_likelihood, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(a.kl, b.kl, rtol=1e-9, atol=1e-9)
 
 
-# -- what is read -----------------------------------------------------------------------------------------------------
+# -- encodings --------------------------------------------------------------------------------------------------------
 
 
 def reader(name: str) -> str | Recurrent:
@@ -113,7 +113,7 @@ readers = pytest.mark.parametrize("recognition", ["rnn", "odernn", "gru-decay"])
 
 
 @readers
-def test_a_state_that_is_read_on_the_way_is_that_of_the_series_that_begins_there(recognition):
+def test_later_encodings_equal_those_of_series_that_begin_there(recognition):
     model, observed = small(recognition=reader(recognition), static=1), ragged(static=1)
     later = model.encode_later(observed)
     for row, n in enumerate(observed.lengths.tolist()):
@@ -125,7 +125,7 @@ def test_a_state_that_is_read_on_the_way_is_that_of_the_series_that_begins_there
             torch.testing.assert_close(later.scale[row, step], found.scale[0], rtol=1e-10, atol=1e-10)
 
 
-def test_how_long_before_the_first_observation_the_story_began_is_read():
+def test_the_encoding_depends_on_the_time_before_the_first_observation():
     observed = ragged()
     earlier = replace(observed, start=observed.start - 1.0)
     for recognition in ("rnn", "odernn"):
@@ -133,7 +133,7 @@ def test_how_long_before_the_first_observation_the_story_began_is_read():
         assert (model.encode(earlier).mean - model.encode(observed).mean).abs().min() > 1e-6
 
 
-def test_an_odernn_follows_its_field_back_to_the_start():
+def test_an_odernn_evolves_its_state_back_to_the_start():
     reader = ODERNN(2, 4, method="rk4", steps=20).double()
     model, observed = small(recognition=reader), ragged()
     first = observed.times[:, 0]
@@ -156,7 +156,7 @@ def test_covariates_reach_the_first_state_of_their_own_series():
 
 
 @pytest.mark.parametrize("samples", [1, 3])
-def test_the_bound_is_what_one_would_write_by_hand(samples):
+def test_the_bound_equals_a_direct_computation(samples):
     model, observed = small(recognition="odernn", likelihood=Likelihood(2, binary=[1], scale=0.3), **TIGHT), ragged()
     torch.manual_seed(5)
     found = model.elbo(observed, samples=samples, kl_weight=0.7)
@@ -192,7 +192,7 @@ def test_the_bound_of_a_batch_is_the_mean_of_its_members(mean_sampled):
     )
 
 
-def test_several_samples_are_the_mean_of_each(mean_sampled):
+def test_several_samples_are_averaged(mean_sampled):
     model, observed = small(), ragged()
     z0 = model.encode(observed).rsample(torch.Size((3,)))
 
@@ -204,7 +204,7 @@ def test_several_samples_are_the_mean_of_each(mean_sampled):
     torch.testing.assert_close(model.elbo(observed, samples=3).log_likelihood, each.mean(0), rtol=1e-9, atol=1e-9)
 
 
-def test_the_divergence_enters_the_loss_by_its_weight(mean_sampled):
+def test_kl_weight_scales_the_divergence_in_the_loss(mean_sampled):
     model, observed = small(), ragged()
     whole, none = model.elbo(observed), model.elbo(observed, kl_weight=0.0)
     torch.testing.assert_close(none.loss, -none.log_likelihood.mean())
@@ -212,7 +212,7 @@ def test_the_divergence_enters_the_loss_by_its_weight(mean_sampled):
     assert torch.equal(whole.kl, none.kl)
 
 
-def test_what_is_explained_may_be_more_than_what_is_read(mean_sampled):
+def test_targets_may_have_more_observations_than_the_input(mean_sampled):
     model, observed = small(**TIGHT), ragged()
     read = observed.keeping(torch.arange(4).expand(3, -1) < 2)
     more = model.elbo(read, observed)
@@ -223,7 +223,7 @@ def test_what_is_explained_may_be_more_than_what_is_read(mean_sampled):
 
 
 @pytest.mark.parametrize("per_sample", [True, False])
-def test_times_at_which_nothing_was_seen_need_no_explanation(mean_sampled, per_sample):
+def test_times_without_values_do_not_change_the_likelihood(mean_sampled, per_sample):
     model, observed = small(per_sample=per_sample, **TIGHT), ragged()
     pad = torch.nn.functional.pad
     times = torch.cat((observed.start[:, None], observed.times, observed.times[:, -1:] + 1.0), 1)
@@ -236,7 +236,7 @@ def test_times_at_which_nothing_was_seen_need_no_explanation(mean_sampled, per_s
 
 
 @readers
-def test_padding_that_no_series_needs_changes_nothing(mean_sampled, recognition):
+def test_extra_padding_changes_nothing(mean_sampled, recognition):
     model, observed = small(recognition=reader(recognition)), ragged()
     pad = torch.nn.functional.pad
     wide = replace(
@@ -247,7 +247,7 @@ def test_padding_that_no_series_needs_changes_nothing(mean_sampled, recognition)
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
 
 
-# -- learning ---------------------------------------------------------------------------------------------------------
+# -- training ---------------------------------------------------------------------------------------------------------
 
 
 @readers
@@ -261,19 +261,19 @@ def test_gradients_reach_every_parameter(recognition, binary, scale, events, sta
         events=PoissonProcess(3, 2) if events else None, static=static,
     )  # fmt: skip
     model.elbo(ragged(static=static)).loss.backward()
-    assert still(model) == []
+    assert without_gradient(model) == []
 
 
 @pytest.mark.parametrize("per_sample", [True, False])
 @pytest.mark.parametrize("events", [False, True])
-def test_every_gradient_agrees(mean_sampled, per_sample, events):
+def test_all_gradient_methods_agree(mean_sampled, per_sample, events):
     model = small(per_sample=per_sample, events=PoissonProcess(3, 2) if events else None, **TIGHT)
     observed, found = ragged(), {}
     for gradient in ("replay", "adjoint", "direct"):
         model.gradient = gradient
         model.zero_grad()
         model.elbo(observed, samples=2).loss.backward()
-        assert still(model) == []
+        assert without_gradient(model) == []
         found[gradient] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     torch.testing.assert_close(found["replay"], found["direct"], rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(found["adjoint"], found["direct"], rtol=1e-6, atol=1e-6)
@@ -321,7 +321,7 @@ def test_the_bound_rises_in_training(per_sample):
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_other_channels_than_its_own_are_refused():
+def test_another_number_of_channels_is_refused():
     model, three = small(), ragged(channels=3)
     for call in (model.elbo, model.encode, model.encode_later):
         with pytest.raises(ValueError, match="observed has 3 channels, the model 2; wanted as many"):
@@ -341,10 +341,10 @@ def test_targets_of_other_series_or_channels_are_refused():
         small().elbo(observed, observed[:1])
 
 
-@pytest.mark.parametrize(("came", "wanted"), [(0, 2), (2, 0), (1, 2)])
-def test_other_covariates_than_its_own_are_refused(came, wanted):
-    with pytest.raises(ValueError, match=f"observed has {came} static covariates, the model takes {wanted}"):
-        small(static=wanted).elbo(ragged(static=came))
+@pytest.mark.parametrize(("given", "expected"), [(0, 2), (2, 0), (1, 2)])
+def test_another_number_of_covariates_is_refused(given, expected):
+    with pytest.raises(ValueError, match=f"observed has {given} static covariates, the model takes {expected}"):
+        small(static=expected).elbo(ragged(static=given))
 
 
 def test_different_starts_on_one_clock_are_refused():
@@ -357,6 +357,6 @@ def test_events_of_another_number_of_kinds_are_refused():
         small(events=PoissonProcess(3, 3))
 
 
-def test_an_unknown_reader_is_refused_and_the_known_ones_are_named():
+def test_an_unknown_recognition_network_is_refused_with_the_known_names():
     with pytest.raises(ValueError, match="recognition='lstm' is unknown; Known: 'rnn', 'odernn'"):
         small(recognition="lstm")

@@ -1,4 +1,4 @@
-"""Log-probabilities are torch's own where something was seen, and nothing where not."""
+"""Log-probabilities equal those of torch where values are present, and are 0 elsewhere."""
 
 from math import inf, nan
 
@@ -23,7 +23,7 @@ def every_kind(test):
 
 
 def made(scale, binary) -> tuple[Likelihood, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A likelihood of three channels; numbers of a decoder, values, and which were seen."""
+    """Return a likelihood of three channels, decoder outputs, values, and which values are present."""
     likelihood = Likelihood(3, binary=binary, scale=scale).double()
     if likelihood.log_scale is not None:
         torch.nn.init.normal_(likelihood.log_scale)
@@ -42,7 +42,7 @@ def scales(likelihood: Likelihood, decoded: torch.Tensor) -> torch.Tensor:
 
 
 @every_kind
-def test_what_was_seen_has_the_log_probability_that_torch_gives_it(scale, binary):
+def test_present_values_have_the_log_probability_of_torch(scale, binary):
     likelihood, decoded, values, seen = made(scale, binary)
     found = likelihood.log_prob(decoded, values, seen)
     raw = decoded[..., :3]
@@ -54,7 +54,7 @@ def test_what_was_seen_has_the_log_probability_that_torch_gives_it(scale, binary
 
 @every_kind
 @pytest.mark.parametrize("stored", [0.0, nan, inf, 1e308])
-def test_a_gap_counts_for_nothing_whatever_is_stored_there(scale, binary, stored):
+def test_a_gap_contributes_nothing_whatever_its_stored_value(scale, binary, stored):
     likelihood, decoded, values, seen = made(scale, binary)
     likelihood.log_prob(decoded, values, seen).sum().backward()
     assert decoded.grad is not None
@@ -85,11 +85,11 @@ def test_a_binary_channel_that_is_certain_has_a_gradient(scale, dtype):
     likelihood.log_prob(decoded, torch.tensor([[40.0, 0.0]], dtype=dtype), seen).sum().backward()
     assert decoded.grad is not None
     assert decoded.grad.isfinite().all()
-    assert decoded.grad[0, 1] == -1  # 40 too high a logit, for a value that is 0
+    assert decoded.grad[0, 1] == -1  # a logit of 40 for a value of 0
 
 
 @every_kind
-def test_samples_have_the_moments_that_it_names(scale, binary):
+def test_samples_have_the_declared_mean_and_spread(scale, binary):
     likelihood, decoded, _, _ = made(scale, binary)
     count = 40_000
     many = decoded.detach().expand(count, *decoded.shape)
@@ -102,28 +102,28 @@ def test_samples_have_the_moments_that_it_names(scale, binary):
     assert torch.equal(drawn, likelihood.sample(many, torch.Generator().manual_seed(1)))
 
 
-def test_it_asks_the_decoder_for_as_many_numbers_as_it_needs():
+def test_outputs_is_the_size_of_the_decoder_output():
     assert [Likelihood(3, scale=scale).outputs for scale in SCALES] == [3, 3, 6]
 
 
-def test_it_learns_a_scale_a_channel_only_where_one_is_used():
+def test_there_is_a_scale_parameter_only_where_it_is_used():
     assert [len(list(Likelihood(2, scale=scale).parameters())) for scale in SCALES] == [0, 1, 0]
     assert list(Likelihood(2, binary=[0, 1]).parameters()) == []
 
 
 @pytest.mark.parametrize("half", [0.5, np.float32(0.5), np.float64(0.5), torch.tensor(0.5)])
-def test_a_stated_scale_may_be_any_kind_of_number(half):
+def test_a_constant_scale_may_be_any_kind_of_number(half):
     assert Likelihood(1, scale=half).spread(torch.zeros(4, 1)).tolist() == [[0.5]] * 4
     assert Likelihood(1, scale=1).spread(torch.zeros(1, 1)).item() == 1.0
 
 
 @pytest.mark.parametrize("scale", [0, -1.0, inf, nan, "wide"])
-def test_a_scale_that_is_none_is_refused(scale):
+def test_an_invalid_scale_is_refused(scale):
     with pytest.raises(ValueError, match="wanted a positive number, 'channel' or 'state'"):
         Likelihood(2, scale=scale)
 
 
 @pytest.mark.parametrize("binary", [(2,), (-1,)])
-def test_binary_channels_that_there_are_not_are_refused(binary):
+def test_binary_channels_that_do_not_exist_are_refused(binary):
     with pytest.raises(ValueError, match="wanted channels from 0 to 1"):
         Likelihood(2, binary=binary)

@@ -1,4 +1,4 @@
-"""A batch of ragged series with gaps is what its series are, whatever is padded, picked, turned round or left out."""
+"""Batches of ragged series with gaps keep their series when padded, indexed, reversed or filtered."""
 
 from dataclasses import fields, replace
 from math import inf, nan
@@ -16,7 +16,7 @@ quickly = settings(max_examples=40, deadline=None)
 
 @st.composite
 def some_series(draw) -> list[tuple[list[float], list[list[float]]]]:
-    """Pairs of times and values; None of a gap is NaN."""
+    """Draw pairs of times and values, with NaN for gaps."""
     channels = draw(st.integers(1, 3))
     number = st.sampled_from([nan, 0.0, -1.0, 2.5, 7.0])
     series = []
@@ -35,8 +35,8 @@ def gather(series, **options) -> Observations:
     return Observations.gather(series, start=-9.0, static=static, dtype=torch.float64, **options)
 
 
-def taken_apart(observed: Observations) -> list[tuple[list[float], list[list[float]]]]:
-    """The series again, and that what is padded behind them is as it should be."""
+def ungather(observed: Observations) -> list[tuple[list[float], list[list[float]]]]:
+    """Return the series of a batch, and check its padding."""
     series = []
     for row, n in enumerate(observed.lengths.tolist()):
         times, values, seen = observed.times[row], observed.values[row], observed.seen[row]
@@ -49,7 +49,7 @@ def taken_apart(observed: Observations) -> list[tuple[list[float], list[list[flo
 
 
 def alike(a: Observations, b: Observations) -> bool:
-    """Bit for bit."""
+    """Return whether all fields are equal bit by bit."""
     for field in fields(Observations):
         x, y = getattr(a, field.name), getattr(b, field.name)
         if not (x is y is None or (x.dtype == y.dtype and torch.equal(x, y))):
@@ -58,7 +58,7 @@ def alike(a: Observations, b: Observations) -> bool:
 
 
 def padded(observed: Observations, more: int) -> Observations:
-    """With further steps behind the end of every series."""
+    """Return the batch with further padding."""
     last = observed.times.gather(1, observed.lengths[:, None] - 1)
     pad = torch.nn.functional.pad
     return replace(
@@ -70,14 +70,14 @@ def padded(observed: Observations, more: int) -> Observations:
 
 
 def same(a: list, b: list) -> bool:
-    return repr(a) == repr(b)  # NaN is NaN
+    return repr(a) == repr(b)  # compares NaN as equal
 
 
 @quickly
 @given(some_series())
-def test_gathering_keeps_every_series_as_it_was(series):
+def test_gather_keeps_every_series(series):
     observed = gather(series)
-    assert same(taken_apart(observed), series)
+    assert same(ungather(observed), series)
     assert len(observed) == len(series)
     assert observed.channels == len(series[0][1][0])
     assert observed.inside.sum(1).tolist() == [len(times) for times, _ in series]
@@ -86,19 +86,19 @@ def test_gathering_keeps_every_series_as_it_was(series):
 
 @quickly
 @given(some_series())
-def test_turned_round_every_series_reads_from_its_end_and_twice_is_as_before(series):
+def test_reversed_reverses_every_series_and_is_its_own_inverse(series):
     observed = gather(series)
-    assert same(taken_apart(observed.reversed()), [(times[::-1], values[::-1]) for times, values in series])
+    assert same(ungather(observed.reversed()), [(times[::-1], values[::-1]) for times, values in series])
     assert alike(observed.reversed().reversed(), observed)
 
 
 @quickly
 @given(some_series(), st.data())
-def test_picked_rows_are_what_gathering_them_alone_gives(series, data):
+def test_indexed_rows_equal_a_batch_of_these_series(series, data):
     observed = gather(series)
     rows = data.draw(st.lists(st.integers(0, len(series) - 1), min_size=1, max_size=5))
     picked = observed[torch.tensor(rows)]
-    assert same(taken_apart(picked), [series[row] for row in rows])
+    assert same(ungather(picked), [series[row] for row in rows])
     assert observed.static is not None
     assert picked.static is not None
     assert torch.equal(picked.static, observed.static[rows])
@@ -110,10 +110,10 @@ def test_picked_rows_are_what_gathering_them_alone_gives(series, data):
 
 @quickly
 @given(some_series(), st.data())
-def test_kept_steps_stay_in_order_whichever_way_the_series_are_read(series, data):
+def test_kept_steps_stay_in_order_forwards_and_reversed(series, data):
     observed = gather(series)
     keep = [data.draw(st.lists(st.booleans(), min_size=len(t), max_size=len(t)).filter(any)) for t, _ in series]
-    mask = torch.ones(observed.times.shape, dtype=torch.bool)  # also of what is padded, which is never kept
+    mask = torch.ones(observed.times.shape, dtype=torch.bool)  # also in the padding, which is never kept
     for row, kept in enumerate(keep):
         mask[row, : len(kept)] = torch.tensor(kept)
     chosen = [
@@ -121,11 +121,11 @@ def test_kept_steps_stay_in_order_whichever_way_the_series_are_read(series, data
         for pair, kept in zip(series, keep, strict=True)
     ]
     kept = observed.keeping(mask)
-    assert same(taken_apart(kept), [tuple(pair) for pair in chosen])
+    assert same(ungather(kept), [tuple(pair) for pair in chosen])
     assert torch.equal(kept.start, observed.start)
     steps = torch.arange(mask.shape[1])
-    turned = mask.gather(1, (observed.lengths[:, None] - 1 - steps).clamp(min=0))
-    assert alike(observed.reversed().keeping(turned), kept.reversed())
+    reversed_mask = mask.gather(1, (observed.lengths[:, None] - 1 - steps).clamp(min=0))
+    assert alike(observed.reversed().keeping(reversed_mask), kept.reversed())
     assert alike(observed.keeping(torch.ones_like(mask)), observed)
 
 
@@ -144,16 +144,16 @@ def carried_by_hand(observed: Observations) -> tuple[Tensor, Tensor]:
 
 @quickly
 @given(some_series(), st.booleans(), st.integers(0, 2))
-def test_what_is_carried_is_the_last_value_seen_and_its_age(series, turned, more):
+def test_carried_returns_the_last_value_and_its_age(series, reverse_time, more):
     observed = padded(gather(series), more)
-    observed = observed.reversed() if turned else observed
+    observed = observed.reversed() if reverse_time else observed
     for found, wanted in zip(observed.carried(), carried_by_hand(observed), strict=True):
         assert torch.equal(found[observed.inside], wanted[observed.inside])
 
 
 @quickly
 @given(some_series(), st.integers(1, 3))
-def test_padding_behind_the_end_never_changes_anything(series, more):
+def test_further_padding_changes_nothing(series, more):
     observed = gather(series)
     wide = padded(observed, more)
     assert alike(wide[:], observed)
@@ -168,7 +168,7 @@ def test_padding_behind_the_end_never_changes_anything(series, more):
 
 @quickly
 @given(some_series())
-def test_another_dtype_is_of_values_and_covariates_and_comes_back(series):
+def test_a_dtype_applies_to_values_and_covariates_only(series):
     observed = gather(series)
     single = observed.to(torch.float32)
     assert single.static is not None
@@ -177,14 +177,14 @@ def test_another_dtype_is_of_values_and_covariates_and_comes_back(series):
     assert alike(single.to(torch.float64), observed)  # these values are exact in float32
 
 
-def test_stories_begin_at_the_first_times_at_one_time_or_each_at_its_own():
+def test_start_is_the_first_time_one_number_or_one_for_each_series():
     series = [([1.0, 2.0], [[0.0], [0.0]]), ([3.0], [[0.0]])]
     assert Observations.gather(series).start.tolist() == [1.0, 3.0]
     assert Observations.gather(series, start=1).start.tolist() == [1.0, 1.0]
     assert Observations.gather(series, start=[0.5, -1.0]).start.tolist() == [0.5, -1.0]
 
 
-def test_gradients_pass_to_the_values_that_are_kept_and_to_no_other():
+def test_gradients_reach_kept_values_only():
     observed = gather([([0.0, 1.0, 2.0], [[1.0], [nan], [3.0]]), ([0.0], [[4.0]])])
     values = observed.values.clone().requires_grad_()
     keep = torch.tensor([[True, True, False]] * 2)
@@ -215,19 +215,19 @@ ONE, TWO = ([0.0], [[1.0]]), ([0.0, 1.0], [[1.0], [2.0]])
         ([ONE, TWO], {"static": torch.zeros(2)}, "static has shape [2]; wanted [2, covariates]"),
     ],
 )
-def test_what_makes_no_batch_is_refused_with_a_sentence(series, options, sentence):
+def test_invalid_series_are_refused_with_a_message(series, options, sentence):
     with pytest.raises(ValueError) as refused:  # noqa: PT011
         Observations.gather(series, **options)
     assert sentence in str(refused.value)
 
 
-def test_a_series_of_which_nothing_is_kept_is_refused():
+def test_a_series_without_kept_steps_is_refused():
     observed = Observations.gather([ONE, TWO])
     with pytest.raises(ValueError, match="keep leaves a series without any step"):
         observed.keeping(torch.tensor([[False, True], [True, True]]))  # the second step of the first is padding
 
 
-def test_one_series_is_a_batch_of_one_and_a_batch_can_be_walked_over():
+def test_an_integer_index_gives_a_batch_of_one_and_batches_are_iterable():
     batch = Observations.gather([([0.0, 1.0], [[1.0], [2.0]]), ([0.5], [[3.0]])])
     assert [series.values.shape for series in batch] == [(1, 2, 1), (1, 1, 1)]
     assert batch[-1].times.tolist() == [[0.5]]

@@ -1,4 +1,4 @@
-"""A Poisson process counts along a trajectory what its intensity promises."""
+"""Poisson processes: expected counts along a trajectory, log-likelihoods, and latent ODEs with events."""
 
 import math
 
@@ -26,7 +26,7 @@ def process() -> PoissonProcess:
 
 
 def constant(process: PoissonProcess, *rates: float) -> PoissonProcess:
-    """With intensities that no state changes."""
+    """Make the intensities independent of the state."""
     with torch.no_grad():
         process.log_intensity[-1].weight.zero_()
         process.log_intensity[-1].bias.copy_(torch.tensor(rates).log())
@@ -34,7 +34,7 @@ def constant(process: PoissonProcess, *rates: float) -> PoissonProcess:
 
 
 def log_likelihood(process: PoissonProcess, z0: Tensor, f=turning, times: Tensor = EVENTS, **options) -> Tensor:
-    """Of events of both kinds at ``times``, and of nothing further until END."""
+    """Return the log-likelihood of events of both kinds at ``times``, and no other until END."""
     clock = torch.cat((torch.zeros(1, dtype=DOUBLE), times, torch.full((1,), END, dtype=DOUBLE)))
     z, expected = neuralode.solve(process.along(f), process.begin(z0), clock, **{**TIGHT, **options}).ys
     happened = torch.ones(len(times), process.kinds, dtype=torch.bool)
@@ -42,7 +42,7 @@ def log_likelihood(process: PoissonProcess, z0: Tensor, f=turning, times: Tensor
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
-def test_the_events_expected_are_the_integral_of_the_intensity(process, per_sample):
+def test_the_expected_count_is_the_integral_of_the_intensity(process, per_sample):
     z0 = torch.randn(3, 2, dtype=DOUBLE)
     grid = torch.linspace(0, END, 2001, dtype=DOUBLE)
     begin = process.begin(z0)
@@ -54,28 +54,28 @@ def test_the_events_expected_are_the_integral_of_the_intensity(process, per_samp
     assert not expected[0].any()
 
 
-def test_counting_leaves_the_trajectory_where_it_was(process):
+def test_counting_does_not_change_the_trajectory(process):
     z0 = torch.randn(3, 2, dtype=DOUBLE)
     times = torch.linspace(0, END, 5, dtype=DOUBLE)
     z, _ = neuralode.solve(process.along(turning), process.begin(z0), times, **TIGHT).ys
     torch.testing.assert_close(z, neuralode.solve(turning, z0, times, **TIGHT).ys, rtol=1e-7, atol=1e-7)
 
 
-def test_at_constant_rates_the_log_likelihood_is_the_textbooks(process):
+def test_constant_rates_have_the_textbook_log_likelihood(process):
     found = log_likelihood(constant(process, 3.0, 0.25), torch.randn(5, 2, dtype=DOUBLE))
     wanted = sum(len(EVENTS) * math.log(rate) - rate * END for rate in (3.0, 0.25))
     torch.testing.assert_close(found, torch.full((5,), wanted, dtype=DOUBLE), rtol=1e-8, atol=1e-8)
 
 
-def test_a_rate_that_is_a_function_of_time_has_the_log_likelihood_of_that_function():
-    """Of z = t and log λ = z: Σ t_i − (e^T − 1)."""
+def test_a_rate_that_depends_on_time_has_its_closed_form_log_likelihood():
+    """With z = t and log λ = z it is Σ t_i − (e^T − 1)."""
     process = PoissonProcess(features=1).double()
     process.log_intensity = torch.nn.Identity()
     found = log_likelihood(process, torch.zeros(1, 1, dtype=DOUBLE), lambda t, z: torch.ones_like(z))
     assert found.item() == pytest.approx(EVENTS.sum().item() - (math.exp(END) - 1), abs=1e-6)
 
 
-def test_what_did_not_happen_adds_nothing_but_the_wait(process):
+def test_events_that_did_not_happen_contribute_the_integral_only(process):
     z, expected = torch.randn(4, 3, 2, dtype=DOUBLE), torch.rand(4, 2, dtype=DOUBLE)
     happened = torch.tensor([[True, False], [False, False], [False, True]])
     logs = process.log_intensity(z)
@@ -101,7 +101,7 @@ def test_maximum_likelihood_recovers_a_constant_rate():
     counts = torch.poisson(torch.full((series,), rate * END), torch.Generator().manual_seed(0)).long()
     happened = (torch.arange(int(counts.max())) < counts[:, None])[..., None]
     z0 = torch.zeros(series, 1, dtype=DOUBLE)
-    z = torch.zeros(series, happened.shape[1], 1, dtype=DOUBLE)  # which does not move: when it was does not matter
+    z = torch.zeros(series, happened.shape[1], 1, dtype=DOUBLE)  # constant, so that event times do not matter
     optimizer = torch.optim.Adam(process.parameters(), lr=0.05)
     for _ in range(80):
         optimizer.zero_grad()
@@ -114,7 +114,7 @@ def test_maximum_likelihood_recovers_a_constant_rate():
 
 
 def modelled(*rates: float) -> tuple[LatentODE, Observations]:
-    """A latent ODE of two channels that counts, and a batch of which not all is seen."""
+    """Return a latent ODE with events on two channels, and a batch with gaps."""
     nan = math.nan
     events = PoissonProcess(features=3, kinds=2)
     if rates:
@@ -125,7 +125,7 @@ def modelled(*rates: float) -> tuple[LatentODE, Observations]:
 
 
 @pytest.mark.parametrize("per_sample", [True, False])
-def test_within_a_latent_ode_events_are_expected_up_to_the_last_time_of_each_series(per_sample):
+def test_a_latent_ode_counts_events_up_to_the_last_time_of_each_series(per_sample):
     model, observed = modelled()
     model.per_sample = per_sample
     assert model.events is not None
@@ -139,7 +139,7 @@ def test_within_a_latent_ode_events_are_expected_up_to_the_last_time_of_each_ser
         torch.testing.assert_close(expected[:, row].detach(), torch.as_tensor(wanted), rtol=1e-6, atol=1e-6)
 
 
-def test_within_a_latent_ode_the_times_of_what_was_seen_are_its_events():
+def test_the_events_of_a_latent_ode_are_the_times_of_present_values():
     model, observed = modelled(3.0, 0.5)
     torch.manual_seed(1)
     counting = model.elbo(observed).log_likelihood
@@ -147,7 +147,7 @@ def test_within_a_latent_ode_the_times_of_what_was_seen_are_its_events():
     torch.manual_seed(1)
     silent = model.elbo(observed).log_likelihood
     wanted = [
-        2 * math.log(3.0) + math.log(0.5) - 3.5 * 2.0,  # seen twice, and once, until 2.0
+        2 * math.log(3.0) + math.log(0.5) - 3.5 * 2.0,  # two events and one event until 2.0
         math.log(0.5) - 3.5 * 0.25,
     ]
     torch.testing.assert_close(counting - silent, torch.tensor(wanted, dtype=DOUBLE), rtol=1e-6, atol=1e-6)

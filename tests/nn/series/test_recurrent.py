@@ -1,4 +1,4 @@
-"""What a recurrent network makes of a series depends on that series alone, and on what happens between observations."""
+"""Recurrent networks: each series is processed independently, with its own dynamics between observations."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +25,7 @@ LENGTHS = (3, 1, 5, 3, 2)
 
 
 def ragged(lengths: tuple[int, ...] = LENGTHS, channels: int = 2) -> Observations:
-    """Random series with gaps, each beginning a while before its first observation."""
+    """Return random series with gaps that begin before their first observation."""
     series = []
     for n in lengths:
         values = torch.randn(n, channels, dtype=torch.float64)
@@ -34,8 +34,8 @@ def ragged(lengths: tuple[int, ...] = LENGTHS, channels: int = 2) -> Observation
     return Observations.gather(series, start=0.0, dtype=torch.float64)
 
 
-def littered(observed: Observations, more: int = 2) -> Observations:
-    """Padded further, with what must never be read."""
+def with_invalid_padding(observed: Observations, more: int = 2) -> Observations:
+    """Return the batch with further padding that holds NaN and wrong times."""
     series, steps, channels = observed.values.shape
     wide = torch.full((series, steps + more, channels), nan, dtype=torch.float64)
     inside = nn.functional.pad(observed.inside, (0, more))
@@ -51,7 +51,7 @@ def of(kind: str, channels: int = 2, hidden: int = 4) -> Recurrent:
 @kinds
 @settings(max_examples=8, deadline=None)
 @given(order=st.permutations(range(len(LENGTHS))))
-def test_the_order_of_a_batch_is_the_order_of_its_answers(kind, order):
+def test_outputs_are_in_the_order_of_the_batch(kind, order):
     torch.manual_seed(0)
     reader, observed = of(kind), ragged()
     shuffled = observed[torch.tensor(order)]
@@ -60,20 +60,20 @@ def test_the_order_of_a_batch_is_the_order_of_its_answers(kind, order):
 
 
 @kinds
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_series_alone_gives_what_it_gives_in_company(kind, turned):
+@pytest.mark.parametrize("reverse_time", [False, True])
+def test_the_output_of_a_series_does_not_depend_on_the_batch(kind, reverse_time):
     reader, observed = of(kind), ragged()
-    together = reader(observed.reversed() if turned else observed)
+    together = reader(observed.reversed() if reverse_time else observed)
     for row in range(len(observed)):
         alone = observed[row : row + 1]
-        alone = reader(alone.reversed() if turned else alone)
+        alone = reader(alone.reversed() if reverse_time else alone)
         torch.testing.assert_close(alone, together[row : row + 1], rtol=1e-9, atol=1e-9)
 
 
 @kinds
-def test_what_stands_behind_the_end_is_never_read(kind):
+def test_padding_is_never_read(kind):
     reader, observed = of(kind), ragged()
-    wide = littered(observed)
+    wide = with_invalid_padding(observed)
     assert torch.equal(reader(wide), reader(observed))
     states, steps = reader.states(wide), observed.times.shape[1]
     assert torch.equal(states[:, :steps], reader.states(observed))
@@ -82,7 +82,7 @@ def test_what_stands_behind_the_end_is_never_read(kind):
 
 
 @kinds
-def test_the_answer_is_the_state_after_the_last_observation_and_there_is_none_behind(kind):
+def test_the_output_is_the_last_state_and_states_in_the_padding_are_zero(kind):
     reader, observed = of(kind), ragged()
     states = reader.states(observed)
     assert torch.equal(states[range(len(observed)), observed.lengths - 1], reader(observed))
@@ -90,24 +90,24 @@ def test_the_answer_is_the_state_after_the_last_observation_and_there_is_none_be
 
 
 @kinds
-def test_the_state_on_the_way_is_that_of_the_series_cut_there(kind):
+def test_intermediate_states_equal_those_of_truncated_series(kind):
     reader, observed = of(kind), ragged((5, 4))
     cut = observed.keeping(torch.arange(5).expand(2, -1) < 3)
     torch.testing.assert_close(reader.states(observed)[:, 2], reader(cut), rtol=1e-9, atol=1e-9)
 
 
 @kinds
-def test_only_differences_of_time_matter(kind):
+def test_shifting_all_times_changes_nothing(kind):
     reader, observed = of(kind), ragged()
     later = replace(observed, times=observed.times + 8.0, start=observed.start + 8.0)
     torch.testing.assert_close(reader(later), reader(observed), rtol=1e-9, atol=1e-9)
 
 
 @kinds
-@pytest.mark.parametrize("turned", [False, True])
-def test_it_is_the_loop_that_one_would_write(kind, turned):
+@pytest.mark.parametrize("reverse_time", [False, True])
+def test_the_output_equals_a_direct_loop(kind, reverse_time):
     reader, observed = of(kind), ragged()
-    observed = observed.reversed() if turned else observed
+    observed = observed.reversed() if reverse_time else observed
     rows = []
     for row, n in enumerate(observed.lengths.tolist()):
         h, before = torch.zeros(reader.hidden, dtype=torch.float64), observed.times[row, 0]
@@ -143,15 +143,15 @@ class Linear(nn.Module):
         return h @ self.matrix.T
 
 
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("reverse_time", [False, True])
 @pytest.mark.parametrize(
     "solver",
     [{"method": "rk4", "steps": 40}, {"method": "tsit5", "steps": None, "rtol": 1e-10, "atol": 1e-10}],
 )
-def test_with_a_linear_field_the_state_moves_by_the_matrix_exponential(solver, turned):
+def test_a_linear_field_moves_the_state_by_the_matrix_exponential(solver, reverse_time):
     field = Linear(3)
     reader, observed = ODERNN(2, 3, field, **solver).double(), ragged()
-    observed = observed.reversed() if turned else observed
+    observed = observed.reversed() if reverse_time else observed
     shown, rows = reader.inputs(observed), []
     for row, n in enumerate(observed.lengths.tolist()):
         h = torch.zeros(1, 3, dtype=torch.float64)
@@ -164,12 +164,12 @@ def test_with_a_linear_field_the_state_moves_by_the_matrix_exponential(solver, t
 
 
 @kinds
-@pytest.mark.parametrize("turned", [False, True])
-def test_gradients_reach_every_parameter(kind, turned):
+@pytest.mark.parametrize("reverse_time", [False, True])
+def test_gradients_reach_every_parameter(kind, reverse_time):
     reader, observed = of(kind), ragged()
-    reader(observed.reversed() if turned else observed).square().sum().backward()
-    still = [name for name, p in reader.named_parameters() if p.grad is None or not p.grad.abs().sum()]
-    assert still == []
+    reader(observed.reversed() if reverse_time else observed).square().sum().backward()
+    missing = [name for name, p in reader.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+    assert missing == []
 
 
 @kinds
@@ -182,15 +182,15 @@ def test_gradients_are_those_of_finite_differences(kind):
     def answers(values, *parameters):
         return reader(replace(observed, values=values))
 
-    # of the gaps, which are not read, gradients are 0 either way
+    # gradients of values in gaps are 0 either way
     assert torch.autograd.gradcheck(answers, (values, *reader.parameters()), rtol=1e-4, atol=1e-5)
 
 
-def test_a_decay_that_starts_without_delay_can_learn_one():
-    """A channel seen once, then in gaps only: how much of it is still shown says what fade and delay have become."""
+def test_decay_rate_and_delay_can_be_learned():
+    """A channel is observed once; its imputed values afterwards determine fade and delay."""
     reader = GRUDecay(1, 2).double()
     observed = Observations.gather([([0.0, 1.0, 2.0], [[1.0], [nan], [nan]])], dtype=torch.float64)
-    wanted = torch.exp(-torch.tensor([0.7, 0.9]))  # a rate of 0.2, and 0.5 at once
+    wanted = torch.exp(-torch.tensor([0.7, 0.9]))  # a rate of 0.2, after a delay of 0.5
     optimizer = torch.optim.Adam(reader.parameters(), lr=0.05)
     for _ in range(200):
         optimizer.zero_grad()
@@ -200,7 +200,7 @@ def test_a_decay_that_starts_without_delay_can_learn_one():
     assert reader.delay.item() == pytest.approx(0.5, abs=0.03)
 
 
-def test_an_odernn_takes_its_solver_from_evolve():
+def test_an_odernn_passes_its_solver_settings_to_evolve():
     reader = ODERNN(1, 2, method="rk4", steps=3)
     assert isinstance(reader.evolve, Evolve)
     assert (reader.evolve.method, reader.evolve.steps) == ("rk4", 3)
@@ -210,7 +210,7 @@ def test_an_odernn_takes_its_solver_from_evolve():
 
 
 @kinds
-def test_other_channels_than_its_own_are_refused(kind):
+def test_another_number_of_channels_is_refused(kind):
     with pytest.raises(ValueError, match="observed has 3 channels, the .* 2; wanted as many"):
         of(kind)(ragged(channels=3))
     with pytest.raises(ValueError, match="observed has 3 channels, the .* 2; wanted as many"):
