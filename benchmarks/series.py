@@ -108,7 +108,7 @@ def recurrences(patients: Patients, every: int, *, device: torch.device, samples
     theirs = network(UnionODERNN, device)
     theirs.load_state_dict(ours.state_dict())
     torch.manual_seed(0)
-    scaled = patients.scaled_as(patients)
+    scaled = patients.standardized(patients)
     chosen = torch.randperm(len(patients))[: BATCHES * BATCH].split(BATCH)
     random_batches = [(scaled.observed[rows].to(device), scaled.died[rows].long().to(device)) for rows in chosen]
     sorted_batches = [
@@ -179,7 +179,7 @@ def fit_bound(model: LatentODE, batches: Sequence[Observations]) -> None:
 
 def epoch(patients: Patients, device: torch.device) -> float:
     """Return the seconds of one pass over all patients, optimizer included."""
-    scaled = patients.scaled_as(patients)
+    scaled = patients.standardized(patients)
     model = network(ODERNN, device)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     observed, died = next(iter(shuffled(scaled)))
@@ -195,7 +195,7 @@ def epoch(patients: Patients, device: torch.device) -> float:
 
 def agreement(patients: Patients, every: int) -> list[list[str]]:
     """Tabulate the difference of the two recurrences: solver error, as the union takes more steps."""
-    observed = patients.scaled_as(patients).observed[torch.arange(16)].to(torch.float64)
+    observed = patients.standardized(patients).observed[torch.arange(16)].to(torch.float64)
     rows = []
     for name, solver in {
         "Euler, 1 step": {"method": "euler"},

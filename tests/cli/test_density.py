@@ -43,7 +43,7 @@ def test_training_tells_what_was_learned_and_what_to_do_next(trained):
     summary = Run.open(folder).summary
     assert f"{summary['test_nats']:.4f} ± {summary['test_nats_error']:.4f}" in result.output
     assert f"{summary['gaussian_nats']:.4f}" in result.output
-    assert "Note: column 'rate' is the same in every row that was learned from" in result.output
+    assert "Note: column 'rate' is constant in the training rows and left out" in result.output
     modelled = next(line for line in result.output.splitlines() if "rows, columns modelled" in line)
     assert "40, 2" in modelled
     assert f"A score for every row: {folder / 'scores.csv'}. Next: neuralode sample {folder}" in result.output

@@ -72,7 +72,9 @@ def test_scikit_learns_points_are_as_likely(name: str, theirs: object) -> None:
 def test_the_sum_over_the_moons_is_the_integral() -> None:
     x = torch.rand(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 6 - 3
     centres, log_weights = _moons_mixture(1000)
-    torch.testing.assert_close(DENSITIES["moons"].log_prob(x), _log_mixture(x, centres, log_weights, 0.05))
+    torch.testing.assert_close(
+        DENSITIES["moons"].log_prob(x), _log_mixture(x, centres, log_weights=log_weights, deviation=0.05)
+    )
 
 
 @names

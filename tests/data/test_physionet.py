@@ -73,7 +73,7 @@ def test_an_unknown_height_is_said_to_be_unknown_and_scales_to_the_mean():
     assert static.shape == (2, 3 + 3 + 4)
     assert static[1, :3].tolist() == [40.0, 0.0, 0.0]
     patients = physionet("a")
-    assert patients.scaled_as(patients).observed.static[1, 1:3].tolist() == [0.0, 0.0]
+    assert patients.standardized(patients).observed.static[1, 1:3].tolist() == [0.0, 0.0]
     assert static[:, 3:6].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert static[:, 6:].tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
 
@@ -103,10 +103,10 @@ def test_only_the_sets_asked_for_are_loaded():
 
 def test_scaling_sees_only_the_patients_it_is_told_of():
     patients = physionet("ab")
-    scaled = patients.scaled_as(patients[torch.tensor([0, 1])])
+    scaled = patients.standardized(patients[torch.tensor([0, 1])])
     rate = scaled.channels.index("HR")
     first = scaled.observed.values[:2, :, rate][scaled.observed.seen[:2, :, rate]]
-    again = patients[torch.tensor([0, 1])].scaled_as(patients[torch.tensor([0, 1])]).observed
+    again = patients[torch.tensor([0, 1])].standardized(patients[torch.tensor([0, 1])]).observed
     torch.testing.assert_close(first, again.values[..., rate][again.seen[..., rate]])
     assert scaled.observed.values.abs().max() <= 5
     assert (scaled.observed.values[~scaled.observed.seen] == 0).all()

@@ -147,7 +147,7 @@ def test_units_move_scores_by_their_logarithm_alone():
 
 def test_constants_are_left_out_with_a_warning_and_come_back_in_samples():
     frame = framed().assign(rate=0.3)
-    with pytest.warns(UserWarning, match="column 'rate' is the same in every row that was learned from: left out"):
+    with pytest.warns(UserWarning, match="column 'rate' is constant in the training rows and left out"):
         model = small().fit(frame)
     plain = small().fit(framed())
     assert np.array_equal(model.score_samples(frame), plain.score_samples(framed()))

@@ -14,7 +14,8 @@ from PIL import Image
 from scipy.stats import multivariate_normal
 
 from neuralode.data.densities import find_density
-from neuralode.data.tables.rows import Rows, Standard
+from neuralode.data.tables.rows import Rows
+from neuralode.data.tables.standardization import Standardization
 from neuralode.tasks.config import Density
 from neuralode.tasks.density import run as task
 from neuralode.training.fit import FitOptions, fit
@@ -71,8 +72,8 @@ def test_a_run_leaves_scores_figures_and_pictures(run):
     assert summary["columns"] == ["a", "b", "rate"]
     assert summary["modelled"] == ["a", "b"]
     assert summary["remarks"] == [
-        "column 'rate' is the same in every row that was learned from: left out, the density is of "
-        "the others, and that of a row with another value is 0."
+        "column 'rate' is constant in the training rows and left out: the density is that of the "
+        "other columns, and rows with another value have density 0."
     ]
     assert "entropy" not in summary
     assert len(run.metrics) == summary["epochs"] == 2
@@ -131,7 +132,7 @@ def test_nats_are_of_spread_rows_and_scores_of_the_values_themselves(spread, tmp
     wanted = Density(str(tmp_path / "table.csv"), spread=spread, **TINY)
     run = task.train(wanted, tmp_path / "run")
     density, values, summary = task.load(run), task.read(wanted).values, run.summary
-    seen = density.standard.spread_out(values) if spread else values
+    seen = density.standard.dequantize(values) if spread else values
     parts = task.split(100, seed=0)
     assert scores_of(run)["log_density"].tolist() == density.log_density(values).tolist()
     for name, part in parts._asdict().items():
@@ -142,7 +143,7 @@ def test_nats_are_of_spread_rows_and_scores_of_the_values_themselves(spread, tmp
     assert summary["gaussian_nats"] == pytest.approx(-gaussian.logpdf(seen[parts.test]).mean(), abs=1e-4)
     # two values that are spread over 1 each: no model is better than log 2, but by chance
     assert (summary["gaussian_nats"] > math.log(2) + 0.1) == spread
-    assert ("nats are of the spread rows" in summary["remarks"][0]) == spread
+    assert ("nats refer to the rows with noise" in summary["remarks"][0]) == spread
 
 
 def with_constant_but_in(folder, rows) -> Density:
@@ -253,7 +254,9 @@ def test_a_change_of_units_moves_nats_by_the_logarithm_of_the_units_alone():
     answers = []
     for rows in (normal_rows(200), normal_rows(200) * units + origin):
         torch.manual_seed(0)
-        density, done = fitted(Standard.of(Rows(("a", "b"), rows)), rows, Architecture(width=8), FitOptions(1, 1))
+        density, done = fitted(
+            Standardization.fit(Rows(("a", "b"), rows)), rows, Architecture(width=8), FitOptions(1, 1)
+        )
         answers.append((density.log_density(rows), done.best))
     (here, best_here), (there, best_there) = answers
     assert np.allclose(here - there, np.log(units).sum(), rtol=0, atol=1e-4)
@@ -268,7 +271,7 @@ def bent() -> RowDensity:
     for parameter in flow.parameters():
         parameter.data.mul_(2.0)
     rows = np.column_stack((10 * normal_rows(200)[:, 0], np.ones(200), normal_rows(200)[:, 1]))
-    return RowDensity(Standard.of(Rows(("a", "one", "b"), rows)), flow)
+    return RowDensity(Standardization.fit(Rows(("a", "one", "b"), rows)), flow)
 
 
 def test_the_density_integrates_to_1_in_the_units_of_the_table(bent):
@@ -362,7 +365,7 @@ def test_the_divergence_is_estimated_in_training_alone_and_of_many_columns():
     assert Architecture().build(20).divergence.name == "exact"
     assert Architecture().build(21).divergence.name == "hutchinson"
     flow = Architecture(width=4, divergence="hutch++").build(3)
-    density = RowDensity(Standard.of(Rows(tuple("abc"), np.random.default_rng(0).normal(size=(20, 3)))), flow)
+    density = RowDensity(Standardization.fit(Rows(tuple("abc"), np.random.default_rng(0).normal(size=(20, 3)))), flow)
     assert density.exact().divergence.name == "exact"
     assert flow.divergence.name == "hutch++"
     assert flow.field.state_dict().keys() == density.exact().field.state_dict().keys()
@@ -386,7 +389,7 @@ def test_a_wide_table_is_scored_a_part_at_a_time_and_alike(monkeypatch, bent):
 
 def test_what_a_normal_distribution_makes_of_rows_is_the_figure_beside():
     rows = normal_rows(20_000)
-    standard = Standard.of(Rows(("a", "b"), rows))
+    standard = Standardization.fit(Rows(("a", "b"), rows))
     truth = -multivariate_normal(MEAN, FACTOR @ FACTOR.T).logpdf(rows[10_000:]).mean()
     assert task.gaussian_nats(standard, rows[:10_000], rows[10_000:]) == pytest.approx(truth, abs=1e-3)
 
@@ -395,7 +398,7 @@ def test_columns_that_depend_on_each_other_are_told_of_and_do_not_stop_a_run(tmp
     frame = pd.DataFrame(normal_rows(50), columns=["a", "b"])
     frame.assign(total=frame["a"] + frame["b"]).to_csv(tmp_path / "table.csv", index=False)
     run = task.train(Density(str(tmp_path / "table.csv"), **TINY), tmp_path / "run")
-    assert "follows from the others" in run.summary["remarks"][0]
+    assert "is a linear combination of the others" in run.summary["remarks"][0]
     assert math.isfinite(run.summary["gaussian_nats"])
     json.dumps(run.summary, allow_nan=False)
 

@@ -1,4 +1,4 @@
-"""Images shifted a little at random: the augmentation of the paper's MNIST experiment."""
+"""Random crops of padded images, the data augmentation of the paper's MNIST experiment."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from torch.nn.functional import pad
 def random_crop(
     images: Shaped[Tensor, "batch channels height width"], padding: int = 4
 ) -> Shaped[Tensor, "batch channels height width"]:
-    """Cut every image, at an offset of its own, out of itself with a blank border around it.
+    """Pad each image with zeros and crop it to its size again, at a random offset of its own.
+
+    Offsets are drawn from torch's global generator.
 
     Parameters
     ----------
     images : Tensor[batch, channels, height, width]
-        Of any dtype; blank is 0.
-    padding : int
-        Width of the border in pixels, so that an image moves by at most as much each way; 4 by default, 0 moves none.
+        Images of any dtype; they are not changed.
+    padding : int, default=4
+        Width of the border in pixels, which is the largest shift in each direction.
 
     Returns
     -------
     Tensor[batch, channels, height, width]
-        Drawn from torch's global generator, which the caller seeds.
+        The cropped images.
 
     Raises
     ------
     ValueError
-        Where ``padding`` is negative or ``images`` has other than four axes.
+        If ``padding`` is negative, or ``images`` does not have four axes.
 
     Examples
     --------
@@ -44,7 +46,7 @@ def random_crop(
     if padding < 0:
         raise ValueError(f"padding is {padding}; wanted the width of the border in pixels, 0 or more.")
     batch, _, height, width = images.shape
-    bordered = pad(images, [padding] * 4)
-    cuts = bordered.unfold(2, height, 1).unfold(3, width, 1)  # a view: [batch, channels, top, left, height, width]
+    padded = pad(images, [padding] * 4)
+    crops = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: [batch, channels, top, left, height, width]
     top, left = torch.randint(2 * padding + 1, (2, batch), device=images.device)
-    return cuts[torch.arange(batch, device=images.device), :, top, left]
+    return crops[torch.arange(batch, device=images.device), :, top, left]

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that come with scikit-learn: 8 x 8 pixels, from 43 people [1]_.
+"""The 1,797 handwritten digits of scikit-learn: 8 x 8 pixels, from 43 writers [1]_.
 
 References
 ----------
@@ -24,7 +24,7 @@ PIXEL_MAX = 16.0
 
 @dataclass(frozen=True)
 class Split:
-    """Three disjoint parts of one data set: to fit, to choose by, and to report on."""
+    """Disjoint training, validation and test sets."""
 
     train: TensorDataset
     validation: TensorDataset
@@ -32,16 +32,21 @@ class Split:
 
 
 def digits(seed: int = 0, *, test: float = 0.2, validation: float = 0.1) -> Split:
-    """Return images ``[N, 1, 8, 8]`` in [0, 1] with their labels ``[N]``, split with the classes in proportion.
+    """Return images ``[N, 1, 8, 8]`` in [0, 1] with labels ``[N]``, in a stratified split.
 
     Parameters
     ----------
-    seed : int
-        Decides which image goes where.
-    test : float
-        Fraction of all images that is kept for the report.
-    validation : float
-        Fraction of what remains that is kept for choosing (early stopping, the best epoch).
+    seed : int, default=0
+        Seed of the split.
+    test : float, default=0.2
+        Fraction of all images in the test set.
+    validation : float, default=0.1
+        Fraction of the remaining images in the validation set.
+
+    Returns
+    -------
+    Split
+        Data sets of float32 images with int64 labels.
 
     Examples
     --------
@@ -52,19 +57,29 @@ def digits(seed: int = 0, *, test: float = 0.2, validation: float = 0.1) -> Spli
     torch.Size([360, 1, 8, 8])
     """
     pixels, targets = load_digits(return_X_y=True)
-    images = torch.tensor(np.asarray(pixels) / PIXEL_MAX, dtype=torch.float32).reshape(-1, 1, 8, 8)
+    images = torch.tensor(np.asarray(pixels) / PIXEL_MAX, dtype=torch.float32).reshape((-1, 1, 8, 8))
     labels = torch.tensor(np.asarray(targets), dtype=torch.int64)
 
-    rest, reported = _stratified(np.arange(len(labels)), labels, test, seed)
-    fitted, chosen = _stratified(rest, labels, validation, seed)
-    train, held_out, tested = (TensorDataset(images[rows], labels[rows]) for rows in (fitted, chosen, reported))
-    return Split(train, held_out, tested)
+    remaining, test_rows = _stratified_split(np.arange(len(labels)), labels, fraction=test, seed=seed)
+    train_rows, validation_rows = _stratified_split(remaining, labels, fraction=validation, seed=seed)
+    return Split(*(TensorDataset(images[rows], labels[rows]) for rows in (train_rows, validation_rows, test_rows)))
 
 
 def write_again(images: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1 height width"]:
-    """Turn, scale and shift every image a little, at random: as the same digit would come out a second time.
+    """Apply a small random affine transform to each image, like the variation of repeated handwriting.
 
-    Up to 6 degrees, 6 percent and 0.6 of a pixel of 8 each way; what comes in at the edge is blank.
+    Rotations are up to 6 degrees, scalings up to 6 percent and shifts up to 0.6 of a pixel for 8 x 8 pixels. Pixels
+    from outside the image are 0. Transforms are drawn from torch's global generator.
+
+    Parameters
+    ----------
+    images : Tensor[batch, 1, height, width]
+        Images of a floating-point dtype.
+
+    Returns
+    -------
+    Tensor[batch, 1, height, width]
+        The transformed images.
 
     Examples
     --------
@@ -73,16 +88,16 @@ def write_again(images: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, 
     torch.Size([5, 1, 8, 8])
     """
 
-    def spread(by: float) -> Tensor:
-        return (2 * torch.rand(len(images), device=images.device, dtype=images.dtype) - 1) * by
+    def uniform(bound: float) -> Tensor:
+        return (2 * torch.rand(len(images), device=images.device, dtype=images.dtype) - 1) * bound
 
-    angle, scale = spread(0.1), 1 + spread(0.06)
+    angle, scale = uniform(0.1), 1 + uniform(0.06)
     cosine, sine = scale * angle.cos(), scale * angle.sin()
-    rows = [torch.stack([cosine, -sine, spread(0.15)], dim=1), torch.stack([sine, cosine, spread(0.15)], dim=1)]
+    rows = [torch.stack([cosine, -sine, uniform(0.15)], dim=1), torch.stack([sine, cosine, uniform(0.15)], dim=1)]
     grid = affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
     return grid_sample(images, grid, align_corners=False)
 
 
-def _stratified(rows: np.ndarray, labels: Tensor, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _stratified_split(rows: np.ndarray, labels: Tensor, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     first, second = train_test_split(rows, test_size=fraction, stratify=labels[rows], random_state=seed)
     return np.asarray(first), np.asarray(second)

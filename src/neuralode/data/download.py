@@ -1,4 +1,4 @@
-"""Where data sets lie that are not bundled with a package."""
+"""Files of data sets, in the folder NEURALODE_DATA or downloaded to the user's cache."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ from neuralode.core.extras import require
 
 require("train", "pooch")
 
-import pooch  # noqa: E402  (after the sentence above)
+import pooch  # noqa: E402  (needs the extra above)
 
 VARIABLE = "NEURALODE_DATA"
-CACHE = "neuralode"  # the folder in the user's cache
+CACHE = "neuralode"  # folder in the user's cache
 
 
 def data_home(folder: str, *files: str) -> Path:
-    """Return ``folder`` below the folder that the environment variable NEURALODE_DATA names.
+    """Return the path of a data set in the folder that the environment variable NEURALODE_DATA names.
+
+    Parameters
+    ----------
+    folder : str
+        Name of the data set's folder.
+    *files : str
+        Files that must exist in it.
 
     Raises
     ------
     FileNotFoundError
-        Where the variable is not set, or one of ``files`` is not there; the sentence says what is wanted.
+        If the variable is not set, or a file does not exist.
     """
     root = os.environ.get(VARIABLE)
     wanted = f"a folder that holds {', '.join(f'{folder}/{name}' for name in files)}"
@@ -36,44 +43,48 @@ def data_home(folder: str, *files: str) -> Path:
 
 
 def find_file(folder: str, name: str, md5: str, mirrors: Sequence[str]) -> Path:
-    """Return the path of a file that was published with its checksum; it is downloaded if it has to be.
+    """Return the path of a published file, which is downloaded if necessary and verified by its checksum.
+
+    The file ``folder/name`` is searched for in the folder that the environment variable NEURALODE_DATA names, and then
+    in the user's cache.
 
     Parameters
     ----------
-    folder, name : str
-        The file is looked for as ``folder/name``, first below the folder that the environment variable NEURALODE_DATA
-        names, then in the user's cache.
+    folder : str
+        Folder of the data set.
+    name : str
+        Name of the file.
     md5 : str
-        What the file's checksum must be, wherever it comes from.
+        Checksum of the file.
     mirrors : sequence of str
-        URLs of folders that have the file, tried in turn; it is then kept in the cache.
+        URLs of folders with the file, tried in turn. A downloaded file is stored in the cache.
 
     Raises
     ------
     ValueError
-        Where the file below NEURALODE_DATA has another checksum.
+        If the file in NEURALODE_DATA has another checksum.
     FileNotFoundError
-        Where it is not there, and no mirror has it; the sentence says what each answered.
+        If the file does not exist and cannot be downloaded; the message lists the problem of each mirror.
     """
     root = os.environ.get(VARIABLE)
-    given = Path(root) / folder / name if root else None
-    if given is not None and given.is_file():
-        came = pooch.file_hash(str(given), alg="md5")
-        if came != md5:
-            raise ValueError(f"{given} has the md5 {came}; wanted {md5}, that of the published file. Replace it.")
-        return given
+    local = Path(root) / folder / name if root else None
+    if local is not None and local.is_file():
+        digest = pooch.file_hash(str(local), alg="md5")
+        if digest != md5:
+            raise ValueError(f"{local} has the md5 {digest}; wanted {md5}, that of the published file. Replace it.")
+        return local
 
-    answers = []
+    problems = []
     for mirror in mirrors:
         try:
             cache = Path(pooch.os_cache(CACHE)) / folder
             return Path(pooch.retrieve(mirror + name, f"md5:{md5}", fname=name, path=cache))
-        except OSError as problem:  # no connection, or no such file there: what went wrong takes pages to say
-            answers.append(f"{mirror + name} ({type(problem).__name__})")
-        except ValueError as problem:  # another checksum
-            answers.append(f"{mirror + name} ({problem})")
-    looked = f"{given} does not exist" if given is not None else f"{VARIABLE} is not set"
+        except OSError as error:  # no connection, or no such file: the message would be pages long
+            problems.append(f"{mirror + name} ({type(error).__name__})")
+        except ValueError as error:  # wrong checksum
+            problems.append(f"{mirror + name} ({error})")
+    missing = f"{local} does not exist" if local is not None else f"{VARIABLE} is not set"
     raise FileNotFoundError(
-        f"{looked}, and {name} could not be downloaded from {', nor from '.join(answers)}; "
+        f"{missing}, and {name} could not be downloaded from {', nor from '.join(problems)}; "
         f"{VARIABLE} should name a folder that holds {folder}/{name}."
     )

@@ -1,7 +1,7 @@
-"""Arrays in idx files, the format in which MNIST was published [1]_.
+"""Arrays in idx files, the format of MNIST [1]_.
 
-Two zero bytes, one for the type of the numbers, one for how many dimensions there are; then each dimension as an
-unsigned 32-bit integer, then the numbers, last dimension fastest; all of it big-endian.
+An idx file has two zero bytes, a byte for the type of the numbers, a byte for the number of dimensions, the size of
+each dimension as an unsigned 32-bit integer, and the numbers in row-major order. All of it is big-endian.
 
 References
 ----------
@@ -29,12 +29,12 @@ def read_idx(path: str | PathLike[str]) -> np.ndarray:
     Parameters
     ----------
     path : path
-        Of the file; whether it is gzipped is seen in its first bytes, not in its name.
+        Path of the file. Compression is detected from its first bytes, not from its name.
 
     Raises
     ------
     ValueError
-        Where the file is no idx file, or shorter or longer than its header says.
+        If the file is not an idx file, or if its length does not match its header.
 
     Examples
     --------
@@ -48,14 +48,14 @@ def read_idx(path: str | PathLike[str]) -> np.ndarray:
     """
     content = _content(Path(path))
     dtype, shape, start = _header(content, path)
-    wanted, came = math.prod(shape) * dtype.itemsize, len(content) - start
-    if came != wanted:
+    expected, size = math.prod(shape) * dtype.itemsize, len(content) - start
+    if size != expected:
         raise ValueError(
-            f"{path} holds {came:,} bytes of numbers; its header says {' x '.join(map(str, shape))} numbers of "
-            f"{dtype.itemsize} bytes, which are {wanted:,}. Fetch the file again: it was cut off, or something added."
+            f"{path} holds {size:,} bytes of numbers; its header says {' x '.join(map(str, shape))} numbers of "
+            f"{dtype.itemsize} bytes, which are {expected:,}. Download the file again."
         )
     numbers = np.frombuffer(content, dtype, offset=start).reshape(shape)
-    return numbers.astype(dtype.newbyteorder("="))  # a copy, in the order of this machine
+    return numbers.astype(dtype.newbyteorder("="))  # a writable copy in native byte order
 
 
 def _content(path: Path) -> bytes:
@@ -64,20 +64,20 @@ def _content(path: Path) -> bytes:
         return content
     try:
         return gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as problem:
-        raise ValueError(f"{path} is gzipped but cannot be read to its end ({problem}); fetch it again.") from problem
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path} is gzipped but cannot be read to its end ({error}); download it again.") from error
 
 
 def _header(content: bytes, path: str | PathLike[str]) -> tuple[np.dtype, tuple[int, ...], int]:
-    """Type and shape of the numbers, and at which byte they start."""
+    """Return the type and the shape of the numbers, and the offset of the first."""
     if len(content) < 4 or content[:2] != b"\0\0":
         raise ValueError(f"{path} begins with the bytes {content[:4].hex(' ') or '(none)'}; an idx file with 00 00.")
-    code, dimensions = content[2], content[3]
-    if code not in DTYPES:
-        known = ", ".join(f"0x{one:02X} ({np.dtype(name)})" for one, name in DTYPES.items())
-        raise ValueError(f"{path} has numbers of type 0x{code:02X}; an idx file has one of {known}.")
+    kind, dimensions = content[2], content[3]
+    if kind not in DTYPES:
+        known = ", ".join(f"0x{code:02X} ({np.dtype(name)})" for code, name in DTYPES.items())
+        raise ValueError(f"{path} has numbers of type 0x{kind:02X}; an idx file has one of {known}.")
     start = 4 + 4 * dimensions
     if len(content) < start:
         raise ValueError(f"{path} ends after {len(content)} bytes; a header of {dimensions} dimensions has {start}.")
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
-    return np.dtype(DTYPES[code]).newbyteorder(">"), shape, start
+    return np.dtype(DTYPES[kind]).newbyteorder(">"), shape, start

@@ -23,12 +23,22 @@ from neuralode.data.download import find_file
 from neuralode.data.idx import read_idx
 
 CLASSES, SIZE, PIXEL_MAX = 10, 28, 255
-LEARNED, REPORTED = 60_000, 10_000  # images of the two parts, as they were published
+TRAIN, TEST = 60_000, 10_000  # images of the published parts
 
 
 @dataclass(frozen=True)
 class Source:
-    """Four files, with the md5 each has, and where they can be fetched."""
+    """Where the four files of a data set are published.
+
+    Attributes
+    ----------
+    folder : str
+        Folder of the data set in NEURALODE_DATA and in the cache.
+    mirrors : tuple of str
+        URLs of folders with the files.
+    md5 : dict
+        Checksum of each file, by name.
+    """
 
     folder: str
     mirrors: tuple[str, ...]
@@ -61,24 +71,29 @@ FASHION_MNIST = Source(
 
 
 def mnist(seed: int = 0, *, validation: int = 5000) -> Split:
-    """Return handwritten digits, ``[N, 1, 28, 28]`` in [0, 1] in float32, with their labels ``[N]``.
+    """Return the MNIST images, ``[N, 1, 28, 28]`` in [0, 1] in float32, with labels ``[N]``.
 
-    The four files are read from ``mnist/`` in the folder that the environment variable NEURALODE_DATA names; those that
-    are not there are downloaded to the user's cache, once. Either way their checksums are verified.
+    The four files are read from ``mnist/`` in the folder that the environment variable NEURALODE_DATA names. Missing
+    files are downloaded to the user's cache. Checksums are verified in both cases.
 
     Parameters
     ----------
-    seed : int
-        Decides which of the 60,000 images to learn from are kept for validation, classes in proportion.
-    validation : int
-        How many they are. The test images are always the 10,000 that were published as such.
+    seed : int, default=0
+        Seed of the stratified split of the 60,000 training images into training and validation set.
+    validation : int, default=5000
+        Number of validation images. The test set is always the 10,000 published test images.
+
+    Returns
+    -------
+    Split
+        Data sets of images with int64 labels.
 
     Raises
     ------
     OSError
-        Where a file can neither be found nor downloaded.
+        If a file can neither be found nor downloaded.
     ValueError
-        Where a file is not the one that was published, or ``validation`` leaves a part without images of every class.
+        If a file is not the published one, or if ``validation`` leaves a set without images of every class.
 
     Examples
     --------
@@ -90,17 +105,19 @@ def mnist(seed: int = 0, *, validation: int = 5000) -> Split:
 
 
 def fashion_mnist(seed: int = 0, *, validation: int = 5000) -> Split:
-    """Return pictures of clothes, in the form of `mnist`; the folder is ``fashion-mnist/``.
+    """Return the Fashion-MNIST images of clothes, in the form of `mnist`, from the folder ``fashion-mnist/``.
 
     Parameters
     ----------
-    seed, validation : int
-        As in `mnist`.
+    seed : int, default=0
+        Seed of the split, as in `mnist`.
+    validation : int, default=5000
+        Number of validation images, as in `mnist`.
 
     Raises
     ------
     OSError, ValueError
-        As `mnist` does.
+        As in `mnist`.
 
     Examples
     --------
@@ -112,37 +129,37 @@ def fashion_mnist(seed: int = 0, *, validation: int = 5000) -> Split:
 
 
 def _load(source: Source, seed: int, validation: int) -> Split:
-    if not CLASSES <= validation <= LEARNED - CLASSES:
+    if not CLASSES <= validation <= TRAIN - CLASSES:
         raise ValueError(
-            f"validation is {validation}; wanted a number of images from {CLASSES} to {LEARNED - CLASSES:,}, so that "
+            f"validation is {validation}; wanted a number of images from {CLASSES} to {TRAIN - CLASSES:,}, so that "
             "each class is in both parts."
         )
-    images, labels = _part(source, "train", LEARNED)
-    tested, answers = _part(source, "t10k", REPORTED)
-    fitted, chosen = train_test_split(
-        np.arange(LEARNED), test_size=validation, stratify=labels.numpy(), random_state=seed
+    images, labels = _read_part(source, "train", TRAIN)
+    test_images, test_labels = _read_part(source, "t10k", TEST)
+    train_rows, validation_rows = train_test_split(
+        np.arange(TRAIN), test_size=validation, stratify=labels.numpy(), random_state=seed
     )
     return Split(
-        TensorDataset(_pixels(images[fitted]), labels[fitted]),
-        TensorDataset(_pixels(images[chosen]), labels[chosen]),
-        TensorDataset(_pixels(tested), answers),
+        TensorDataset(_scale(images[train_rows]), labels[train_rows]),
+        TensorDataset(_scale(images[validation_rows]), labels[validation_rows]),
+        TensorDataset(_scale(test_images), test_labels),
     )
 
 
-def _part(source: Source, part: str, count: int) -> tuple[Tensor, Tensor]:
-    """Images as bytes, and labels."""
-    images = _array(source, f"{part}-images-idx3-ubyte.gz", (count, SIZE, SIZE))
-    labels = _array(source, f"{part}-labels-idx1-ubyte.gz", (count,))
+def _read_part(source: Source, part: str, count: int) -> tuple[Tensor, Tensor]:
+    """Return the images as bytes, and their labels."""
+    images = _read_array(source, f"{part}-images-idx3-ubyte.gz", (count, SIZE, SIZE))
+    labels = _read_array(source, f"{part}-labels-idx1-ubyte.gz", (count,))
     return images[:, None], labels.long()
 
 
-def _array(source: Source, name: str, shape: tuple[int, ...]) -> Tensor:
-    path = find_file(source.folder, name, source.md5[name], source.mirrors)
+def _read_array(source: Source, name: str, shape: tuple[int, ...]) -> Tensor:
+    path = find_file(source.folder, name, md5=source.md5[name], mirrors=source.mirrors)
     numbers = read_idx(path)
     if numbers.shape != shape or numbers.dtype != np.uint8:
         raise ValueError(f"{path} holds {numbers.dtype} of shape {numbers.shape}; wanted uint8 of shape {shape}.")
     return torch.from_numpy(numbers)
 
 
-def _pixels(images: Tensor) -> Tensor:
+def _scale(images: Tensor) -> Tensor:
     return images.float() / PIXEL_MAX

@@ -1,7 +1,7 @@
-"""The spirals of the paper: two curves, each series a noisy window on one of them.
+"""The spirals of the paper: noisy observations of windows on two curves.
 
-The curves and the noise are those of the authors' published script. It has neither a split nor an error to report, so
-both are written out here, and where the windows lie: see `spirals`.
+The curves and the noise are those of the authors' published script. The script defines neither a split nor an error
+measure; `spirals` documents ours.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from torch import Tensor
 
 from neuralode.nn import Observations
 
-POINTS = 500  # of each whole curve, t from 0 to 6π
+POINTS = 500  # of each curve, for t from 0 to 6π
 STOP = 6 * np.pi
-WINDOW = 100  # points of a series
-BEYOND = 100  # points after it, to be forecast
-NOISE = 0.3
-SPREAD = 0.3  # of the curves: r = 0.3 t
+WINDOW = 100  # points of the window of a series
+BEYOND = 100  # points after the window, to be forecast
+NOISE = 0.3  # standard deviation
+GROWTH = 0.3  # of the radius with the angle
 
 
 def curves() -> Float64[np.ndarray, "2 points 2"]:
-    """The clockwise curve (inwards to outwards ever faster) and the counter-clockwise one, without noise.
+    """Return the clockwise and the counter-clockwise curve, without noise.
+
+    The radius of the counter-clockwise curve grows linearly with the angle, that of the clockwise one ever faster.
 
     Examples
     --------
@@ -34,28 +36,27 @@ def curves() -> Float64[np.ndarray, "2 points 2"]:
     """
     t = np.linspace(0, STOP, POINTS)
     zeta = STOP + 1 - t
-    r = 50 * SPREAD / zeta
+    r = 50 * GROWTH / zeta
     clockwise = np.stack((r * np.cos(zeta) - 5, r * np.sin(zeta)), -1)
-    r = SPREAD * t
-    counter = np.stack((r * np.cos(t) + 5, r * np.sin(t)), -1)
-    return np.stack((clockwise, counter))
+    r = GROWTH * t
+    counterclockwise = np.stack((r * np.cos(t) + 5, r * np.sin(t)), -1)
+    return np.stack((clockwise, counterclockwise))
 
 
 @dataclass(frozen=True, eq=False)
 class Spirals:
-    """Windows on the curves.
+    """Series from windows on the curves.
 
     Attributes
     ----------
     observed : Observations
-        The noisy points that were kept of each window; the first point of a window is at time 0, and a point follows
-        every 1/100.
+        The noisy observations. A window starts at time 0, and its points are 1/100 apart.
     truth : Tensor[series, 200, 2]
-        The curve without noise: 100 points of the window and the 100 beyond.
+        The curve without noise: the 100 points of the window and the 100 points after it; NaN beyond its end.
     clockwise : BoolTensor[series]
-        Which curve it is.
+        Whether the curve is the clockwise one.
     begin : LongTensor[series]
-        The point of the curve at which the window begins.
+        Index of the point of the curve at which the window starts.
     """
 
     observed: Observations
@@ -65,7 +66,7 @@ class Spirals:
 
     @cached_property
     def times(self) -> Float64[Tensor, " steps"]:
-        """Of the 200 points."""
+        """Return the times of the 200 points."""
         return torch.arange(WINDOW + BEYOND, dtype=torch.float64) / WINDOW
 
 
@@ -75,14 +76,19 @@ def spirals(series: int, observed: int, *, last: int, seed: int) -> Spirals:
     Parameters
     ----------
     series : int
-        How many.
+        Number of series.
     observed : int
-        Points kept of the 100 of each window, drawn without replacement.
+        Number of observations of a series, drawn without replacement from the 100 points of its window.
     last : int
-        The last point of a curve that a series may need: windows begin anywhere from which all they need lies before
-        it. A series that is only observed needs 100 points, one that is forecast 200.
+        Last point of a curve at which a window may start. A series that is observed needs 100 points of a curve, one
+        that is forecast as well needs 200.
     seed : int
-        Of everything drawn.
+        Seed of everything that is random.
+
+    Raises
+    ------
+    ValueError
+        If ``observed`` is not between 1 and 100.
 
     Examples
     --------
@@ -95,16 +101,15 @@ def spirals(series: int, observed: int, *, last: int, seed: int) -> Spirals:
     rng = np.random.default_rng(seed)
     clockwise = np.arange(series) % 2 == 0
     begin = rng.integers(0, last + 1, series)
-    both = curves()
-    both = np.concatenate((both, np.full((2, BEYOND, 2), np.nan)), 1)  # beyond the end of the curve there is nothing
-    steps = begin[:, None] + np.arange(WINDOW + BEYOND)
-    truth = both[np.where(clockwise, 0, 1)[:, None], steps]
+    both = np.concatenate((curves(), np.full((2, BEYOND, 2), np.nan)), 1)  # nothing beyond the ends of the curves
+    points = begin[:, None] + np.arange(WINDOW + BEYOND)
+    truth = both[np.where(clockwise, 0, 1)[:, None], points]
     noisy = truth[:, :WINDOW] + NOISE * rng.standard_normal((series, WINDOW, 2))
-    kept = np.sort(rng.permuted(np.tile(np.arange(WINDOW), (series, 1)), axis=1)[:, :observed], 1)
-    pairs = [(kept[row] / WINDOW, noisy[row, kept[row]]) for row in range(series)]
+    selected = np.sort(rng.permuted(np.tile(np.arange(WINDOW), (series, 1)), axis=1)[:, :observed], 1)
+    pairs = [(selected[row] / WINDOW, noisy[row, selected[row]]) for row in range(series)]
     return Spirals(
-        Observations.gather(pairs, start=0.0),
-        torch.tensor(truth, dtype=torch.float32),
-        torch.tensor(clockwise),
-        torch.tensor(begin),
+        observed=Observations.gather(pairs, start=0.0),
+        truth=torch.tensor(truth, dtype=torch.float32),
+        clockwise=torch.tensor(clockwise),
+        begin=torch.tensor(begin),
     )

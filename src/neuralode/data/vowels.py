@@ -1,7 +1,7 @@
-"""Japanese Vowels: nine men say two vowels; who speaks [1]_? 640 series of 12 channels, 7 to 29 steps long.
+"""Japanese Vowels: identify which of nine men utters two vowels [1]_, from 640 series of 12 channels and 7 to 29 steps.
 
-The file is the one that comes with the package aeon, in which every series keeps its own length; aeon itself is neither
-imported nor needs its dependencies.
+The files are those of the package aeon, in which series have their original lengths. They are read without importing
+aeon, so its dependencies are not needed.
 
 References
 ----------
@@ -24,14 +24,14 @@ INSTALL = "pip install --no-deps aeon==1.6.0"
 
 @dataclass(frozen=True, eq=False)
 class Vowels:
-    """Some of the utterances.
+    """Utterances with their speakers.
 
     Attributes
     ----------
     series : list of arrays [steps, 12]
-        Coefficients of the spectrum, as recorded; steps of equal length, 7 to 29 of them.
+        LPC cepstrum coefficients of 7 to 29 frames of equal length.
     speakers : array [series]
-        1 to 9.
+        Speakers, from 1 to 9.
     """
 
     series: list[Float64[np.ndarray, "steps 12"]]
@@ -42,12 +42,12 @@ class Vowels:
 
 
 def japanese_vowels() -> tuple[Vowels, Vowels]:
-    """Return the 270 utterances to learn from and the 370 to report on, as they were published.
+    """Return the published training set of 270 utterances, and the test set of 370.
 
     Raises
     ------
     ImportError
-        Where aeon is not installed; only its files are read.
+        If the files of aeon are not installed.
 
     Examples
     --------
@@ -56,10 +56,10 @@ def japanese_vowels() -> tuple[Vowels, Vowels]:
     (270, 370, (20, 12))
     """
     spec = find_spec("aeon")
-    places = list(spec.submodule_search_locations or ()) if spec is not None else []
-    if not places:
+    locations = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not locations:
         raise ImportError(f"aeon, which has Japanese Vowels, is not installed; {INSTALL} brings its files.")
-    folder = Path(places[0]) / FOLDER
+    folder = Path(locations[0]) / FOLDER
     train, test = (folder / f"JapaneseVowels_{part}.ts" for part in ("TRAIN", "TEST"))
     for file in (train, test):
         if not file.is_file():
@@ -68,20 +68,22 @@ def japanese_vowels() -> tuple[Vowels, Vowels]:
 
 
 def parse_ts(text: str) -> Vowels:
-    r"""Read the ``.ts`` format: lines of channels separated by colons, the label last, behind a header up to @data.
+    r"""Read the ``.ts`` format: after a header that ends with @data, a line for each series.
+
+    Channels are separated by colons, and the label comes last.
 
     Examples
     --------
-    >>> some = parse_ts("# who speaks\n@classLabel true 1 2\n@data\n1,2,3:4,5,?:2\n6:7:1\n")
-    >>> some.series[0].tolist(), some.speakers.tolist()
+    >>> vowels = parse_ts("# who speaks\n@classLabel true 1 2\n@data\n1,2,3:4,5,?:2\n6:7:1\n")
+    >>> vowels.series[0].tolist(), vowels.speakers.tolist()
     ([[1.0, 4.0], [2.0, 5.0], [3.0, nan]], [2, 1])
     """
     lines = [line.strip() for line in text.splitlines()]
-    begin = next(place for place, line in enumerate(lines) if line.lower() == "@data") + 1
-    rows = [line.split(":") for line in lines[begin:] if line]
-    series = [np.array([_numbers(channel) for channel in channels]).T for *channels, _ in rows]
+    start = next(index for index, line in enumerate(lines) if line.lower() == "@data") + 1
+    rows = [line.split(":") for line in lines[start:] if line]
+    series = [np.array([_parse_numbers(channel) for channel in channels]).T for *channels, _ in rows]
     return Vowels(series, np.array([int(label) for *_, label in rows]))
 
 
-def _numbers(channel: str) -> list[float]:
+def _parse_numbers(channel: str) -> list[float]:
     return [np.nan if number == "?" else float(number) for number in channel.split(",")]

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from neuralode.data.tables.rows import Rows, Standard, check_enough, read_rows
-from neuralode.data.tables.series import read_table
+from neuralode.data.tables.rows import Rows, check_enough, read_rows
+from neuralode.data.tables.source import read_table
+from neuralode.data.tables.standardization import Standardization
 from neuralode.estimators.base import ValidatedEstimator, estimator, split_for_validation
 from neuralode.estimators.constraints import COUNT, NON_NEGATIVE, POSITIVE, Constraint, check_parameters
 from neuralode.estimators.isolation import forked_rng, isolated, seed_from
@@ -149,7 +150,7 @@ class CNFDensity(DensityMixin, ValidatedEstimator):
         names = tuple(getattr(self, "feature_names_in_", [f"x{column}" for column in range(values.shape[1])]))
         rows = Rows(names, values)
         check_enough(rows)
-        standard = Standard.of(rows)
+        standard = Standardization.fit(rows)
         self.framed_ = not isinstance(X, np.ndarray) and hasattr(self, "feature_names_in_")
         self.remarks_ = standard.remarks(rows, bool(self.spread))
         for remark in self.remarks_:
@@ -162,7 +163,7 @@ class CNFDensity(DensityMixin, ValidatedEstimator):
                 self.architecture_,
                 standard,
                 train=values[training],
-                validation=(standard.spread_out(values) if self.spread else values)[validation],
+                validation=(standard.dequantize(values) if self.spread else values)[validation],
                 options=self._fit_options(),
                 spread=bool(self.spread),
                 kinetic=self.kinetic,
@@ -241,7 +242,7 @@ class CNFDensity(DensityMixin, ValidatedEstimator):
         self.framed_, self.remarks_ = config["framed"], config["remarks"]
         self._restore_training_state(config)
         self.architecture_ = Architecture(**config["architecture"])
-        standard = Standard.from_json(config["standard"])
+        standard = Standardization.from_json(config["standard"])
         flow = self.architecture_.build(standard.features).eval()
         flow.load_state_dict(tensors)
         self.density_ = RowDensity(standard, flow)

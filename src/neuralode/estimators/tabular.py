@@ -17,7 +17,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 
 from neuralode.data.tables import cells
-from neuralode.data.tables.rows import Rows, Standard
+from neuralode.data.tables.rows import Rows
+from neuralode.data.tables.standardization import Standardization
 from neuralode.estimators.base import ValidatedEstimator, estimator, split_for_validation
 from neuralode.estimators.constraints import COUNT, POSITIVE, Constraint, check_parameters
 from neuralode.estimators.isolation import forked_rng, isolated, seed_from
@@ -76,7 +77,7 @@ class TabularEstimator(ValidatedEstimator):
     def _train(self, data: _Samples, loss: Loss, *, outputs: int, strata: NDArray[np.int64]) -> FitResult:
         """Fit the standardization of the columns and the network; validation rows are stratified."""
         names = getattr(self, "feature_names_in_", [f"x{column}" for column in range(data.X.shape[1])])
-        self.standard_ = Standard.of(Rows(tuple(map(str, names)), data.X))
+        self.standard_ = Standardization.fit(Rows(tuple(map(str, names)), data.X))
         self.architecture_ = self._architecture()
         seed = seed_from(self.random_state)
         inputs, weights = (
@@ -123,7 +124,7 @@ class TabularEstimator(ValidatedEstimator):
         return config, self.network_.state_dict()
 
     def _restore(self, config: dict[str, Any], tensors: Tensors) -> None:
-        self.standard_ = Standard.from_json(config["standard"])
+        self.standard_ = Standardization.from_json(config["standard"])
         vars(self)["n_features_in_"] = len(self.standard_.names)
         self._restore_training_state(config)
         self.architecture_ = Architecture(**config["architecture"])
@@ -161,7 +162,7 @@ class ODENetClassifier(ClassifierMixin, TabularEstimator):
         Cross entropy on held-out rows, in nats, of the epoch that was kept.
     network_ : TabularODENet
         The trained network, on standardized columns.
-    standard_ : Standard
+    standard_ : Standardization
         The standardization of the columns.
 
     Notes
@@ -257,9 +258,9 @@ class ODENetRegressor(RegressorMixin, TabularEstimator):
         Mean squared error on held-out rows, of standardized targets, of the epoch that was kept: about 1 − R².
     network_ : TabularODENet
         The trained network, between standardized columns and standardized targets.
-    standard_ : Standard
+    standard_ : Standardization
         The standardization of the columns.
-    targets_ : Standard
+    targets_ : Standardization
         The standardization of the targets.
 
     Notes
@@ -308,7 +309,7 @@ class ODENetRegressor(RegressorMixin, TabularEstimator):
         targets = data.y.reshape(len(data.y), -1)
         if not np.ptp(targets, axis=0).any():
             raise ValueError(f"y is {targets[0].tolist()} in every row; wanted a number that changes.")
-        self.targets_ = Standard.of(Rows(tuple(f"y{target}" for target in range(targets.shape[1])), targets))
+        self.targets_ = Standardization.fit(Rows(tuple(f"y{target}" for target in range(targets.shape[1])), targets))
         data = data._replace(y=self.targets_.apply(targets).astype(np.float32))
         strata = np.zeros(len(targets), np.int64)
         result = self._train(data, squared_errors, outputs=self.targets_.features, strata=strata)
@@ -318,7 +319,7 @@ class ODENetRegressor(RegressorMixin, TabularEstimator):
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Return the target or targets of each row, in the units and the form of y."""
         outputs = self._outputs(X)
-        targets = self.targets_.undo(outputs)
+        targets = self.targets_.invert(outputs)
         return targets[:, 0] if self.flat_ else targets
 
     def __sklearn_tags__(self) -> Tags:
@@ -330,7 +331,7 @@ class ODENetRegressor(RegressorMixin, TabularEstimator):
         return {"targets": self.targets_.to_json(), "flat": self.flat_}
 
     def _restore_target_state(self, config: dict[str, Any]) -> int:
-        self.targets_, self.flat_ = Standard.from_json(config["targets"]), config["flat"]
+        self.targets_, self.flat_ = Standardization.from_json(config["targets"]), config["flat"]
         return self.targets_.features
 
 
@@ -345,9 +346,10 @@ def _check_numeric_columns(X: Any) -> None:
     if not isinstance(X, pd.DataFrame):
         return
     for name, column in X.items():
-        column = cells.tidy(column, cast(str, name))
+        column = cells.normalize(column, cast(str, name))
+        text = np.isnan(cells.to_numbers(column)) & ~column.isna()
         wanted = "numbers: encode such a column first, as by scikit-learn's OneHotEncoder in a pipeline"
-        cells.refuse(np.isnan(cells.numbers(column)) & ~column.isna(), column, "{}", wanted)
+        cells.check_cells(column, text, found="{}", wanted=wanted)
 
 
 def _drop_zero_weights(X: NDArray[np.float64], y: np.ndarray, sample_weight: Any) -> _Samples:

@@ -20,53 +20,53 @@ def table() -> np.ndarray:
 
 def test_every_channel_has_mean_0_and_deviation_1():
     values = table()
-    scaled = Scaling.of(values).apply(values)
+    scaled = Scaling.fit(values).apply(values)
     assert np.allclose(np.nanmean(scaled, 0), 0, atol=1e-12)
     assert np.allclose(np.nanstd(scaled, 0)[:3], 1)
     assert np.array_equal(np.isnan(scaled), np.isnan(values))
 
 
 def test_a_constant_channel_is_centred_and_keeps_its_unit():
-    scaling = Scaling.of(table())
+    scaling = Scaling.fit(table())
     assert (scaling.mean[3], scaling.deviation[3]) == (7.0, 1.0)
-    assert Scaling.of(np.full((3, 1), 1e9)).deviation.tolist() == [1.0]
+    assert Scaling.fit(np.full((3, 1), 1e9)).deviation.tolist() == [1.0]
 
 
 def test_only_positive_and_skewed_channels_enter_by_their_logarithm():
     values = table()
-    assert Scaling.of(values).logged.tolist() == [False, True, False, False]
-    assert Scaling.of(values, logs=False).logged.tolist() == [False] * 4
+    assert Scaling.fit(values).logged.tolist() == [False, True, False, False]
+    assert Scaling.fit(values, logs=False).logged.tolist() == [False] * 4
     values[np.flatnonzero(np.isfinite(values[:, 1]))[0], 1] = 0.0
-    assert not Scaling.of(values).logged[1]
+    assert not Scaling.fit(values).logged[1]
 
 
 def test_plain_and_unseen_channels_stay_as_they_are():
     values = table()
     values[:, 0] = NAN
-    scaling = Scaling.of(values, plain=(2,))
+    scaling = Scaling.fit(values, unscaled=(2,))
     assert np.array_equal(scaling.apply(values)[:, 2], values[:, 2], equal_nan=True)
     assert (scaling.mean[0], scaling.deviation[0]) == (0.0, 1.0)
 
 
 def test_what_was_scaled_comes_back():
     values = table()
-    scaling = Scaling.of(values)
-    np.testing.assert_allclose(scaling.undo(scaling.apply(values)), values, rtol=1e-12)
+    scaling = Scaling.fit(values)
+    np.testing.assert_allclose(scaling.invert(scaling.apply(values)), values, rtol=1e-12)
     several = np.stack([values, 2 * values])  # along the last axis
     assert np.array_equal(scaling.apply(several)[1], scaling.apply(2 * values), equal_nan=True)
 
 
 @pytest.mark.parametrize("value", [0.0, -3.0, 1e-300])
 def test_a_logged_channel_takes_what_is_lower_than_anything_seen(value):
-    scaling = Scaling.of(np.exp(np.random.default_rng(0).normal(0, 2, (50, 1))))
+    scaling = Scaling.fit(np.exp(np.random.default_rng(0).normal(0, 2, (50, 1))))
     assert scaling.logged.all()
     assert scaling.apply(np.array([value])) == pytest.approx(LOWEST)
-    assert scaling.undo(np.array([-100.0, 100.0])[:, None]).min() > 0
+    assert scaling.invert(np.array([-100.0, 100.0])[:, None]).min() > 0
 
 
 def test_a_scaling_is_told_as_json_and_read_back():
     values = table()
-    scaling = Scaling.of(values)
+    scaling = Scaling.fit(values)
     again = Scaling.from_json(json.loads(json.dumps(scaling.to_json())))
     assert np.array_equal(again.apply(values), scaling.apply(values), equal_nan=True)
     assert again.logged.dtype == bool

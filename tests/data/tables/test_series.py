@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 
-from neuralode.data.tables.series import SeriesTable, read_series, read_table
-from neuralode.data.tables.timeline import Clock
+from neuralode.data.tables.series import SeriesTable, read_series
+from neuralode.data.tables.source import read_table
+from neuralode.data.tables.timestamps import Clock
 from neuralode.nn.series.observations import Observations
 
 NAN = float("nan")

@@ -1,1 +1,1 @@
-"""Tables of series and of rows: reading, checking and scaling."""
+"""Tables of series and tables of rows: reading, validation and scaling."""

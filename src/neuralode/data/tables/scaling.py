@@ -1,4 +1,4 @@
-"""Values on a common scale, and back."""
+"""Standardization of channels with missing values, some of them by their logarithm."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from numpy.typing import NDArray
 
 Table = NDArray[np.float64]
 
-SKEWED = 0.8  # from this skewness on, positive values are looked at by their logarithm
-LOWEST = -10.0  # deviations from the mean: how low a logarithm enters, at the lowest
+SKEWED = 0.8  # skewness from which on positive channels are modelled by their logarithm
+LOWEST = -10.0  # standard deviations from the mean: the lower bound of scaled logarithms
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Mean 0 and standard deviation 1 for each channel, of some by their logarithm.
+    """Scaling of each channel to mean 0 and standard deviation 1.
 
     Parameters
     ----------
-    mean, deviation : array[channels]
-        Of the values, or of their logarithms.
-    logged : array[channels] of bool
-        Which channels are positive and skewed, and enter by their logarithm.
+    mean : array [channels]
+        Mean of the values, or of their logarithms.
+    deviation : array [channels]
+        Standard deviation of the values, or of their logarithms; 1 for constant channels.
+    logged : array [channels] of bool
+        Channels that are positive and skewed, and scaled by their logarithm.
 
     Examples
     --------
     >>> table = np.array([[1.0, 0.0], [2.0, 2.0], [4.0, np.nan], [8.0, 1.0], [99.0, 1.0]])
-    >>> scaling = Scaling.of(table)
+    >>> scaling = Scaling.fit(table)
     >>> scaling.logged.tolist()
     [True, False]
-    >>> bool(np.allclose(scaling.undo(scaling.apply(table)), table, equal_nan=True))
+    >>> bool(np.allclose(scaling.invert(scaling.apply(table)), table, equal_nan=True))
     True
     """
 
@@ -39,47 +41,56 @@ class Scaling:
     logged: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, values: Table, plain: tuple[int, ...] = (), logs: bool = True) -> Scaling:
-        """Fit to a table [n, channels] with NaN gaps; channels in ``plain`` stay as they are."""
+    def fit(cls, values: Table, unscaled: tuple[int, ...] = (), logs: bool = True) -> Scaling:
+        """Return the scaling of a table.
+
+        Parameters
+        ----------
+        values : array [rows, channels]
+            The table; NaN is a missing value.
+        unscaled : tuple of int, default=()
+            Channels that are not scaled.
+        logs : bool, default=True
+            Whether to scale positive and skewed channels by their logarithm.
+        """
         channels = values.shape[1]
         mean, deviation, logged = np.zeros(channels), np.ones(channels), np.zeros(channels, bool)
         for channel in range(channels):
-            seen = values[np.isfinite(values[:, channel]), channel]
-            if channel in plain or not len(seen):
+            x = values[np.isfinite(values[:, channel]), channel]
+            if channel in unscaled or not len(x):
                 continue
-            if logs and seen.min() > 0 and skewness(seen) > SKEWED and abs(skewness(np.log(seen))) < skewness(seen):
-                logged[channel], seen = True, np.log(seen)
-            mean[channel] = seen.mean()
-            deviation[channel] = seen.std() if seen.std() > 1e-12 * max(1.0, abs(mean[channel])) else 1.0
+            if logs and x.min() > 0 and skewness(x) > SKEWED and abs(skewness(np.log(x))) < skewness(x):
+                logged[channel], x = True, np.log(x)
+            mean[channel] = x.mean()
+            deviation[channel] = x.std() if x.std() > 1e-12 * max(1.0, abs(mean[channel])) else 1.0
         return cls(mean, deviation, logged)
 
     def apply(self, values: Table) -> Table:
-        """To the common scale; along the last axis."""
+        """Scale values, with the channels along the last axis."""
         values = np.asarray(values, np.float64)
         if self.logged.any():
-            # at prediction time a value may be as low as none was before, even 0: it enters as very low, not as minus
-            # hundreds of deviations, which would drown the others
+            # New values may be lower than all before, even 0: bound their logarithms, which would dominate otherwise.
             logs = np.log(np.maximum(values, np.finfo(np.float64).tiny))
             values = np.where(self.logged, np.maximum(logs, self.mean + LOWEST * self.deviation), values)
         return (values - self.mean) / self.deviation
 
-    def undo(self, values: Table) -> Table:
-        """Back to the scale of the data."""
-        values = np.asarray(values, np.float64) * self.deviation + self.mean
+    def invert(self, scaled: Table) -> Table:
+        """Return scaled values in their original units."""
+        values = np.asarray(scaled, np.float64) * self.deviation + self.mean
         return np.where(self.logged, np.exp(np.where(self.logged, values, 0)), values) if self.logged.any() else values
 
     def to_json(self) -> dict[str, list]:
-        """As plain lists."""
+        """Return a dict that JSON can hold, for `from_json`."""
         return {name: getattr(self, name).tolist() for name in ("mean", "deviation", "logged")}
 
     @classmethod
     def from_json(cls, content: dict[str, list]) -> Scaling:
-        """Of plain lists."""
+        """Return the scaling that `to_json` described."""
         return cls(*(np.array(content[name]) for name in ("mean", "deviation", "logged")))
 
 
 def skewness(values: Table) -> float:
-    """The third standardised moment; 0 of a constant."""
+    """Return the third standardized moment, 0 for constant values."""
     centred = values - values.mean()
-    spread = centred.std()
-    return float((centred**3).mean() / spread**3) if spread > 1e-12 * (1 + abs(values.mean())) else 0.0
+    deviation = centred.std()
+    return float((centred**3).mean() / deviation**3) if deviation > 1e-12 * (1 + abs(values.mean())) else 0.0

@@ -308,7 +308,7 @@ class LatentODEForecaster(TrainedEstimator):
         if at.ndim != 1 or not len(at) or at[0] < 0 or not np.isfinite(at).all():
             raise ValueError(f"times={times!r}; wanted at least one, finite and since the start: not below 0.")
         scaled = sample_prior(self.network_, int(n), at / self.setup_.unit, seed=seed_from(self.random_state))
-        values = self.scaling_.undo(scaled).reshape(-1, len(self.channels_))
+        values = self.scaling_.invert(scaled).reshape(-1, len(self.channels_))
         ids, clock = (unused_name(name, self.channels_) for name in ("series", "time"))
         index = pd.DataFrame({ids: np.repeat(np.arange(n), len(at)), clock: np.tile(at, int(n))})
         return pd.concat([index, pd.DataFrame(values, columns=pd.Index(self.channels_))], axis=1)
@@ -400,7 +400,7 @@ class LatentODEForecaster(TrainedEstimator):
         callbacks: StageCallbacks,
     ) -> FitResult:
         """Train a new network, with early stopping by its forecasts of ``ends`` if there are any."""
-        self.scaling_ = Scaling.of(np.concatenate([values for _, values in series]), self.binary_, self.logs)
+        self.scaling_ = Scaling.fit(np.concatenate([values for _, values in series]), self.binary_, self.logs)
         scaled = [self._scale(pair) for pair in series]
         held = [(scaled[end.series], self._scale((end.times, end.values))) for end in ends]
         with forked_rng(self.seed_):
@@ -464,7 +464,7 @@ class LatentODEForecaster(TrainedEstimator):
             seed=self.seed_,
             growth=np.where(self.scaling_.logged, self.scaling_.deviation, 0.0),
         )
-        return [Draws(self.scaling_.undo(draws.means), self.scaling_.undo(draws.values)) for draws in scaled]
+        return [Draws(self.scaling_.invert(draws.means), self.scaling_.invert(draws.values)) for draws in scaled]
 
     def _hold_out(self, table: SeriesTable, gap_fraction: float) -> HeldOut:
         held = hold_out(

@@ -15,8 +15,9 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from neuralode.data.tables import cells
-from neuralode.data.tables.series import SeriesTable, Source, read_series, read_table
-from neuralode.data.tables.timeline import Clock
+from neuralode.data.tables.series import SeriesTable, read_series
+from neuralode.data.tables.source import Source, read_table
+from neuralode.data.tables.timestamps import Clock
 from neuralode.estimators.forecaster.output_tables import RESERVED_COLUMNS
 
 
@@ -116,7 +117,7 @@ def read_row_times(source: Source, table: SeriesTable) -> list[np.ndarray]:
     rows = rows.reset_index(level=[name for name in rows.index.names if name in roles]) if roles else rows
     codes = np.zeros(len(rows), dtype=np.int64)
     if table.series_column is not None:
-        codes, _ = pd.factorize(cells.tidy(cast(pd.Series, rows[table.series_column]), table.series_column))
+        codes, _ = pd.factorize(cells.normalize(cast(pd.Series, rows[table.series_column]), table.series_column))
     if table.time_column is not None:
         times = table.clock.numbers(cast(pd.Series, rows[table.time_column]), table.time_column)
     elif isinstance(rows.index, pd.DatetimeIndex):

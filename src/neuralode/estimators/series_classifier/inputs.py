@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from neuralode.data.tables.series import Source, check_column, read_series, read_table
-from neuralode.data.tables.timeline import Clock
+from neuralode.data.tables.series import read_series
+from neuralode.data.tables.source import Source, check_column, read_table
+from neuralode.data.tables.timestamps import Clock
 from neuralode.nn import Observations
 
 

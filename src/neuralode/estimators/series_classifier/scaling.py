@@ -41,9 +41,9 @@ class SeriesScaling:
         """Return the scaling of series in float64; its unit of time is the median length of the series with one."""
         spans = observed.times[:, -1] - observed.start
         spans = spans[spans > 0]
-        static = None if observed.static is None else Scaling.of(observed.static.numpy(), logs=False)
+        static = None if observed.static is None else Scaling.fit(observed.static.numpy(), logs=False)
         table = torch.where(observed.seen, observed.values, torch.nan).flatten(0, 1).numpy()
-        return cls(Scaling.of(table, logs=False), static, float(spans.median()) if len(spans) else 1.0)
+        return cls(Scaling.fit(table, logs=False), static, float(spans.median()) if len(spans) else 1.0)
 
     @property
     def channels(self) -> int:

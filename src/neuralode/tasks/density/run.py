@@ -22,7 +22,8 @@ from lightning.pytorch.callbacks import Callback
 from sklearn.model_selection import train_test_split
 
 from neuralode.data.densities import DENSITIES, find_density
-from neuralode.data.tables.rows import Rows, Standard, Table, check_enough, read_rows
+from neuralode.data.tables.rows import Rows, Table, check_enough, read_rows
+from neuralode.data.tables.standardization import Standardization
 from neuralode.tasks.config import Density
 from neuralode.tasks.density.plots import PICTURES, POINTS, plot_flow, plot_rows
 from neuralode.training.config_io import is_done
@@ -92,8 +93,8 @@ def train(
     check_enough(rows)
     parts = split(len(rows), wanted.seed)
     known = np.concatenate(parts[:2])
-    standard = Standard.of(Rows(rows.names, rows.values[known]))
-    seen = standard.spread_out(rows.values) if wanted.spread else rows.values
+    standard = Standardization.fit(Rows(rows.names, rows.values[known]))
+    seen = standard.dequantize(rows.values) if wanted.spread else rows.values
     judged = parts._replace(test=_comparable(standard, rows.values, parts.test))
     L.seed_everything(wanted.seed, workers=True, verbose=False)
     _try(wanted, standard)
@@ -144,7 +145,7 @@ def load(run: Run) -> RowDensity:
     """Return the trained density of ``run``."""
     architecture = _architecture(asked(run))
     try:
-        standard = Standard.from_json(_table(run)["standard"])
+        standard = Standardization.from_json(_table(run)["standard"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{run.folder / 'config.json'} does not say how its table was scaled ({error!r}).") from error
     flow = architecture.build(standard.features)
@@ -214,13 +215,13 @@ def figures(scores: np.ndarray, parts: Parts, features: int) -> dict[str, float]
     return {name: round(float(value), 6) for name, value in found.items()}
 
 
-def gaussian_nats(standard: Standard, known: Table, test: Table) -> float:
+def gaussian_nats(standard: Standardization, known: Table, test: Table) -> float:
     """The negative log-density a row of ``test`` by the normal distribution that fits the ``known`` rows.
 
     Examples
     --------
     >>> draws = np.random.default_rng(0).normal(0.0, 10.0, (20_000, 1))
-    >>> standard = Standard.of(Rows(("a",), draws))
+    >>> standard = Standardization.fit(Rows(("a",), draws))
     >>> entropy = math.log(10.0 * math.sqrt(2 * math.pi * math.e))
     >>> abs(gaussian_nats(standard, draws[:10_000], draws[10_000:]) - entropy) < 0.02
     True
@@ -259,9 +260,11 @@ def _check(wanted: Density) -> None:
             raise ValueError(f"{name}={value!r}; wanted a number not below 0.")
 
 
-def _comparable(standard: Standard, values: Table, test: Int64[np.ndarray, " test"]) -> Int64[np.ndarray, " some"]:
+def _comparable(
+    standard: Standardization, values: Table, test: Int64[np.ndarray, " test"]
+) -> Int64[np.ndarray, " some"]:
     """The test rows that have a density: those that do not differ where all others were the same."""
-    some = test[standard.alike(values[test])]
+    some = test[standard.matches_constants(values[test])]
     if len(some) < 2:
         raise ValueError(
             f"of columns that are the same in all rows to learn from ({', '.join(map(repr, standard.constant))}), "
@@ -279,13 +282,13 @@ def _left_out(test: int, some: int) -> list[str]:
     ]  # fmt: skip
 
 
-def _try(wanted: Density, standard: Standard) -> None:
+def _try(wanted: Density, standard: Standardization) -> None:
     """Let options that cannot be say so before anything is written."""
     flow = _architecture(wanted).build(standard.features)
     flow.log_prob(torch.zeros(2, standard.features)).sum().backward()
 
 
-def _config(wanted: Density, standard: Standard, digest: str) -> dict[str, Any]:
+def _config(wanted: Density, standard: Standardization, digest: str) -> dict[str, Any]:
     asked = asdict(wanted)
     if wanted.data not in DENSITIES:
         asked["data"] = str(Path(wanted.data).resolve())

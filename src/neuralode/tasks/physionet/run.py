@@ -209,7 +209,7 @@ def chances(model: nn.Module, observed: Observations) -> Float[Tensor, " patient
 
 
 def _standardised(patients: Patients, train: Tensor) -> Patients:
-    return patients.scaled_as(patients[train])
+    return patients.standardized(patients[train])
 
 
 def _labelling(wanted: PhysioNet, model: nn.Module) -> TrainingModule:

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float64
 from lightning.pytorch.callbacks import Callback
 
-from neuralode.data.tables.rows import Standard, Table
+from neuralode.data.tables.rows import Table
+from neuralode.data.tables.standardization import Standardization
 from neuralode.nn import CNF
 from neuralode.nn.flows import ConcatSquashField, Exact
 from neuralode.training.fit import FitOptions, FitResult, fit, prepare_for_inference
@@ -67,7 +68,7 @@ class RowDensity:
 
     Parameters
     ----------
-    standard : Standard
+    standard : Standardization
         Standardisation of the table.
     flow : CNF
         Flow of the standardised rows.
@@ -76,12 +77,12 @@ class RowDensity:
     --------
     >>> from neuralode.data.tables.rows import Rows
     >>> rows = np.random.default_rng(0).normal(5.0, 3.0, (50, 2))
-    >>> density = RowDensity(Standard.of(Rows(("a", "b"), rows)), Architecture(width=4).build(2))
+    >>> density = RowDensity(Standardization.fit(Rows(("a", "b"), rows)), Architecture(width=4).build(2))
     >>> density.log_density(rows).shape, density.sample(7, seed=0).shape
     ((50,), (7, 2))
     """
 
-    standard: Standard
+    standard: Standardization
     flow: CNF
 
     def log_density(self, values: Table, tolerance: float = TOLERANCE) -> Float64[np.ndarray, " rows"]:
@@ -100,7 +101,9 @@ class RowDensity:
         flow = self.exact(tolerance)
         with torch.no_grad():
             parts = [flow.log_prob(part) for part in rows.split(max_batch_size(rows.shape[1]))]
-        return np.where(self.standard.alike(values), torch.cat(parts).numpy() - self.standard.log_volume, -np.inf)
+        return np.where(
+            self.standard.matches_constants(values), torch.cat(parts).numpy() - self.standard.log_volume, -np.inf
+        )
 
     def sample(self, count: int, seed: int) -> Table:
         """Return ``count`` new rows. With the same seed, the first rows are the same for every count."""
@@ -109,7 +112,7 @@ class RowDensity:
         flow = self.exact()
         with torch.no_grad():
             parts = [flow(part) for part in noise.split(max_batch_size(noise.shape[1]))]
-        return self.standard.undo(torch.cat(parts).numpy())
+        return self.standard.invert(torch.cat(parts).numpy())
 
     def exact(self, tolerance: float = TOLERANCE) -> CNF:
         """Return a copy of the flow in double precision, with separate steps per row and the exact divergence."""
@@ -120,7 +123,7 @@ class RowDensity:
 
 def density_training(
     flow: CNF,
-    standard: Standard,
+    standard: Standardization,
     *,
     train: Table,
     validation: Table,
@@ -142,13 +145,13 @@ def density_training(
         frobenius=default if frobenius is None else frobenius,
     )
     rows, held_out = (torch.as_tensor(standard.apply(part), dtype=torch.float32) for part in (train, validation))
-    noise = torch.as_tensor(standard.spread, dtype=torch.float32) * float(spread)
+    noise = torch.as_tensor(standard.scaled_reach, dtype=torch.float32) * float(spread)
     return module, RowsData(rows, held_out, size=batch_size, spread=noise)
 
 
 def train_density(
     architecture: Architecture,
-    standard: Standard,
+    standard: Standardization,
     *,
     train: Table,
     validation: Table,
@@ -171,13 +174,13 @@ def train_density(
     ----------
     architecture : Architecture
         Architecture of the flow.
-    standard : Standard
+    standard : Standardization
         Standardisation of the table.
     train : array[rows, columns]
         Training rows in the units of the table. With ``spread``, noise is added to each batch.
     validation : array[rows, columns]
         Validation rows in the units of the table, used unchanged. With ``spread`` they should come from
-        `Standard.spread_out`.
+        `Standardization.dequantize`.
     options : FitOptions
         Number of epochs, device and the like.
     spread, batch_size, learning_rate, weight_decay, kinetic, frobenius
