@@ -11,9 +11,11 @@ import neuralode
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = (  # those whose examples are complete programs
+    "../README",
     "extending",
     "inputs",
     "series",
+    "solve",
     *(pytest.param(page, marks=pytest.mark.slow) for page in ("flows", "tables")),  # train models
 )
 
