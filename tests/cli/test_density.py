@@ -114,7 +114,7 @@ def test_names_of_columns_are_printed_as_they_are(tmp_path):
     folder = tmp_path / "[bold]run"
     result = run("train", "density", "--data", tmp_path / "table.csv", "--out", folder, *SMALL)
     assert result.exit_code == 0, result.output
-    assert "Note: column ':smile:' is the same" in result.output
+    assert "Note: column ':smile:' is constant" in result.output
     assert f"Next: neuralode sample {folder}" in result.output
     assert "[bold]" not in result.output.replace(str(folder), "")
     result = run("sample", folder, "--rows", 3)
