@@ -1,1 +1,1 @@
-"""What a user attaches to a solve: events, control inputs and doses."""
+"""What a user attaches to a solve: events (`Event`), control inputs (`interpolate`) and doses (`Dose`)."""

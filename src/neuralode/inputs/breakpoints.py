@@ -42,7 +42,7 @@ def find_breakpoints(f: Callable[..., Any], args: tuple, queries: Sequence[Query
 
 def held_interpolations(f: Callable[..., Any], args: tuple) -> list[Interpolation]:
     """Return the interpolations in ``args``, and those that f has as attributes, bound by `partial` or closes over."""
-    found, seen, pending = _in_tree(args), set(), [f]
+    interpolations, seen, pending = _in_tree(args), set(), [f]
     while pending:
         x = pending.pop()
         if id(x) in seen:
@@ -51,7 +51,7 @@ def held_interpolations(f: Callable[..., Any], args: tuple) -> list[Interpolatio
         if isinstance(x, partial):
             pending += [x.func, *_in_tree((x.args, x.keywords))]
         elif isinstance(x, Interpolation):
-            found.append(x)
+            interpolations.append(x)
         elif isinstance(x, FunctionType):
             pending += [value for value in _closure(x) if isinstance(value, HOLDERS)]
         elif isinstance(x, MethodType):
@@ -60,7 +60,7 @@ def held_interpolations(f: Callable[..., Any], args: tuple) -> list[Interpolatio
             pending += [v for module in x.modules() for v in vars(module).values() if isinstance(v, HOLDERS)]
         elif hasattr(x, "__dict__"):
             pending += [value for value in vars(x).values() if isinstance(value, HOLDERS)]
-    return found
+    return interpolations
 
 
 def _in_tree(tree: object) -> list[Interpolation]:

@@ -78,7 +78,7 @@ class Event:
         return value.to(torch.float64) if value.dim() else float(value)
 
     def crosses(self, before: Number, after: Number) -> Flag:
-        """Return whether two values lie on different sides of zero, in the wanted direction.
+        """Return whether two values lie on different sides of zero, in the direction of the event.
 
         A function that starts at zero does not cross it.
         """

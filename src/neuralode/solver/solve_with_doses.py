@@ -250,20 +250,20 @@ def _state_after_dose(chain: _Chain, schedule: DoseSchedule, *, slot: int, y: An
 
 def _joined(chain: _Chain) -> Solution:
     """Return all segments as one solution at the output times."""
-    whole = join(chain.parts)
+    joined = join(chain.parts)
     per_sample, column, device = chain.problem.per_sample, chain.column, chain.problem.layout.device
-    ts = whole.ts.gather(1, column) if per_sample else whole.ts[column[0]][None]
+    ts = joined.ts.gather(1, column) if per_sample else joined.ts[column[0]][None]
     ts = torch.where(chain.after_event, ts, chain.t)
     column, rows = column.to(device), torch.arange(len(column), device=device)
-    ys = tree_map(lambda x: x[column.T, rows] if per_sample else x[column[0]], whole.ys)
-    status = chain.status.to(whole.status.dtype)
+    ys = tree_map(lambda x: x[column.T, rows] if per_sample else x[column[0]], joined.ys)
+    status = chain.status.to(joined.status.dtype)
     can_continue = not chain.cut and not bool((status >= Status.MAX_STEPS).any())
     return replace(
-        whole,
+        joined,
         ts=ts if per_sample else ts[0],
         ys=ys,
         status=status,
-        _continue=whole._continue if can_continue else None,
+        _continue=joined._continue if can_continue else None,
     )
 
 
