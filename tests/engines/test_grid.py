@@ -275,7 +275,7 @@ def test_states_within_steps_are_the_outputs_of_solve(name: str) -> None:
 @pytest.mark.parametrize("times", [TIMES, ROW_TIMES], ids=["shared", "rows"])
 @pytest.mark.parametrize("name", ["euler", "rk4", "dopri5", "vern7", "carpenter_kennedy54"])
 def test_coefficients_give_the_states_within_the_step(name: str, times: Any) -> None:
-    step = steps_between(times)[0]._replace(thetas=(0.3, 1.0), dense=True)
+    step = steps_between(times)[0]._replace(thetas=(0.0, 0.3, 1.0), dense=True)
     result = take_step(Swing(), initial(), step, method=METHODS[name])
     assert result.states is not None
     assert result.coefficients is not None
@@ -283,6 +283,7 @@ def test_coefficients_give_the_states_within_the_step(name: str, times: Any) -> 
         total = sum(c * theta**j for j, c in enumerate(result.coefficients))
         torch.testing.assert_close(total, state, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(result.coefficients[0], initial())
+    assert torch.equal(result.states[0], initial())
     torch.testing.assert_close(result.states[-1], result.y1)
 
 

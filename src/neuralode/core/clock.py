@@ -19,6 +19,7 @@ Number: TypeAlias = Any  # float | Tensor["clocks"]
 Flag: TypeAlias = Any  # bool | Tensor["clocks"]
 
 EPS = torch.finfo(torch.float64).eps
+FEW_NODES = 4  # up to which as many scalars are made as fast as one tensor of them
 
 
 def where(condition: Flag, yes: Any, no: Any) -> Any:
@@ -77,20 +78,18 @@ def stage_times(
     t: Number, h: Number, nodes: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> Sequence[Tensor]:
     """Return ``t + c h`` for every node c, computed in float64 and rounded to ``dtype``."""
-    compiling = (
-        torch.compiler.is_compiling()
-    )  # a compiler fuses scalars; a constant column would be a copy to the device
+    compiling = torch.compiler.is_compiling()  # it fuses scalars; a constant column would be a copy to the device
     if isinstance(h, Tensor) or isinstance(t, Tensor):
         if compiling:
             t, h = (x.double() if isinstance(x, Tensor) else x for x in (t, h))
             return [(t + c * h).to(dtype) for c in nodes]
         c = _column(nodes, device)
         return (t + h * (c[:, None] if max(_dim(t), _dim(h)) else c)).to(dtype).unbind()
-    if compiling or len(nodes) <= 2:
-        return [torch.full((), t + c * h, dtype=dtype, device=device) for c in nodes]
+    if compiling or len(nodes) <= FEW_NODES:  # a fill each: no copy, so no synchronisation
+        return [torch.scalar_tensor(t + c * h, dtype=dtype, device=device) for c in nodes]
     if device.type == "cpu":
         return torch.tensor([t + c * h for c in nodes], dtype=dtype).unbind()
-    return (_column(nodes, device) * h).add_(t).to(dtype).unbind()  # no copy, so no synchronisation
+    return (_column(nodes, device) * h).add_(t).to(dtype).unbind()
 
 
 def real_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -31,14 +31,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from neuralode.core.clock import Flag, Number
 from neuralode.core.field import Field
-from neuralode.methods.base import StepStart
+from neuralode.methods.base import DeclaredProperties, Method, MethodState, StepStart
 
 Slope: TypeAlias = Field | Callable[[Tensor, Tensor], Tensor]
 
@@ -58,7 +58,7 @@ class GridStep(NamedTuple):
         The end of the step, and whether f is discontinuous at its start and at its end, as floats and bools or as
         tensors [rows]. f is then evaluated strictly between discontinuous ends; see `Field.within`.
     thetas : tuple of float, default=()
-        Positions within the step, above 0 and up to 1, at which the state is interpolated.
+        Positions within the step, from 0 to 1, at which the state is interpolated.
     dense : bool, default=False
         Whether to return the coefficients of the interpolant.
     restart : bool, default=False
@@ -81,21 +81,21 @@ class StepResult(NamedTuple):
     ----------
     y1 : Tensor[rows, features]
         The state at ``t + h``.
+    method_state : MethodState or None
+        For the next step, of a method with memory; None otherwise, and after ``restart``.
     states : Tensor[thetas, rows, features] or None
         The states at ``thetas``, also of rows that did not take the step; None without ``thetas``.
     coefficients : Tensor[degree + 1, rows, features] or None
         C[j] of ``y(θ) = Σ C[j] θ^j``, θ from 0 to 1; None without ``dense``.
-    method_state
-        For the next step, of a method with memory; None otherwise, and after ``restart``.
     """
 
     y1: Tensor
-    states: Tensor | None
-    coefficients: Tensor | None
-    method_state: Any
+    method_state: MethodState | None
+    states: Tensor | None = None
+    coefficients: Tensor | None = None
 
 
-def integrate_grid(f: Slope, y: Tensor, steps: Iterable[GridStep], *, method: Any) -> Tensor:
+def integrate_grid(f: Slope, y: Tensor, steps: Iterable[GridStep], *, method: Method) -> Tensor:
     """Return the state at the end of a grid.
 
     Parameters
@@ -129,13 +129,19 @@ def integrate_grid(f: Slope, y: Tensor, steps: Iterable[GridStep], *, method: An
     [0.36788, 0.36788]
     """
     check_grid_method(method)
-    for result in step_through(f, y, steps, method=method):
-        y = result.y1
+    for step in steps:
+        y = take_step(f, y, step, method=method).y1
     return y
 
 
 def step_through(
-    f: Slope, y: Tensor, steps: Iterable[GridStep], *, method: Any, method_state: Any = None, derivatives: int = 1
+    f: Slope,
+    y: Tensor,
+    steps: Iterable[GridStep],
+    *,
+    method: Method,
+    method_state: MethodState | None = None,
+    derivatives: int = 1,
 ) -> Iterator[StepResult]:
     """Yield the result of every step, each starting from the state that the one before reached.
 
@@ -149,7 +155,7 @@ def step_through(
         The steps in order.
     method : Method
         Any method that takes steps. For methods other than explicit one-step methods see the contract of the module.
-    method_state : default=None
+    method_state : MethodState, default=None
         The state of a method with memory before the first step; None starts it.
     derivatives : int, default=1
         How many times the result is to be differentiated; implicit methods converge further for more.
@@ -175,17 +181,28 @@ def step_through(
 
 
 def take_step(
-    f: Slope, y: Tensor, step: GridStep, *, method: Any, method_state: Any = None, derivatives: int = 1
+    f: Slope,
+    y: Tensor,
+    step: GridStep,
+    *,
+    method: Method,
+    method_state: MethodState | None = None,
+    derivatives: int = 1,
 ) -> StepResult:
     """Take one step from y; parameters as in `step_through`."""
     f = f if step.edges is None else _within(f, step)
+    inside = step.dense or bool(step.thetas)
     start = StepStart(f, step.t, y, h=step.h, method_state=method_state)
-    y1, stages, method_state = method.retake(start, dense=step.dense or bool(step.thetas), derivatives=derivatives)
-    states = method.interpolate(start, stages, step.thetas) if step.thetas else None
-    coefficients = method.interpolant(start, stages) if step.dense else None
+    y1, stages, method_state = method.retake(start, dense=inside, derivatives=derivatives)
     if step.accept is not None:
         y1 = torch.where(step.accept[:, None], y1, y)
-    return StepResult(y1, states, coefficients, None if step.restart else method_state)
+    result = StepResult(y1, None if step.restart else method_state)
+    if not inside:
+        return result
+    return result._replace(
+        states=method.interpolate(start, stages, step.thetas) if step.thetas else None,
+        coefficients=method.interpolant(start, stages) if step.dense else None,
+    )
 
 
 def _within(f: Slope, step: GridStep) -> Field:
@@ -231,7 +248,7 @@ def equal_steps(t0: Number, t1: Number, count: int) -> list[GridStep]:
     return [GridStep(t0 + n * h, h) for n in range(count)]
 
 
-def check_grid_method(method: Any, otherwise: str = "") -> None:
+def check_grid_method(method: DeclaredProperties, otherwise: str = "") -> None:
     """Refuse a method that `integrate_grid` does not support.
 
     Parameters

@@ -185,7 +185,8 @@ def combine(weights: tuple[float, ...], stages: Sequence[Tensor]) -> tuple[float
 
 @lru_cache(maxsize=1024)
 def _pivoted(weights: tuple[float, ...]) -> tuple[int, float, list[tuple[int, float]]]:
-    (first, pivot), *rest = [(i, weight) for i, weight in enumerate(weights) if weight]
+    # all weights are zero at θ = 0
+    (first, pivot), *rest = [(i, weight) for i, weight in enumerate(weights) if weight] or [(0, 0.0)]
     return first, pivot, [(i, weight / pivot) for i, weight in rest]
 
 

@@ -124,7 +124,7 @@ def sample(
             evaluations = int(solution.stats.evaluations.max()) if len(x) else 0
             calls = solution.stats.calls
             return Sampled(solution.y1.to(x0.dtype), evaluations=evaluations, calls=calls, grid=times)
-        stepper: Any = find_method("euler" if method is None else method)
+        stepper = find_method("euler" if method is None else method)
         x = integrate_grid(f, x, steps_between(times), method=stepper)
     calls = (len(times) - 1) * stepper.evaluations_per_step
     return Sampled(x.to(x0.dtype), evaluations=calls, calls=calls, grid=times)
