@@ -14,6 +14,7 @@ from hypothesis import strategies as some
 from torch import Tensor
 
 from neuralode import PI, PID, Fixed, Given, I, Status, Stepper, solve
+from neuralode.controllers.base import AttemptOutcome
 
 Y0 = torch.ones(2, dtype=torch.float64)
 LOOSE = {"rtol": 1e-2, "atol": 1e6}  # so loose that nothing but bounds decides the step
@@ -343,12 +344,12 @@ def test_dense_output_over_no_time_is_the_state(options: dict[str, Any], per_sam
 @pytest.mark.parametrize("control", [PI(), PID()], ids=["PI", "PID"])
 def test_rejections_and_clipped_steps_do_not_enter_the_history(control: Any) -> None:
     history = control.start(0.0, 1.0)
-    history = control.decide(0.5, 0.1, 0.1, False, history, 5).history  # an ordinary step does
+    history = control.decide(AttemptOutcome(0.5, 0.1, 0.1, False, 5), history).history  # an ordinary step does
     after_next = {}
     for name, ratio, clipped in (("nothing", None, False), ("a clipped step", 1e-3, True), ("a rejection", 7.0, False)):
-        own = history if ratio is None else control.decide(ratio, 0.1, 0.1, clipped, history, 5).history
-        own = control.decide(0.3, 0.1, 0.1, False, own, 5).history  # and this lets the step grow again
-        after_next[name] = control.decide(0.4, 0.1, 0.1, False, own, 5).h
+        own = history if ratio is None else control.decide(AttemptOutcome(ratio, 0.1, 0.1, clipped, 5), history).history
+        own = control.decide(AttemptOutcome(0.3, 0.1, 0.1, False, 5), own).history  # and this lets the step grow again
+        after_next[name] = control.decide(AttemptOutcome(0.4, 0.1, 0.1, False, 5), own).h
     assert after_next["a clipped step"] == after_next["nothing"] == after_next["a rejection"]
-    remembered = control.decide(0.4, 0.1, 0.1, False, control.start(0.0, 1.0), 5).h
+    remembered = control.decide(AttemptOutcome(0.4, 0.1, 0.1, False, 5), control.start(0.0, 1.0)).h
     assert remembered != after_next["nothing"], "no history counts at all: the test shows nothing"

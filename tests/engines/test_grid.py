@@ -312,7 +312,7 @@ def stepping_up(t: Tensor, y: Tensor) -> Tensor:
 
 
 def test_edges_keep_f_on_its_side_of_a_discontinuity() -> None:
-    field: Field = make_problem(stepping_up, initial(), (0.0, 1.0), (), None, False).field
+    field: Field = make_problem(stepping_up, initial(), (0.0, 1.0)).field
     steps = [
         GridStep(t0, t1 - t0, edges=(t1, t0 == 0.5, t1 == 0.5)) for t0, t1 in pairwise((0.0, 0.25, 0.5, 0.75, 1.0))
     ]
@@ -353,7 +353,7 @@ def test_a_restart_drops_the_method_state() -> None:
 
 
 def test_an_implicit_method_can_be_stepped_through() -> None:
-    field = make_problem(Swing(), initial(), (0.0, 1.0), (), None, False).field
+    field = make_problem(Swing(), initial(), (0.0, 1.0)).field
     *_, last = step_through(field, initial(), equal_steps(0.0, 1.0, 4), method=METHODS["sdirk2"], derivatives=2)
     wanted = solve(Swing(), initial(), (0.0, 1.0), method="sdirk2", step_size=0.25).y1
     torch.testing.assert_close(last.y1, wanted, rtol=1e-8, atol=1e-10)

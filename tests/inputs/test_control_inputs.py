@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from neuralode import Interpolation, Stepper, interpolate, solve
 from neuralode.controllers.stop_times import find_stops, unite
+from neuralode.core.problem import make_problem
 from neuralode.torchdiffeq import odeint, odeint_adjoint
 
 KINDS = pytest.mark.parametrize("kind", ["linear", "cubic", "step"])
@@ -353,9 +354,11 @@ def test_rows_stop_at_their_own_breakpoints() -> None:
 
 def test_stops_of_rows_are_sorted_and_unite() -> None:
     start, end = torch.zeros(2).double(), torch.full((2,), 5.0).double()
-    given = find_stops([1.0], [2.0], False, start, end, 1.0)
+    t = torch.stack((start, end), 1)
+    problem = make_problem(lambda t, y: y, torch.ones(len(start), 1), t, per_sample=True)
+    given = find_stops(problem, step_t=[1.0], jump_t=[2.0])
     found = (tensor([1.0, 3.0, 4.0], [2.0, 2.5, 7.0]), torch.tensor([[True, False, True], [False, True, True]]))
-    stops = unite(given, [found], start, end, 1.0)
+    stops = unite(problem, given, [found])
     inf = math.inf
     for row, times in enumerate(([-inf, 1, 1, 2, 3, 4, inf], [-inf, 1, 2, 2, 2.5, inf, inf])):
         assert stops.times[row].tolist() == times
@@ -363,7 +366,7 @@ def test_stops_of_rows_are_sorted_and_unite() -> None:
         [False, True, True, True, False, True, False],
         [False, False, True, True, True, False, False],
     ]
-    assert stops.begin(tensor(4.0, 1.0)).tolist() == [True, False]
+    assert stops.jumps_at(tensor(4.0, 1.0)).tolist() == [True, False]
     back = stops.reversed()
     assert [x.tolist() for x in back._following(tensor(3.5, 2.5), -1.0)] == [[3.0, 2.0], [False, True]]
     assert stops.take(torch.tensor([1])).times.tolist() == stops.times[1:].tolist()

@@ -1,8 +1,8 @@
-"""Evaluating f with stand-ins for what it uses, so that partial derivatives come out and nothing is counted twice.
+"""Evaluate f with proxies for the tensors it uses, so that partial derivatives count nothing twice.
 
-A tensor that f uses may be computed from another that f uses, or from y0 (an encoder's output and its weights, say).
-Differentiating by both would count the path between them twice: once here, once by autograd outside. So arguments are
-replaced by stand-ins, and tensors that f holds by itself are replaced as they enter a torch function.
+A tensor that f uses may be computed from another one that f uses, or from y0 (an encoder's output and its weights).
+Differentiating by both would count the path between them twice: once here and once by autograd outside. Therefore
+arguments are replaced by proxies, and tensors that f holds are replaced when they enter a torch function.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from neuralode.core.problem import Problem
 from neuralode.core.separable import Separable
 from neuralode.core.status import GradientError
 
-PLAIN = (int, float, str, type(None), type(...), slice, torch.dtype, torch.device)  # what most that is no tensor is
+PLAIN = (int, float, str, type(None), type(...), slice, torch.dtype, torch.device)  # returned without a search
 
 
 class Substitute(TorchFunctionMode):
-    """While it is on, torch functions are given stand-ins for some tensors."""
+    """Replace some tensors by proxies in every torch function."""
 
     def __init__(self, proxies: dict[int, Tensor]) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Substitute(TorchFunctionMode):
         return func(*map(self.swap, args))
 
     def swap(self, x: Any) -> Any:
-        """What to give for ``x``: a stand-in, ``x`` itself, or a container like it."""
+        """Return the proxy of ``x``, ``x`` itself, or a container with proxies."""
         if isinstance(x, Tensor):
             return self.proxies.get(id(x), x)
         if isinstance(x, PLAIN):  # every operation of f comes through here
@@ -49,13 +49,19 @@ class Substitute(TorchFunctionMode):
 
 
 class Substitution:
-    """The stand-ins for the tensors that f uses.
+    """The proxies of the tensors that f uses.
 
-    With ``linked`` every tensor gets an alias that autograd follows back to it (for derivatives that are differentiated
-    again). Without, arguments and computed tensors get leaves of their own, and leaves stand for themselves.
+    Parameters
+    ----------
+    problem : Problem
+        Whose ``captured`` tensors get proxies.
+    linked : bool
+        Whether proxies are aliases that autograd follows back, for second derivatives. Otherwise arguments and computed
+        tensors get new leaves, and leaves are their own proxies.
     """
 
-    def __init__(self, problem: Problem, captured: tuple[Tensor, ...], linked: bool) -> None:
+    def __init__(self, problem: Problem, *, linked: bool) -> None:
+        captured = problem.captured or ()
         self.captured = captured
         self.inputs: list[Tensor] = []
         self.owners: list[int] = []
@@ -77,32 +83,32 @@ class Substitution:
         self.originals: set[Node] = {x.grad_fn for x in captured if x.grad_fn is not None}
 
     def add(self, owner: int, x: Tensor) -> None:
-        """Differentiate by ``x`` on behalf of a captured tensor."""
+        """Differentiate by ``x`` for a captured tensor."""
         self.inputs.append(x)
         self.owners.append(owner)
 
     def around(self, function: Any) -> Any:
-        """A function of the user, or None, that meets the stand-ins; what is ours need not look for them."""
+        """Wrap a function of the user so that it uses the proxies; None stays None."""
         mode = self.mode
         if function is None or mode is None:
             return function
         if isinstance(function, Separable):
             return Separable(self.around(function.velocity), self.around(function.force))
 
-        def meets(*given: Any) -> Any:
+        def with_proxies(*args: Any) -> Any:
             with mode:
-                return mode.swap(function(*given))  # what f returns as it is has met no operation
+                return mode.swap(function(*args))  # a tensor returned as it is has entered no torch function
 
-        return meets
+        return with_proxies
 
     def check(self, outputs: Iterable[Tensor], *others: Tensor | None) -> None:
-        """Refuse a graph that reaches what is neither among the inputs nor among ``others``."""
+        """Refuse a graph that reaches a tensor which is neither an input nor one of ``others``."""
         known = self.known | {id(x) for x in others}
         edges = self.edges | {x.grad_fn for x in others if x is not None and x.grad_fn is not None}
         check_leaves(outputs, known, edges, self.originals)
 
     def collect(self, grads: Any) -> list[Tensor | None]:
-        """Cotangents of the captured tensors from those of the inputs."""
+        """Return the cotangents of the captured tensors from those of the inputs."""
         found: list[Tensor | None] = [None] * len(self.captured)
         for owner, g in zip(self.owners, grads, strict=True):
             if g is not None:
@@ -115,10 +121,10 @@ def _proxy(x: Tensor, linked: bool) -> Tensor:
 
 
 def check_leaves(outputs: Iterable[Tensor], known: set[int], edges: set[Node], originals: set[Node]) -> None:
-    """Refuse a graph that reaches a differentiable leaf which was not found when f was watched.
+    """Refuse a graph that would give a wrong gradient.
 
-    Or that reaches how a tensor was computed for which f should have met a stand-in: what is behind it would be counted
-    twice.
+    It is wrong if the graph reaches a leaf that is not ``known`` (its gradient would be lost), or one of the
+    ``originals``, nodes of tensors that f should have received as proxies (their inputs would be counted twice).
     """
     todo = [x.grad_fn for x in outputs if x.grad_fn is not None]
     seen = set(todo)

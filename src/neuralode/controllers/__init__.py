@@ -1,29 +1,31 @@
 """Step size controllers, by name.
 
-A controller proposes where the next step ends (`propose`) and decides whether an attempted step is kept and how long
-the next one is (`decide`). Both work on clock numbers (see `core.clock`): the same code serves a shared clock and
-per-row clocks.
+A controller proposes where the next step ends (`propose`) and decides whether an attempted step is accepted and how
+large the next one is (`decide`). Both work on clock numbers (see `neuralode.core.clock`): the same code serves a shared
+clock and a clock for each row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from neuralode.controllers.base import Controller
 from neuralode.controllers.fixed import Fixed, Given
 from neuralode.controllers.pid import PI, PID, I
-from neuralode.controllers.stop_times import NOWHERE, Stops, find_stops, unite
+from neuralode.controllers.stop_times import NO_STOPS, StopTimes, find_stops, unite
 from neuralode.core.registry import pick
+from neuralode.methods.base import Method
 
 __all__ = [
     "CONTROLLERS",
-    "NOWHERE",
+    "NO_STOPS",
     "PI",
     "PID",
+    "Controller",
     "Fixed",
     "Given",
     "I",
-    "Stops",
+    "StopTimes",
     "find_controller",
     "find_stops",
     "unite",
@@ -32,8 +34,8 @@ __all__ = [
 CONTROLLERS: Mapping[str, PID] = {"i": I(), "pi": PI(), "pid": PID()}
 
 
-def find_controller(controller: Any, method: Any, step_size: float | None) -> Any:
-    """The controller that the arguments of `solve` ask for, or why there is none."""
+def find_controller(controller: str | Controller | None, method: Method, step_size: float | None) -> Controller:
+    """Return the controller that the arguments of `solve` describe; refuse combinations that have none."""
     if step_size is not None and controller is not None:
         raise ValueError("step_size and controller were both given; wanted one of them.")
     if controller is None:
@@ -47,7 +49,7 @@ def find_controller(controller: Any, method: Any, step_size: float | None) -> An
         if step_size is None:
             raise ValueError(f"method {method.name!r} takes fixed steps; wanted step_size=... or an adaptive method.")
         return Fixed(step_size)
-    controller = pick("controller", controller, CONTROLLERS, (PID, Fixed, Given))
+    controller = pick("controller", controller, CONTROLLERS, Controller)
     if controller.adaptive and not method.adaptive:
         raise ValueError(
             f"method {method.name!r} has no error estimate; wanted step_size=..., controller=Given(times), or an "

@@ -1,24 +1,110 @@
-"""What a controller answers."""
+"""The contract of step size controllers: where a step ends, and what follows from its error."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
+
+from torch import Tensor
 
 from neuralode.core.clock import Flag, Number
+from neuralode.core.norms import Norm, Reduction
+from neuralode.core.problem import Problem
+
+
+class StepRequest(NamedTuple):
+    """Where every clock stands before an attempt."""
+
+    t: Number
+    h: Number  # planned size of the attempt, positive
+    end: Number  # where the clock must arrive: the end of the solve, or the next stop
+    direction: float  # 1.0 or -1.0
 
 
 class StepProposal(NamedTuple):
     """Where the next step ends."""
 
     h: Number  # signed
-    t1: Number
-    reaches_end: Flag  # ends at the target exactly
-    clipped: Flag  # shorter or longer than the controller would have it
+    t1: Number  # t + h, exactly the end where ``reaches_end``
+    reaches_end: Flag
+    clipped: Flag  # h differs from the planned size
+
+
+class AttemptOutcome(NamedTuple):
+    """The result of an attempt, as a controller sees it."""
+
+    ratio: Number | None  # error / tolerance; None unless the controller is adaptive
+    h: Number  # size that was attempted, positive
+    planned: Number  # size before clipping, positive
+    clipped: Flag
+    order: int  # the error estimate is O(h^order)
 
 
 class StepDecision(NamedTuple):
-    """What becomes of an attempted step."""
+    """What follows from an attempt."""
 
     accept: Flag
-    h: Number  # size of the next attempt, positive
+    h: Number  # planned size of the next attempt, positive
     history: Any
+
+
+class SolveStart(NamedTuple):
+    """What is known at the start of a solve, for the size of the first attempt."""
+
+    problem: Problem
+    norm: Norm
+    order: int  # the error estimate is O(h^order)
+    y0: Tensor  # [rows, features], finite
+    f0: Tensor  # [rows, features]: f(t0, y0), finite
+
+
+class Controller(Protocol):
+    """A step size controller: pure functions of the error ratio and a short history.
+
+    All quantities of time are clock numbers in float64 (see `neuralode.core.clock`): Python numbers on a shared clock,
+    tensors [rows] where every row has its own. The same code must serve both, and 0-d tensors: use operators and the
+    functions of `core.clock`, no branches on values. A controller holds no state; ``history`` is a pytree of clock
+    numbers whose structure does not change during a solve.
+    """
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether `decide` reads the error ratio; the method must then estimate its error."""
+        ...
+
+    @property
+    def norm(self) -> Literal["rms", "max"] | Reduction:
+        """How scaled errors reduce to one ratio."""
+        ...
+
+    @property
+    def min_step(self) -> float | None:
+        """The smallest size that `decide` returns; a non-finite attempt of that size ends the solve."""
+        ...
+
+    def start(self, t0: Number, t1: Number) -> Any:
+        """Return the history before the first step of a solve from ``t0`` to ``t1``."""
+        ...
+
+    def initial_step(self, start: SolveStart) -> tuple[Number, int]:
+        """Return the planned size of the first attempt, positive, and the calls of f that it took."""
+        ...
+
+    def propose(self, request: StepRequest, history: Any) -> StepProposal:
+        """Return where the next step ends: at ``request.end`` at the latest.
+
+        The proposal must move t unless t is at the end, and must set ``t1`` to ``request.end`` exactly where it sets
+        ``reaches_end``. Rows that are done are proposed steps too; the engine ignores these.
+        """
+        ...
+
+    def decide(self, outcome: AttemptOutcome, history: Any) -> StepDecision:
+        """Accept or reject an attempt and plan the next one.
+
+        A ratio of at most 1 is within tolerance; it may be infinite or NaN, and such attempts must be rejected. After a
+        rejection the planned size must be smaller, or the solve cannot progress.
+        """
+        ...
+
+    def resume(self, h: Number) -> Controller:
+        """Return the controller for a solve that continues one whose last planned size was ``h``."""
+        ...

@@ -1,32 +1,53 @@
-"""Steps that are stated beforehand: of one size, or one by one."""
+"""Steps that are known beforehand: of one size, or given one by one."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from neuralode.controllers.base import StepDecision, StepProposal
-from neuralode.core.clock import Flag, Number, negate, where
+from neuralode.controllers.base import AttemptOutcome, SolveStart, StepDecision, StepProposal, StepRequest
+from neuralode.core.clock import Number, negate, where
+
+
+class GridHistory(NamedTuple):
+    """The position on a grid of known steps."""
+
+    taken: Number  # steps taken
+    steps: Number  # steps to take
+    origin: Any  # t0, or for given times t0 and the offsets from it
+
+
+class _KnownSteps:
+    """The common properties of controllers whose steps are known beforehand."""
+
+    adaptive = False
+    min_step = None
+
+    @property
+    def norm(self) -> Literal["rms"]:
+        """The norm of auxiliary solves; errors are not measured."""
+        return "rms"
+
+    def initial_step(self, start: SolveStart) -> tuple[Number, int]:
+        """Return the span: sizes are known."""
+        return abs(start.problem.end - start.problem.start), 0
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """Steps of one size: times are t0 + n·h, and the last step ends where it must.
+class Fixed(_KnownSteps):
+    """Take steps of one size: times are t0 + n·h, and the last step ends at the end.
 
     Parameters
     ----------
     step_size : float
-        The size h. The number of steps is ⌈span/h − 1e-9⌉, so that rounding adds no last sliver.
+        The size h, positive. The number of steps is ⌈span/h − 1e-9⌉, so that rounding adds no sliver.
     """
 
     step_size: float
-
-    adaptive = False
-    norm = "rms"
 
     def __post_init__(self) -> None:
         if isinstance(self.step_size, bool) or not isinstance(self.step_size, (int, float)):
@@ -35,38 +56,38 @@ class Fixed:
             raise ValueError(f"step_size={self.step_size!r}; wanted a positive size (the direction is that of t).")
 
     def resume(self, h: Number) -> Fixed:
-        """The same steps again."""
+        """Return the controller itself."""
         return self
 
-    def start(self, t0: Number, t1: Number) -> tuple[Number, Number, Number]:
-        """Steps taken, steps to take, and the start."""
+    def start(self, t0: Number, t1: Number) -> GridHistory:
+        """Count the steps of the grid."""
         steps = abs(t1 - t0) / self.step_size - 1e-9
-        if isinstance(t0, Tensor):
-            return torch.zeros_like(t0), steps.ceil(), t0
-        return 0.0, math.ceil(steps) if math.isfinite(steps) else steps, t0
+        if isinstance(steps, Tensor):
+            return GridHistory(torch.zeros_like(steps), steps.ceil(), t0)
+        return GridHistory(0.0, math.ceil(steps) if math.isfinite(steps) else steps, t0)
 
-    def propose(self, t: Number, h: Number, end: Number, direction: float, history: Any) -> StepProposal:
-        """The next time of the grid."""
+    def propose(self, request: StepRequest, history: GridHistory) -> StepProposal:
+        """Step to the next time of the grid."""
         taken, steps, t0 = history
         reaches_end = taken + 1 >= steps
-        t1 = where(reaches_end, end, t0 + direction * self.step_size * (taken + 1))
-        return StepProposal(t1 - t, t1, reaches_end, reaches_end)
+        t1 = where(reaches_end, request.end, t0 + request.direction * self.step_size * (taken + 1))
+        return StepProposal(t1 - request.t, t1, reaches_end, reaches_end)
 
-    def decide(self, ratio: Number, h: Number, wanted: Number, clipped: Flag, history: Any, order: int) -> StepDecision:
-        """Always keep; a step that was cut short does not reach the grid."""
-        taken, steps, t0 = history
-        return StepDecision(h == h, wanted, (taken + negate(clipped), steps, t0))
+    def decide(self, outcome: AttemptOutcome, history: GridHistory) -> StepDecision:
+        """Accept every step; one that ended at a stop does not reach the grid."""
+        following = history._replace(taken=history.taken + negate(outcome.clipped))
+        return StepDecision(outcome.h == outcome.h, outcome.planned, following)
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
-    """Take stated steps, of any method, and keep them all.
+class Given(_KnownSteps):
+    """Take given steps by any method and accept them all.
 
     Parameters
     ----------
     times : Tensor[N + 1] or Tensor[rows, N + 1]
-        Where steps begin and end. Their differences are the step sizes: steps start at the first time of the solve, and
-        the last one ends at its last time. In a row of its own, equal times at the end take no step.
+        The times at which steps begin and end. Their differences are the step sizes: the first step starts at the first
+        time of the solve, and the last one ends at its last time. Equal times at the end of a row take no step.
 
     Examples
     --------
@@ -79,9 +100,6 @@ class Given:
 
     times: Tensor
 
-    adaptive = False
-    norm = "rms"
-
     def __post_init__(self) -> None:
         times = self.times
         if not isinstance(times, Tensor) or not times.is_floating_point() or times.dim() not in (1, 2):
@@ -90,8 +108,12 @@ class Given:
             raise ValueError(f"Given(times) has {times.shape[-1]} times; wanted at least two, the ends of a step.")
         object.__setattr__(self, "times", times.detach().double())
 
-    def start(self, t0: Number, t1: Number) -> Any:
-        """Steps taken, steps to take, and where they end relative to the start."""
+    def resume(self, h: Number) -> Given:
+        """Return the controller itself."""
+        return self
+
+    def start(self, t0: Number, t1: Number) -> GridHistory:
+        """Count the steps, and keep where they end relative to the start."""
         offsets = self.times - self.times[..., :1]
         span = torch.as_tensor(t1 - t0, device=offsets.device)
         steps = offsets.diff()
@@ -102,27 +124,27 @@ class Given:
         if not isinstance(t0, Tensor):
             if self.times.dim() != 1:
                 raise ValueError("Given(times) has a row for each sample; that needs per_sample=True.")
-            return 0, len(offsets) - 1, (t0, offsets.tolist())
+            return GridHistory(0, len(offsets) - 1, (t0, offsets.tolist()))
         if offsets.dim() == 2 and len(offsets) != len(t0):
             raise ValueError(
                 f"Given(times) has {len(offsets)} rows, y0 has {len(t0)}; wanted one row of times for each."
             )
         offsets = offsets.to(t0.device).expand(len(t0), -1)
         moves = (offsets.diff() != 0).sum(-1)
-        return torch.zeros_like(moves), moves, (t0, offsets)
+        return GridHistory(torch.zeros_like(moves), moves, (t0, offsets))
 
-    def propose(self, t: Number, h: Number, end: Number, direction: float, history: Any) -> StepProposal:
-        """The end of the next stated step."""
+    def propose(self, request: StepRequest, history: GridHistory) -> StepProposal:
+        """Step to the end of the next given step."""
         taken, steps, (t0, offsets) = history
         reaches_end = taken + 1 >= steps
         if isinstance(taken, Tensor):
             following = (taken + 1).clamp(max=offsets.shape[1] - 1)
-            t1 = torch.where(reaches_end, end, t0 + offsets.gather(1, following[:, None])[:, 0])
+            t1 = where(reaches_end, request.end, t0 + offsets.gather(1, following[:, None])[:, 0])
         else:
-            t1 = end if reaches_end else t0 + offsets[taken + 1]
-        return StepProposal(t1 - t, t1, reaches_end, reaches_end)
+            t1 = request.end if reaches_end else t0 + offsets[taken + 1]
+        return StepProposal(t1 - request.t, t1, reaches_end, reaches_end)
 
-    def decide(self, ratio: Number, h: Number, wanted: Number, clipped: Flag, history: Any, order: int) -> StepDecision:
-        """Always keep; a step that was cut short does not reach the stated time."""
-        taken, steps, where_from = history
-        return StepDecision(h == h, wanted, (taken + negate(clipped), steps, where_from))
+    def decide(self, outcome: AttemptOutcome, history: GridHistory) -> StepDecision:
+        """Accept every step; one that ended at a stop does not reach the given time."""
+        following = history._replace(taken=history.taken + negate(outcome.clipped))
+        return StepDecision(outcome.h == outcome.h, outcome.planned, following)

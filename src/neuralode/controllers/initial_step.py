@@ -1,53 +1,46 @@
-"""The size of the first step, where steps adapt."""
+"""The size of the first attempt, where steps adapt.
+
+Hairer, Nørsett & Wanner, *Solving Ordinary Differential Equations I*, II.4, algorithm 4.14: a step whose explicit Euler
+increment is small and whose change of slope is within the tolerance.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
 from torch import Tensor
 
+from neuralode.controllers.base import SolveStart
 from neuralode.core import clock
-from neuralode.core.clock import where
-from neuralode.core.norms import Norm
-from neuralode.core.problem import Problem
+from neuralode.core.clock import Number, where
+
+TRIALS = 11  # a trial step whose slope is not finite is divided by 10, at most 10 times
 
 
-def first_step(problem: Problem, *, controller: Any, norm: Norm, order: int, y0: Tensor, f0: Tensor) -> tuple[Any, int]:
-    """Size of the first attempt, and the evaluations it cost.
-
-    Hairer, Nørsett & Wanner I, II.4, algorithm 4.14: a step whose explicit Euler increment is small, and whose change
-    of slope is within the tolerance.
-    """
-    t0, span = problem.start, abs(problem.end - problem.start)
-    if controller.first_step is not None:
-        h = controller.first_step
-        h = clock.minimum(h if isinstance(h, Tensor) == isinstance(t0, Tensor) else t0 * 0 + h, span)
-        return controller.bound(h), 0
-    size = _reader(norm, problem.per_sample)
-    d0, d1 = size(y0, y0, y0), size(f0, y0, y0)
-    tiny = (d0 < 1e-5) | (d1 < 1e-5)
-    h0 = clock.minimum(where(tiny, d0 * 0 + 1e-6, 0.01 * d0 / where(tiny, d1 * 0 + 1, d1)), span)
-    calls, d2 = 0, d1
-    for _ in range(11):  # a trial that is not finite is divided by ten, at most ten times
-        probe = clock.scaled(y0, h0 * problem.direction, f0)
-        times = clock.stage_times(t0, h0 * problem.direction, (1.0,), y0.dtype.to_real(), y0.device)
-        d2 = size(problem.field(times[0], probe) - f0, y0, y0) / clock.maximum(h0, 1e-300)
+def estimate_initial_step(start: SolveStart) -> tuple[Number, int]:
+    """Return an estimate of the first step size, at most the span, and the calls of f that it took."""
+    problem, y0, f0 = start.problem, start.y0, start.f0
+    span = abs(problem.end - problem.start)
+    size, slope = _ratio(start, y0), _ratio(start, f0)
+    tiny = (size < 1e-5) | (slope < 1e-5)
+    h0 = where(tiny, size * 0 + 1e-6, 0.01 * size / where(tiny, slope * 0 + 1, slope))
+    h0 = clock.minimum(h0, span)
+    curvature, calls = slope, 0
+    for _ in range(TRIALS):
+        signed = h0 * problem.direction
+        trial = clock.scaled(y0, signed, f0)
+        t1 = clock.stage_times(problem.start, signed, (1.0,), dtype=y0.dtype.to_real(), device=y0.device)[0]
+        curvature = _ratio(start, problem.field(t1, trial) - f0) / clock.maximum(h0, 1e-300)
         calls += 1
-        bad = clock.negate(clock.isfinite(d2))
+        bad = clock.negate(clock.isfinite(curvature))
         if not clock.some(bad):
             break
         h0 = where(bad, h0 / 10, h0)
-    steepest = clock.maximum(d1, where(clock.isfinite(d2), d2, d1))
+    steepest = clock.maximum(slope, where(clock.isfinite(curvature), curvature, slope))
     flat = steepest <= 1e-15
-    fitted = clock.power(0.01 / where(flat, steepest * 0 + 1, steepest), 1 / order)
+    fitted = clock.power(0.01 / where(flat, steepest * 0 + 1, steepest), 1 / start.order)
     h1 = where(flat, clock.maximum(h0 * 1e-3, 1e-6), fitted)
-    h = clock.minimum(clock.minimum(100 * h0, h1), span)
-    return clock.minimum(controller.bound(h), clock.maximum(span, controller.min_step or 0.0)), calls
+    return clock.minimum(clock.minimum(100 * h0, h1), span), calls
 
 
-def _reader(norm: Norm, per_sample: bool) -> Callable[..., Any]:
-    if per_sample:
-        return lambda *states: norm(*states).to(torch.float64)
-    return lambda *states: norm(*states).item()
+def _ratio(start: SolveStart, x: Tensor) -> Number:
+    """Return the norm of ``x`` scaled by the tolerances at y0."""
+    return clock.number(start.norm(x, start.y0, start.y0), per_row=start.problem.per_sample)

@@ -1,26 +1,28 @@
-"""Steps chosen by their error: the PID controllers."""
+"""Step sizes from the error of past steps: the PID controllers."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from neuralode.controllers.base import StepDecision, StepProposal
+from neuralode.controllers.base import AttemptOutcome, SolveStart, StepDecision, StepProposal, StepRequest
+from neuralode.controllers.initial_step import estimate_initial_step
 from neuralode.core.clock import Flag, Number, maximum, minimum, negate, power, where
 from neuralode.core.clock import isfinite as finite
+from neuralode.core.norms import Reduction
 
 SAFETY = 0.9
 FACTOR_MIN, FACTOR_MAX = 0.2, 10.0
-RATIO_MIN = 1e-10  # a smaller ratio says nothing more
-LANDING = 1.01  # a step this much short of the target is stretched to it
+RATIO_MIN = 1e-10  # smaller ratios count as this one
+LANDING = 1.01  # stretch a step by up to this factor to reach the end
 
 
 class PIDHistory(NamedTuple):
-    """What a PID controller remembers: the last two ratios accepted, and whether it may grow."""
+    """The last two accepted ratios, and whether the step may grow."""
 
     last: Number
     before: Number
@@ -35,28 +37,29 @@ class PID:
 
     .. math:: s\; r_n^{-(P + I + D)/k}\; r_{n-1}^{(P + 2D)/k}\; r_{n-2}^{-D/k}
 
-    held between ``factor_min`` and ``factor_max``. Non-finite attempts and those with a ratio above 1 are rejected;
-    after a rejection the next accepted step does not grow; rejections and clipped steps do not enter the history.
+    clamped to [``factor_min``, ``factor_max``]. Attempts that are not finite or whose ratio exceeds 1 are rejected.
+    After a rejection the next accepted step does not grow. Rejections and clipped steps do not enter the history.
 
     Parameters
     ----------
-    proportional, integral, derivative : float
+    proportional, integral, derivative : float, default=-2/9, 2/9, 1/18
         P, I, D. The defaults are Söderlind's H312 filter, which gives smooth step sequences.
-    safety : float
-        The factor s.
-    factor_min, factor_max : float
-        The least and the most by which a step may differ from the one before.
-    first_step : float, optional
-        Size of the first attempt; estimated unless given.
-    min_step, max_step : float, optional
-        Bounds on the size. A step of ``min_step`` is kept whatever its error.
-    norm : {"rms", "max"} or callable
-        How errors are reduced; a callable takes the pytree of scaled errors and returns a number, or one a row.
+    safety : float, default=0.9
+        The factor s, in (0, 1].
+    factor_min, factor_max : float, default=0.2, 10.0
+        Bounds on the ratio of consecutive step sizes.
+    first_step : float or Tensor[rows], default=None
+        Size of the first attempt; estimated if None.
+    min_step, max_step : float, default=None
+        Bounds on the size. A step of size ``min_step`` is accepted whatever its error.
+    norm : {"rms", "max"} or callable, default="rms"
+        How scaled errors reduce to one ratio. A callable takes the pytree of scaled errors and returns a number, or
+        one a row.
 
     References
     ----------
     G. Söderlind, Digital filters in adaptive time-stepping, ACM Trans. Math. Softw. 29(1), 2003.
-    The landing and the first step: Hairer, Nørsett & Wanner I, II.4.
+    The last step and the first one: Hairer, Nørsett & Wanner I, II.4.
 
     Examples
     --------
@@ -75,7 +78,7 @@ class PID:
     first_step: float | Tensor | None = None
     min_step: float | None = None
     max_step: float | None = None
-    norm: Any = "rms"
+    norm: Literal["rms", "max"] | Reduction = "rms"
 
     adaptive = True
 
@@ -95,12 +98,24 @@ class PID:
             raise ValueError(f"min_step={self.min_step!r} is above max_step={self.max_step!r}.")
 
     def start(self, t0: Number, t1: Number) -> PIDHistory:
-        """The history before the first step."""
+        """Return the history before the first step."""
         one = torch.ones_like(t0) if isinstance(t0, Tensor) else 1.0
         return PIDHistory(one, one, one == 1)
 
+    def initial_step(self, start: SolveStart) -> tuple[Number, int]:
+        """Return ``first_step``, or an estimate, and the calls of f that it took."""
+        problem = start.problem
+        span = abs(problem.end - problem.start)
+        if self.first_step is None:
+            h, calls = estimate_initial_step(start)
+            return minimum(self.bound(h), maximum(span, self.min_step or 0.0)), calls
+        h = self.first_step
+        if isinstance(h, Tensor) != isinstance(span, Tensor):
+            h = span * 0 + h
+        return self.bound(minimum(h, span)), 0
+
     def resume(self, h: Number) -> PID:
-        """The same, beginning with the size once reached; clocks that took no step say nothing about it."""
+        """Return the controller with ``h`` as its first step; clocks without a step take the largest of the others."""
         if isinstance(h, Tensor):
             if not bool((h > 0).any()):
                 return replace(self, first_step=None)
@@ -108,23 +123,25 @@ class PID:
         return replace(self, first_step=h if h > 0 else None)
 
     def bound(self, h: Number) -> Number:
-        """A size held between ``min_step`` and ``max_step``."""
+        """Clamp a size to [``min_step``, ``max_step``]."""
         if self.max_step is not None:
             h = minimum(h, self.max_step)
         return h if self.min_step is None else maximum(h, self.min_step)
 
-    def propose(self, t: Number, h: Number, end: Number, direction: float, history: PIDHistory) -> StepProposal:
-        """Land on the end if it is within reach; halve what is left rather than leave a sliver."""
-        left = (end - t) * direction
+    def propose(self, request: StepRequest, history: PIDHistory) -> StepProposal:
+        """Step to the end if it is within reach; halve the rest rather than leave a sliver."""
+        t, h, end, direction = request
+        rest = end - t
+        left = rest * direction
         reaches_end = h * LANDING >= left
         clipped = reaches_end | (2 * h > left)
-        signed = where(reaches_end, end - t, where(clipped, left / 2, h) * direction)
+        signed = where(reaches_end, rest, where(clipped, rest / 2, h * direction))
         return StepProposal(signed, where(reaches_end, end, t + signed), reaches_end, clipped)
 
-    def decide(
-        self, ratio: Number, h: Number, wanted: Number, clipped: Flag, history: PIDHistory, order: int
-    ) -> StepDecision:
-        """Keep a step of size h whose error ratio is at most 1; ``wanted`` is the size before clipping."""
+    def decide(self, outcome: AttemptOutcome, history: PIDHistory) -> StepDecision:
+        """Accept a step whose error ratio is at most 1, and scale the next size by the filter."""
+        assert outcome.ratio is not None, "an adaptive method estimates its error"
+        ratio, h, order = outcome.ratio, outcome.h, outcome.order
         sound = finite(ratio)
         accept = sound & (ratio <= 1)
         if self.min_step is not None:
@@ -137,22 +154,19 @@ class PID:
             factor = factor * power(history.last, (p + 2 * d) / order)
         if d:
             factor = factor * power(history.before, -d / order)
-        most = where(accept, where(history.may_grow, self.factor_max, 1.0), SAFETY)
-        factor = maximum(minimum(factor, most), self.factor_min)
+        largest = where(accept, where(history.may_grow, self.factor_max, 1.0), SAFETY)
+        factor = maximum(minimum(factor, largest), self.factor_min)
 
         following = self.bound(h * factor)
-        following = where(accept & clipped, maximum(following, wanted), following)
-        entered = accept & negate(clipped)
-        return StepDecision(
-            accept,
-            following,
-            PIDHistory(where(entered, ratio, history.last), where(entered, history.last, history.before), accept),
-        )
+        following = where(accept & outcome.clipped, maximum(following, outcome.planned), following)
+        entered = accept & negate(outcome.clipped)
+        last, before = where(entered, ratio, history.last), where(entered, history.last, history.before)
+        return StepDecision(accept, following, PIDHistory(last, before, accept))
 
 
 @dataclass(frozen=True)
 class PI(PID):
-    """`PID` with Gustafsson's proportional–integral choice: P = 0.4, I = 0.3, no D."""
+    """`PID` with Gustafsson's coefficients P = 0.4, I = 0.3 and no derivative part."""
 
     proportional: float = 0.4
     integral: float = 0.3
@@ -160,8 +174,8 @@ class PI(PID):
 
 
 @dataclass(frozen=True)
-class I(PID):  # noqa: E742 (the field's own name)
-    """`PID` with the integral part alone: the classical controller, and the default."""
+class I(PID):  # noqa: E742 (the name in the literature)
+    """`PID` with the integral part only: the classical controller, and the default."""
 
     proportional: float = 0.0
     integral: float = 1.0

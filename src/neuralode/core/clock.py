@@ -1,7 +1,7 @@
-"""Numbers on a clock: Python floats when all rows share one, tensors when each row has its own.
+"""Clock numbers: Python numbers where all rows share one clock, tensors [rows] where every row has its own.
 
-The eager engine steps a shared clock on the host, where a float costs a tenth of a one-element tensor; everything that
-decides about steps is written once, in operators that both kinds share and the few functions below.
+The eager engine steps a shared clock on the host, where a float costs a tenth of a one-element tensor. Decisions about
+steps are written once, in operators that both kinds support and the functions below.
 """
 
 from __future__ import annotations
@@ -15,15 +15,31 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-Number: TypeAlias = Any  # float | Tensor["clocks"]
-Flag: TypeAlias = Any  # bool | Tensor["clocks"]
+Number: TypeAlias = float | Tensor  # a float, or a float64 tensor [rows] (0-d where a shared clock is traced)
+Flag: TypeAlias = bool | Tensor
 
 EPS = torch.finfo(torch.float64).eps
 FEW_NODES = 4  # up to which as many scalars are made as fast as one tensor of them
 
 
+def number(x: Tensor, *, per_row: bool) -> Number:
+    """Return a tensor [rows] or 0-d as a clock number; on a shared clock the host waits for it."""
+    return x.to(torch.float64) if per_row else x.item()
+
+
+def host(x: Number) -> float:
+    """Return the number of a shared clock as a float."""
+    return x.item() if isinstance(x, Tensor) else x
+
+
+def per_row(x: object) -> Tensor:
+    """Return numbers or flags that are known to be a tensor, with an entry for each row."""
+    assert isinstance(x, Tensor), "a clock for each row"
+    return x
+
+
 def where(condition: Flag, yes: Any, no: Any) -> Any:
-    """Choose by clock. Of states, whole rows are chosen."""
+    """Choose between two numbers, or between the rows of two states, by clock."""
     if not isinstance(condition, Tensor):
         return yes if condition else no
     if isinstance(yes, Tensor) and yes.dim() > condition.dim():
@@ -32,45 +48,54 @@ def where(condition: Flag, yes: Any, no: Any) -> Any:
 
 
 def choose(condition: Flag, yes: Any, no: Any) -> Any:
-    """`where` for pytrees of tensors that lead with rows; None, unless both are there."""
+    """Choose between two pytrees of tensors that lead with rows; None unless both are given."""
     if not isinstance(condition, Tensor):
         return yes if condition else no
     if yes is None or no is None:
         return None
+    if isinstance(yes, Tensor) and isinstance(no, Tensor):
+        return where(condition, yes, no)
     return tree_map(lambda a, b: where(condition, a, b), yes, no)
 
 
 def minimum(a: Number, b: Number) -> Number:
-    """The smaller, clock by clock; ``b`` may be a plain number."""
+    """Return the smaller number of each clock; ``b`` may be a plain number."""
     if isinstance(a, Tensor):
         return torch.minimum(a, b) if isinstance(b, Tensor) else a.clamp(max=b)
     return torch.clamp(b, max=a) if isinstance(b, Tensor) else min(a, b)
 
 
 def maximum(a: Number, b: Number) -> Number:
-    """The larger, clock by clock; ``b`` may be a plain number."""
+    """Return the larger number of each clock; ``b`` may be a plain number."""
     if isinstance(a, Tensor):
         return torch.maximum(a, b) if isinstance(b, Tensor) else a.clamp(min=b)
     return torch.clamp(b, min=a) if isinstance(b, Tensor) else max(a, b)
 
 
+def both(a: Flag, b: Flag) -> Flag:
+    """Return ``a & b`` without an operation where one of them is a plain True."""
+    if a is True:
+        return b
+    return a if b is True else a & b
+
+
 def isfinite(a: Number) -> Flag:
-    """Neither infinite nor NaN."""
+    """Return whether the number of each clock is finite."""
     return torch.isfinite(a) if isinstance(a, Tensor) else math.isfinite(a)
 
 
 def power(a: Number, exponent: float) -> Number:
-    """``a ** exponent`` for positive a. By exp and log, whose bits do not depend on how many clocks there are."""
+    """Return ``a ** exponent`` for positive a, by exp and log: `torch.pow` rounds by the number of clocks."""
     return torch.exp(torch.log(a) * exponent) if isinstance(a, Tensor) else a**exponent
 
 
 def negate(flag: Flag) -> Flag:
-    """Logical not (``~True`` is −2)."""
+    """Return the logical negation of each flag (``~True`` is −2)."""
     return ~flag if isinstance(flag, Tensor) else not flag
 
 
 def some(flag: Flag) -> bool:
-    """Whether it holds on any clock."""
+    """Return whether the flag of any clock is set."""
     return bool(flag.any()) if isinstance(flag, Tensor) else flag
 
 
@@ -82,7 +107,7 @@ def stage_times(
     if isinstance(h, Tensor) or isinstance(t, Tensor):
         if compiling:
             t, h = (x.double() if isinstance(x, Tensor) else x for x in (t, h))
-            return [(t + c * h).to(dtype) for c in nodes]
+            return [torch.as_tensor(t + c * h).to(dtype) for c in nodes]
         c = _column(nodes, device)
         return (t + h * (c[:, None] if max(_dim(t), _dim(h)) else c)).to(dtype).unbind()
     if compiling or len(nodes) <= FEW_NODES:  # a fill each: no copy, so no synchronisation
@@ -108,23 +133,23 @@ def _dim(a: Number) -> int:
 
 @lru_cache(maxsize=256)
 def _column(nodes: tuple[float, ...], device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # cached past this call: must not be an inference tensor
+    with torch.inference_mode(False):  # outlives this call: must not be an inference tensor
         return torch.tensor(nodes, dtype=torch.float64, device=device)
 
 
 def scaled(y: Tensor, h: Number, increment: Tensor) -> Tensor:
-    """``y + h * increment``, each row by its clock's h."""
+    """Return ``y + h * increment`` with the h of each row's clock."""
     if isinstance(h, Tensor):
         return torch.addcmul(y, increment, column(h, y))
     return torch.add(y, increment, alpha=h)
 
 
 def column(h: Tensor, y: Tensor) -> Tensor:
-    """Clock numbers in the dtype of the state, shaped to multiply its rows."""
+    """Return h in the dtype of the state, shaped to multiply its rows."""
     h = h.to(y.dtype)
     return h[:, None] if h.dim() else h
 
 
 def column_times(h: Number, rows: Tensor) -> Tensor:
-    """``h * rows``, each row by its clock's h."""
+    """Return ``h * rows`` with the h of each row's clock."""
     return rows * column(h, rows) if isinstance(h, Tensor) else rows * h

@@ -1,4 +1,4 @@
-"""The user's ``f`` as a function of packed rows."""
+"""The user's f as a function of packed rows."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
+from neuralode.core.clock import Number
 from neuralode.core.jacobians import Linearised, jacobian
 from neuralode.core.layout import Layout
+from neuralode.core.record import StepEdges
 from neuralode.core.separable import Separable
 
 
 @dataclass(frozen=True)
 class Field:
-    """The user's ``f`` seen from inside: unpacks rows, calls ``f(t, y, *args)``, packs the answer.
+    """The user's f as a function of packed rows: unpack, call ``f(t, y, *args)``, pack.
 
-    Wrapping f in one before calling `solve` chooses the precision in which f works.
+    Wrap f in a Field before a solve to choose the precision in which f is evaluated.
 
     Parameters
     ----------
     f : callable
         ``f(t, y, *args)`` returning dy/dt with the structure of y.
-    dtype : torch.dtype, optional
-        Floating dtype in which f is given t and the floating leaves of y; its answer is cast to the state's.
-        By default each leaf keeps its own dtype.
+    dtype : torch.dtype, default=None
+        Floating dtype in which f receives t and the floating leaves of y; its result is cast to that of the state. If
+        None, each leaf keeps its dtype.
 
     Examples
     --------
@@ -42,34 +44,37 @@ class Field:
 
     f: Callable[..., Any]
     dtype: torch.dtype | None = None
-    # set at the door
+    # The remaining fields are set by `make_problem`.
     layout: Layout | None = None
     args: tuple = ()
     args_dims: tuple = ()
     guarded: bool = True
     coupled: bool = False  # rows depend on each other
-    bounds: tuple[Any, Any] | None = None  # f is asked at times within these only
+    bounds: tuple[Tensor, Tensor] | None = None  # times of evaluation are clamped to these
 
     def __call__(self, t: Tensor, y: Shaped[Tensor, "rows features"]) -> Shaped[Tensor, "rows features"]:
-        """Evaluate on packed rows; t is 0-d or one a row."""
+        """Evaluate on packed rows; t is 0-d or [rows]."""
         return self.evaluate(t, y)
 
     @cached_property
     def evaluate(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The evaluation as one plain function, with every lookup done: it is called more than anything else."""
+        """The evaluation as a plain function with all lookups done: the innermost call of a solve."""
         assert self.layout is not None, "a Field is called by solve"
-        return self._asking(self.f, self.layout, self.layout)
+        return self._packed_function(self.f, self.layout, self.layout)
 
     @cached_property
     def halves(self) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], Tensor]]:
-        """Of a pair (q, p), packed apart: the slope of q and that of p, each a function of (t, q, p).
+        """The slopes of q and of p as functions of (t, q, p), for a pair packed in two halves.
 
-        Of a `Separable` each asks for its own function; of any other f it is a part of the whole.
+        A `Separable` is evaluated half by half; of any other f each is a part of the whole slope.
         """
         assert self.layout is not None
-        if isinstance(self.f, Separable):  # what `separable` says, where it tells the type
+        if isinstance(self.f, Separable):  # narrower for the type checker than `separable`
             of_q, of_p = self.layout.halves
-            velocity, force = self._asking(self.f.velocity, of_p, of_q), self._asking(self.f.force, of_q, of_p)
+            velocity, force = (
+                self._packed_function(self.f.velocity, of_p, of_q),
+                self._packed_function(self.f.force, of_q, of_p),
+            )
             return lambda t, q, p: velocity(t, p), lambda t, q, p: force(t, q)
         whole, width = self.evaluate, self.layout.features // 2
         return (
@@ -77,8 +82,10 @@ class Field:
             lambda t, q, p: whole(t, torch.cat((q, p), 1))[:, width:],
         )
 
-    def _asking(self, f: Callable[..., Any], given: Layout, wanted: Layout) -> Callable[[Tensor, Tensor], Tensor]:
-        """A function of the user as one of packed rows: what it is given lies in one layout, its answer in another."""
+    def _packed_function(
+        self, f: Callable[..., Any], given: Layout, wanted: Layout
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return a function of the user as one of packed rows, in the layouts of its argument and its result."""
         args, dtype = self.args, self.dtype
         pack, unpack, time_dtype, guarded = wanted.pack, given.unpack, self.time_dtype, self.guarded
         direct = given.plain and wanted.plain and dtype is None
@@ -99,12 +106,12 @@ class Field:
 
     @property
     def separable(self) -> bool:
-        """Whether f says that each half of its slope depends on the other half of a pair alone."""
+        """Whether f declares that each half of its slope depends on the other half of the pair only."""
         return isinstance(self.f, Separable)
 
     @property
     def time_dtype(self) -> torch.dtype:
-        """The real dtype in which f is given t."""
+        """The real dtype in which f receives t."""
         assert self.layout is not None
         if self.dtype is not None:
             return self.dtype
@@ -112,16 +119,16 @@ class Field:
         return leaves[0].dtype.to_real() if len(leaves) == 1 else self.layout.dtype.to_real()
 
     def take(self, rows: Tensor) -> Field:
-        """The field of some rows: args are gathered along their row dimension."""
+        """Return the field of some rows: args are gathered along their row dimensions."""
         args = tuple(_take(arg, dims, rows) for arg, dims in zip(self.args, self.args_dims, strict=True))
         return replace(self, args=args)
 
-    def within(self, t0: Any, t1: Any, begins: Any, ends: Any) -> Field:
-        """The field of one step, from t0 to t1, which is asked strictly after t0 or before t1 where f jumps there."""
+    def within(self, t: Number, edges: StepEdges) -> Field:
+        """Return the field of one step from t: f is evaluated strictly between its ends where it jumps there."""
         assert self.layout is not None
         device = self.layout.device
-        t0, t1 = (torch.as_tensor(x, dtype=torch.float64, device=device) for x in (t0, t1))
-        begins, ends = (torch.as_tensor(x, device=device) for x in (begins, ends))
+        t0, t1 = (torch.as_tensor(x, dtype=torch.float64, device=device) for x in (t, edges.t1))
+        begins, ends = (torch.as_tensor(x, device=device) for x in (edges.jump_before, edges.jump_after))
         first, last = t0.to(self.time_dtype), t1.to(self.time_dtype)
         after, before = torch.nextafter(first, last), torch.nextafter(last, first)
         forward = t1 >= t0
@@ -130,20 +137,20 @@ class Field:
         return replace(self, bounds=(torch.minimum(one, other), torch.maximum(one, other)))
 
     def jacobian(self, t: Tensor, y: Tensor) -> Tensor:
-        """∂f/∂y, without a graph: [rows, F, F], or [1, rows · F, rows · F] where rows depend on each other."""
-        return jacobian(self._plainly, t, y, self.coupled)
+        """Return ∂f/∂y without a graph: [rows, F, F], or [1, rows · F, rows · F] where rows depend on each other."""
+        return jacobian(self._unguarded, t, y, self.coupled)
 
     def linearised(self, t: Tensor, y: Tensor) -> Linearised:
-        """F around (t, y), for products with its Jacobian, without a graph."""
-        return Linearised(self._plainly, t, y)
+        """Return f linearised at (t, y), for products with its Jacobian, without a graph."""
+        return Linearised(self._unguarded, t, y)
 
     @cached_property
-    def _plainly(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The evaluation without a guard against writing, which cannot look into a transformed tensor."""
+    def _unguarded(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The evaluation without the guard against writing, which fails on transformed tensors."""
         return replace(self, guarded=False).evaluate
 
     def check(self, answer: Any) -> None:
-        """Refuse an answer of f that is not shaped and typed as the state."""
+        """Refuse a result of f that does not have the structure, shapes, device and dtypes of the state."""
         layout = self.layout
         assert layout is not None
         leaves, spec = tree_flatten(answer)

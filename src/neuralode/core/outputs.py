@@ -1,38 +1,69 @@
-"""The outputs of a solve while it goes by: buffers that steps write into, whatever is saved of the state."""
+"""The outputs of a solve: buffers that are filled while steps are taken."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten
 
-from neuralode.core.dense_output import interpolate_outputs
+from neuralode.core.clock import per_row
 from neuralode.core.problem import Problem
 from neuralode.core.record import Plan, StepBatch, StepOutputs
+from neuralode.core.step_outputs import interpolate_outputs
 
 
-def save_state(problem: Problem, plan: Plan, t: Tensor, y: Tensor, rows: Tensor | None) -> tuple[list[Tensor], Any]:
-    """What is kept of packed states: themselves, or the leaves of the user's function of them.
+class OutputIndex(NamedTuple):
+    """Which outputs of a problem, and of which rows: all rows on a shared clock, else one row for each output."""
 
-    Shared clock: ``t [n]`` and ``y [n, rows, features]``. Per sample: ``t [n]`` and ``y [n, features]``, each of one
-    row.
+    outputs: slice | Tensor
+    rows: Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: StepBatch, within: StepOutputs) -> OutputIndex:
+        """Return the outputs within a step, with rows counted among all rows."""
+        if within.rows is None or batch.rows is None:
+            return cls(within.outputs, within.rows)
+        return cls(within.outputs, batch.rows[within.rows])
+
+    @property
+    def place(self) -> tuple[slice | Tensor, ...]:
+        """The index into a leaf [outputs, …] or [outputs, rows, …]."""
+        return (self.outputs,) if self.rows is None else (self.outputs, self.rows)
+
+    def times(self, t: Tensor) -> Tensor:
+        """Select from output times [outputs] or [rows, outputs]."""
+        return t[self.outputs] if self.rows is None else t[self.rows, self.outputs]
+
+
+class SavedLeaves(NamedTuple):
+    """What becomes output of some states: the states, or the leaves of what ``save`` returned for them."""
+
+    leaves: list[Tensor]
+    spec: TreeSpec | None = None
+
+
+def save_states(problem: Problem, plan: Plan, *, t: Tensor, y: Tensor, rows: Tensor | None) -> SavedLeaves:
+    """Return what becomes output of packed states.
+
+    On a shared clock ``t`` is [n] and ``y`` [n, rows, features]. Otherwise ``y`` is [n, features], each of one row.
     """
     if plan.save is None:
-        return [y], None
+        return SavedLeaves([y])
     layout, field = problem.layout, problem.field
     if problem.per_sample:
         field = field if rows is None else field.take(rows)
-        return _tensors(plan.save(t.to(field.time_dtype), layout.unpack(y), *field.args), len(t))
-    kept = [
-        _tensors(plan.save(s.to(field.time_dtype), layout.unpack(x), *field.args)) for s, x in zip(t, y, strict=True)
+        return _leaves_of(plan.save(t.to(field.time_dtype), layout.unpack(y), *field.args), len(t))
+    saved = [
+        _leaves_of(plan.save(time.to(field.time_dtype), layout.unpack(state), *field.args))
+        for time, state in zip(t, y, strict=True)
     ]
-    return [torch.stack(parts) for parts in zip(*(leaves for leaves, _ in kept), strict=True)], kept[0][1]
+    return SavedLeaves([torch.stack(parts) for parts in zip(*(x.leaves for x in saved), strict=True)], saved[0].spec)
 
 
-def _tensors(saved: Any, rows: int | None = None) -> tuple[list[Tensor], TreeSpec]:
-    """The leaves of what the user's function returned, if they can be kept."""
+def _leaves_of(saved: Any, rows: int | None = None) -> SavedLeaves:
+    """Check and flatten what the user's function returned."""
     leaves, spec = tree_flatten(saved)
     for leaf in leaves or [None]:
         if not isinstance(leaf, Tensor):
@@ -42,11 +73,11 @@ def _tensors(saved: Any, rows: int | None = None) -> tuple[list[Tensor], TreeSpe
                 f"save(t, y) returned shape {list(leaf.shape)} for {rows} rows; per_sample=True wants a leading axis "
                 "of one entry a row."
             )
-    return leaves, spec
+    return SavedLeaves(leaves, spec)
 
 
 class Outputs:
-    """One buffer a kept leaf: [outputs, …] on a shared clock, [outputs, rows, …] per sample; NaN until written."""
+    """One buffer for each saved leaf, NaN until written: [outputs, …] on a shared clock, else [outputs, rows, …]."""
 
     def __init__(self, problem: Problem, plan: Plan) -> None:
         self.problem, self.plan = problem, plan
@@ -56,59 +87,50 @@ class Outputs:
     def start(self, y: Tensor) -> None:
         """Write the outputs that are y0 itself."""
         problem = self.problem
-        self._at(problem.at_start() if problem.per_sample else slice(0, problem.inner.start), y)
-
-    def end(self, y: Tensor, reached_end: Any) -> None:
-        """Write the outputs that are the final state of clocks that arrived."""
-        problem = self.problem
         if problem.per_sample:
-            self._at(problem.at_end() & reached_end[:, None], y)
-        elif reached_end:
-            self._at(slice(problem.inner.stop, problem.outputs), y)
-
-    def read(self, step_batch: StepBatch) -> None:
-        """Write what falls on the steps of a chunk."""
-        times: Any = self.problem.times if step_batch.rows is None else self.problem.times[step_batch.rows]
-        for step in step_batch.steps:
-            if step.step_outputs is not None:
-                y = (
-                    step.inner
-                    if step.inner is not None
-                    else interpolate_outputs(step, step.coefficients, step.t, step.h, times)
-                )
-                self._write(*global_place(step_batch, step.step_outputs), y)
-
-    def _at(self, outputs: Any, y: Tensor) -> None:
-        if isinstance(outputs, slice):
-            count = outputs.stop - outputs.start
-            self._write(outputs, None, y.expand(count, *y.shape))
+            self._write_rows(problem.at_start(), y)
         else:
-            rows, outputs = outputs.nonzero().unbind(1)
-            self._write(outputs, rows, y[rows])
+            self._write_all(slice(0, problem.inner.start), y)
 
-    def _write(self, outputs: Any, rows: Tensor | None, y: Tensor) -> None:
-        if not len(y) and (rows is None or self.buffers is not None):
+    def end(self, y: Tensor, succeeded: bool | Tensor) -> None:
+        """Write the outputs that are the final state, of clocks that succeeded."""
+        problem = self.problem
+        if isinstance(succeeded, Tensor):
+            self._write_rows(problem.at_end() & succeeded[:, None], y)
+        elif succeeded:
+            self._write_all(slice(problem.inner.stop, problem.outputs), y)
+
+    def read(self, batch: StepBatch) -> None:
+        """Write the outputs within the steps of a batch."""
+        for step in batch.steps:
+            if step.step_outputs is None:
+                continue
+            y = step.inner
+            if y is None:
+                times = per_row(self.problem.times) if batch.rows is None else per_row(self.problem.times)[batch.rows]
+                y = interpolate_outputs(step, step.coefficients, t=step.t, h=step.h, times=times)
+            self._write(OutputIndex.of(batch, step.step_outputs), y)
+
+    def _write_all(self, outputs: slice, y: Tensor) -> None:
+        self._write(OutputIndex(outputs), y.expand(outputs.stop - outputs.start, *y.shape))
+
+    def _write_rows(self, chosen: Tensor, y: Tensor) -> None:
+        rows, outputs = chosen.nonzero().unbind(1)
+        self._write(OutputIndex(outputs, rows), y[rows])
+
+    def _write(self, index: OutputIndex, y: Tensor) -> None:
+        if not len(y) and (index.rows is None or self.buffers is not None):
             return
-        if self.plan.save is None:
-            kept = [y]
-        else:
-            kept, self.spec = save_state(self.problem, self.plan, self._times(outputs, rows), y, rows)
+        saved = SavedLeaves([y])
+        if self.plan.save is not None:
+            t = index.times(self.problem.t.detach().to(self.problem.y0.device))
+            saved = save_states(self.problem, self.plan, t=t, y=y, rows=index.rows)
+            self.spec = saved.spec
         if self.buffers is None:
-            lead = (self.problem.outputs,) if rows is None else (self.problem.outputs, self.problem.layout.rows)
-            self.buffers = [_blank(x, (*lead, *x.shape[1:])) for x in kept]
-        for buffer, x in zip(self.buffers, kept, strict=True):
-            buffer[outputs if rows is None else (outputs, rows)] = x
-
-    def _times(self, outputs: Any, rows: Tensor | None) -> Tensor:
-        times = self.problem.t.detach().to(self.problem.y0.device)
-        return times[outputs] if rows is None else times[rows, outputs]
-
-
-def global_place(step_batch: StepBatch, step_outputs: StepOutputs) -> tuple[slice | Tensor, Tensor | None]:
-    """Outputs and rows of the whole problem that the reads of a step stand for."""
-    if step_outputs.rows is None or step_batch.rows is None:
-        return step_outputs.outputs, step_outputs.rows
-    return step_outputs.outputs, step_batch.rows[step_outputs.rows]
+            lead = (self.problem.outputs,) if index.rows is None else (self.problem.outputs, self.problem.layout.rows)
+            self.buffers = [_blank(x, (*lead, *x.shape[1:])) for x in saved.leaves]
+        for buffer, x in zip(self.buffers, saved.leaves, strict=True):
+            buffer[index.place] = x
 
 
 def _blank(like: Tensor, shape: tuple[int, ...]) -> Tensor:

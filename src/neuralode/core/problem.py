@@ -1,7 +1,8 @@
-"""What is to be solved: the field, the packed state, the times. Checked once, here."""
+"""The initial value problem: field, packed initial state and output times, checked once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Float64, Shaped
 from torch import Tensor
 
+from neuralode.core.clock import Number
 from neuralode.core.field import Field
 from neuralode.core.layout import Layout, lay_out
 from neuralode.core.times import check_times, read_times
@@ -17,10 +19,28 @@ from neuralode.core.times import check_times, read_times
 
 @dataclass(frozen=True)
 class Problem:
-    """A field, a packed state and its times.
+    """An initial value problem on packed rows.
 
-    ``t`` is differentiable. On a shared clock ``times`` holds the same as Python floats; per sample it is ``t``
-    without its history, one row a sample.
+    Parameters
+    ----------
+    field : Field
+        f as a function of packed rows.
+    y0 : Tensor[rows, features]
+        Initial state; differentiable.
+    t : Tensor[outputs] or Tensor[rows, outputs]
+        Output times in float64, both ends included; differentiable.
+    times : list of float or Tensor[rows, outputs]
+        The same times as constants: Python floats on a shared clock, a tensor otherwise.
+    direction : {1.0, -1.0}
+        Direction of integration.
+    per_sample : bool
+        Whether every row has a clock.
+    f0 : Tensor[rows, features], default=None
+        f(t0, y0), once it is known.
+    captured : tuple of Tensor, default=None
+        The differentiable tensors that f, ``save`` and event functions use, args included; None: not searched yet.
+    strict : bool, default=True
+        Whether a pullback refuses an f that uses another differentiable tensor.
     """
 
     field: Field
@@ -29,6 +49,9 @@ class Problem:
     times: list[float] | Tensor
     direction: float
     per_sample: bool
+    f0: Tensor | None = None
+    captured: tuple[Tensor, ...] | None = None
+    strict: bool = True
 
     @property
     def layout(self) -> Layout:
@@ -37,23 +60,36 @@ class Problem:
         return self.field.layout
 
     @property
-    def start(self) -> Any:
-        """Where each clock starts."""
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The tensors that gradients flow to: y0, t and the captured ones."""
+        # Views made by a torch function: a solve around this one must see them enter.
+        return (self.y0, self.t, *(x.view_as(x) for x in self.captured or ()))
+
+    def initial_slope(self) -> Tensor:
+        """Return f(t0, y0), evaluated unless it is known."""
+        if self.f0 is not None:
+            return self.f0
+        t = self.t[..., 0].to(device=self.y0.device, dtype=self.field.time_dtype)
+        return self.field(t, self.y0)
+
+    @property
+    def start(self) -> Number:
+        """The time at which each clock starts."""
         return self.times[:, 0] if isinstance(self.times, Tensor) else self.times[0]
 
     @property
-    def end(self) -> Any:
-        """Where each clock is to arrive."""
+    def end(self) -> Number:
+        """The time at which each clock ends."""
         return self.times[:, -1] if isinstance(self.times, Tensor) else self.times[-1]
 
     @property
     def outputs(self) -> int:
-        """How many output times."""
+        """The number of output times."""
         return self.t.shape[-1]
 
     @cached_property
     def inner(self) -> slice:
-        """On a shared clock: the outputs strictly between the ends, which lie between those at either end."""
+        """The outputs strictly between the ends, on a shared clock."""
         assert isinstance(self.times, list)
         start, end = self.times[0], self.times[-1]
         if start == end:
@@ -62,28 +98,35 @@ class Problem:
 
     @property
     def has_inner_outputs(self) -> bool:
-        """Whether some output time lies strictly between its ends."""
+        """Whether some output time lies strictly between the ends."""
         if isinstance(self.times, Tensor):
             return bool(((self.times != self.times[:, :1]) & (self.times != self.times[:, -1:])).any())
         return self.inner.start < self.inner.stop
 
     def at_start(self) -> Tensor:
-        """Which outputs are y0 itself, of the shape of ``t``."""
+        """Return which outputs are y0 itself, in the shape of ``t``."""
         times = self.t.detach()
         mask = times == times[..., :1]
         mask[..., 0] = True
         return mask.to(self.y0.device)
 
     def at_end(self) -> Tensor:
-        """Which outputs are the final state, of the shape of ``t``."""
+        """Return which outputs are the final state, in the shape of ``t``."""
         times = self.t.detach()
         return ((times == times[..., -1:]) & (times != times[..., :1])).to(self.y0.device)
 
 
 def make_problem(
-    f: Any, y0: Any, t: Any, args: Any, args_dims: Any, per_sample: bool, endless: bool = False
+    f: Callable[..., Any],
+    y0: Any,
+    t: Any,
+    *,
+    args: tuple = (),
+    args_dims: Any = None,
+    per_sample: bool = False,
+    endless: bool = False,
 ) -> Problem:
-    """Check what the user gave and pack it; an ``endless`` problem may have an infinite last time."""
+    """Check and pack the user's f, y0, t and args; an ``endless`` problem may have an infinite last time."""
     field = f if isinstance(f, Field) else Field(f)
     if not callable(field.f):
         raise TypeError(f"f is a {type(field.f).__name__}; wanted a callable f(t, y, *args).")
@@ -98,9 +141,9 @@ def make_problem(
     if len(args_dims) != len(args):
         raise ValueError(f"args_dims has {len(args_dims)} entries, args has {len(args)}; wanted one each.")
     packed = layout.pack(y0)
-    # the caller's own y0 and t may also be used by f: what is packed must be told from them
+    # f may also use the caller's y0 and t: views tell them apart from the packed ones.
     packed, times = (x.view_as(x) if x.requires_grad else x for x in (packed, times))
     guarded = not (packed.is_inference() or torch.is_inference_mode_enabled())
     field = replace(field, layout=layout, args=args, args_dims=tuple(args_dims), guarded=guarded)
     host, direction = check_times(times, per_sample, endless)
-    return Problem(field, packed, times, host, direction, per_sample)
+    return Problem(field=field, y0=packed, t=times, times=host, direction=direction, per_sample=per_sample)

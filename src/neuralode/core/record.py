@@ -1,10 +1,10 @@
-"""What a solve keeps of the steps it took, and for whom."""
+"""What a solve keeps of the steps it took: the plan, the accepted steps and where each row ended."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,120 +14,172 @@ from neuralode.core.clock import Flag, Number
 
 @dataclass(frozen=True)
 class Plan:
-    """What must be kept while the solve goes by.
+    """What an engine keeps while it integrates, for outputs and for gradients.
 
-    ``inside``: some output times lie strictly between the ends. ``dense``: every step's interpolation coefficients.
-    ``steps``: every step's new state is an output. ``replay``: the state before every ``every``-th step, for a
-    gradient. ``save``: keep this function of the state at the output times, instead of the state. ``slopes``: how fast
-    event functions change where they are zero, for the gradient of those times.
+    Parameters
+    ----------
+    inner_outputs : bool, default=False
+        Some output times lie strictly between the ends.
+    dense : bool, default=False
+        Keep the interpolation coefficients of every accepted step.
+    save_steps : bool, default=False
+        Every accepted step is an output.
+    save : callable, default=None
+        Keep ``save(t, y, *args)`` at the output times instead of the state.
+    pullback : bool, default=False
+        The trajectory must give cotangents of its inputs (`Trajectory.pullback`).
+    keep_states : bool, default=False
+        Keep the state before every ``keep_every``-th accepted step.
+    keep_every : int, default=1
+        How many accepted steps share one kept state.
+    memory : {"step", "stage"}, default="step"
+        Whether a pullback keeps the activations of one step or of one evaluation of f.
+    event_slopes : bool, default=False
+        Compute the time derivative of event functions at their zeros.
+    on_batch : callable, default=None
+        Receives every batch of accepted steps, which is then not recorded.
     """
 
-    inside: bool = False
+    inner_outputs: bool = False
     dense: bool = False
-    steps: bool = False
-    replay: bool = False
-    every: int = 1
+    save_steps: bool = False
     save: Callable[..., Any] | None = None
-    slopes: bool = False
+    pullback: bool = False
+    keep_states: bool = False
+    keep_every: int = 1
+    memory: Literal["step", "stage"] = "step"
+    event_slopes: bool = False
+    on_batch: Callable[[StepBatch], None] | None = None
+
+    @property
+    def keeps_steps(self) -> bool:
+        """Whether accepted steps are recorded."""
+        return self.keep_states or self.save_steps or self.dense
 
 
 class StepOutputs(NamedTuple):
-    """Output times that fall on one step: which outputs, and of which of its rows.
+    """The output times within one step: which outputs, and of which rows.
 
-    On a shared clock of all of them (``rows`` is None), at these ``thetas`` between 0 and 1.
+    On a shared clock ``rows`` is None (all rows) and ``thetas`` holds the positions within the step, from 0 to 1.
     """
 
-    outputs: Any  # slice or Tensor
+    outputs: slice | Tensor
     rows: Tensor | None
     thetas: tuple[float, ...] = ()
 
 
+class StepEdges(NamedTuple):
+    """The end of a step, and whether f is discontinuous at its two ends."""
+
+    t1: Number
+    jump_before: Flag
+    jump_after: Flag
+
+
 class AcceptedStep(NamedTuple):
-    """One step that was accepted on all its clocks, or on those that ``accept`` marks."""
+    """One step that was accepted: on a shared clock by all rows, per row by those that ``accept`` marks.
+
+    Fields from ``y`` on are None unless the plan keeps them.
+    """
 
     t: Number
-    h: Number  # signed; 0 where it was not accepted
+    h: Number  # signed; 0 for rows that did not accept
     reaches_end: Flag  # h = end − t
-    accept: Any  # the clocks that accepted it; None on a shared one
-    # what follows is there if the plan wants it
-    y: Any = None
-    method_state: Any = None  # beside y, of a method with memory
-    y1: Any = None
-    coefficients: Any = None
-    inner: Any = None  # the states at its reads, on a shared clock
+    accept: Tensor | None  # [rows]; None on a shared clock
+    y: Any = None  # [rows, features]: the state before the step
+    method_state: Any = None  # of a method with memory, before the step
+    y1: Any = None  # [rows, features]: the state after the step
+    coefficients: Any = None  # [degree + 1, rows, features]
+    inner: Any = None  # states at its output times, on a shared clock
     step_outputs: StepOutputs | None = None
-    piece: Any = None  # its place, or places by row, among the pieces of the dense output
-    stop: Any = None  # the place, or places by row, of its new state among the outputs, with save="steps"
-    # where steps have to end at stated times
-    past_stop: Flag = False  # a stop has been passed: t does not move with the start of the solve
+    piece: Any = None  # its index, or indices by row, among the pieces of the dense output
+    stop: Any = None  # the index, or indices by row, of its new state among the outputs of save="steps"
+    past_stop: Flag = False  # a stop was passed before: t no longer moves with the start of the solve
     ends_at_stop: Flag = False  # t + h is a stop
-    edges: tuple[Number, Flag, Flag] | None = None  # t + h, and whether f jumps where it begins, where it ends
+    edges: StepEdges | None = None
 
 
 class Occurrence(NamedTuple):
-    """An event function that was found to be zero: of the whole state, or of some rows."""
+    """A zero of an event function: of the whole state, or of some rows."""
 
-    event: int  # which event
+    event: int  # index of the event function
     terminal: bool
     rows: Tensor | None
     t: Number
     y: Tensor
-    slope: Number = None  # how fast the event function changes there along the solution
+    slope: Number | None = None  # time derivative of the event function along the solution
 
 
 class StepBatch(NamedTuple):
-    """Steps taken by the same rows (``None``: all of them), and the time and state that they end in."""
+    """Steps of the same rows (None: all rows), and the time and state after them."""
 
     rows: Tensor | None
     steps: list[AcceptedStep]
-    end: Tensor | None = None
-    t: Number = None
+    end: Tensor
+    t: Number
     occurrences: tuple[Occurrence, ...] = ()
 
 
 @dataclass
 class Record:
-    """The chunks of a solve, in order, and where every row ended.
+    """The accepted steps of a solve, in order, and where every row ended.
 
-    ``status``, ``accepted`` … are per clock: plain numbers on a shared one.
+    ``t``, ``h``, ``status``, ``attempts``, ``accepted`` and ``evaluations`` are clock numbers: Python numbers on a
+    shared clock, tensors [rows] otherwise.
     """
 
-    step_batches: list[StepBatch] = field(default_factory=list)
-    y: Any = None
-    t: Any = None
-    h: Any = None
-    status: Any = None
-    attempts: Any = 0
-    accepted: Any = 0
-    calls: int = 0  # of f, whole batches
-    cost: Any = 0  # evaluations of f in attempts, per clock
-    occurrences: list[Occurrence] = field(default_factory=list)
+    y: Tensor  # [rows, features]
+    t: Number
+    h: Number
+    status: int | Tensor
+    attempts: int | Tensor = 0
+    accepted: int | Tensor = 0
+    evaluations: Number = 0  # of f in attempts
+    calls: int = 0  # of f, each for all rows at once
     started: int = 1  # evaluations of each row before its first attempt
+    step_batches: list[StepBatch] = field(default_factory=list)
+    occurrences: list[Occurrence] = field(default_factory=list)
 
-    def add(self, step_batch: StepBatch, plan: Plan) -> None:
-        """Keep of a chunk what the plan wants: of the states, those before every k-th step of the same rows."""
+    def add(self, batch: StepBatch, plan: Plan) -> None:
+        """Record the parts of a batch that the plan keeps; states before every ``keep_every``-th step only."""
         past: list[AcceptedStep] = []
-        if self.step_batches and self.step_batches[-1].rows is step_batch.rows:
+        if self.step_batches and self.step_batches[-1].rows is batch.rows:
             past = self.step_batches.pop().steps
-        for step in step_batch.steps:
-            spare = plan.replay and len(past) % plan.every == 0
+        for step in batch.steps:
+            keep = plan.keep_states and len(past) % plan.keep_every == 0
             past.append(
                 step._replace(
-                    y=step.y if spare else None,
-                    method_state=step.method_state if spare else None,
-                    y1=step.y1 if plan.steps else None,
+                    y=step.y if keep else None,
+                    method_state=step.method_state if keep else None,
+                    y1=step.y1 if plan.save_steps else None,
                     inner=None,
                     coefficients=step.coefficients if plan.dense else None,
                 )
             )
-        self.step_batches.append(StepBatch(step_batch.rows, past, step_batch.end, step_batch.t))
+        self.step_batches.append(batch._replace(steps=past, occurrences=()))
+
+    @property
+    def steps(self) -> list[tuple[StepBatch, AcceptedStep]]:
+        """Every recorded step with its batch, in order."""
+        return [(batch, step) for batch in self.step_batches for step in batch.steps]
+
+
+class CallCount:
+    """A count of calls of f that grows while derivatives are taken."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self, calls: int) -> None:
+        """Count some calls."""
+        self.value += calls
 
 
 def number_places(step_batches: list[StepBatch], rows: int, device: torch.device) -> list[StepBatch]:
-    """Give every accepted step its place in the dense output and among the outputs of ``save="steps"``.
+    """Number the accepted steps: their pieces of the dense output, their outputs of ``save="steps"``.
 
-    On a shared clock places count steps. Per sample, pieces count accepted (step, row) pairs in the order they came,
-    and stops count each row's own steps.
+    On a shared clock both count steps. Per row, pieces count accepted (step, row) pairs in order of time, and stops
+    count the steps of each row.
     """
     piece, stop = 0, 1
     own = torch.ones(rows, dtype=torch.int64, device=device)
@@ -150,7 +202,7 @@ def number_places(step_batches: list[StepBatch], rows: int, device: torch.device
 
 
 def constant_clocks(step_batches: list[StepBatch]) -> list[StepBatch]:
-    """The same steps at times and of lengths that are constants: transforms follow also how steps were chosen."""
+    """Detach times and step sizes: transforms also differentiate how steps were chosen."""
 
     def constant(x: Number) -> Number:
         return x.detach() if isinstance(x, Tensor) else x

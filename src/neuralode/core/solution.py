@@ -1,4 +1,4 @@
-"""What a solve returns."""
+"""The result of a solve."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
+from neuralode.core.clock import Number
 from neuralode.core.dense_output import DenseOutput
+from neuralode.core.record import CallCount
 from neuralode.core.status import Status
 
 
 @dataclass(frozen=True)
 class Stats:
-    """What a solve cost.
+    """The cost of a solve.
 
     Attributes
     ----------
     evaluations : Tensor[rows]
-        Evaluations of f that each row took part in, from the declared costs of first step and attempts.
+        Evaluations of f that each row took part in, from the declared costs of the first step and of the attempts.
     accepted, rejected : Tensor[rows]
-        Steps kept, and attempts that were not.
+        Accepted and rejected attempts of each row.
     calls : int
-        Calls of f, each of a whole batch, those that checked f included.
+        Calls of f, each for a whole batch, including those that checked f.
     """
 
     calls: int
     _rows: int = field(repr=False)
-    _clocks: tuple[Any, Any, Any] = field(repr=False)  # evaluations, accepted, rejected: one for all, or one a row
-    _backward: tuple[list[int], ...] = field(default=(), repr=False)  # counted into by the gradients
+    _clocks: tuple[Number, Number, Number] = field(repr=False)  # evaluations, accepted, rejected of each clock
+    _backward: tuple[CallCount, ...] = field(default=(), repr=False)  # grow while gradients are taken
 
     @property
     def evaluations(self) -> Tensor:
@@ -41,32 +43,32 @@ class Stats:
 
     @property
     def accepted(self) -> Tensor:
-        """Steps kept, by row."""
+        """Accepted attempts of each row."""
         return torch.as_tensor(self._clocks[1]).expand(self._rows)
 
     @property
     def rejected(self) -> Tensor:
-        """Attempts not kept, by row."""
+        """Rejected attempts of each row."""
         return torch.as_tensor(self._clocks[2]).expand(self._rows)
 
     @property
     def backward_evaluations(self) -> int:
-        """Evaluations of f that gradients of this solve made so far."""
-        return sum(count for (count,) in self._backward)
+        """Evaluations of f that gradients of this solve have made so far."""
+        return sum(count.value for count in self._backward)
 
 
 @dataclass(frozen=True)
 class Occurrences:
-    """When and where an event function was zero.
+    """The zeros of an event function.
 
     Attributes
     ----------
     t : Tensor[N]
-        Times, float64; of each row in order, row by row.
+        Times in float64, ordered by row and time.
     y : pytree
-        The states there: each leaf has a leading axis of length N; per sample that of one row.
+        The states there: each leaf has a leading axis of length N. With ``per_sample`` each entry is one row.
     rows : Tensor[N] or None
-        Whose they are, per sample.
+        The row of each zero, with ``per_sample``.
     """
 
     t: Tensor
@@ -79,21 +81,21 @@ class Occurrences:
 
 @dataclass(frozen=True)
 class Solution:
-    """The states at the output times, and how it went.
+    """The states at the output times, with status and statistics.
 
     Attributes
     ----------
     ts : Tensor[T] or Tensor[rows, T]
-        Output times, float64. Those behind a terminal event are its time.
+        Output times in float64. Those after a terminal event are its time.
     ys : pytree
-        Each leaf has the shape of its leaf in y0 behind a leading axis of length T; ``ys[0]`` is y0 itself. With
-        ``save=function``, what the function returned, stacked alike.
+        Each leaf has a leading axis of length T and then the shape of its leaf in y0; ``ys[0]`` is y0 itself. With
+        ``save=function``, the values of the function, stacked in the same way.
     status : Tensor[rows]
-        A `Status` for each row (one, if the state has no rows).
+        A `Status` for each row (a single one if the state has no rows).
     stats : Stats
         Evaluations and steps.
     events : tuple of Occurrences
-        When and where each event function was zero.
+        The zeros of each event function.
 
     Examples
     --------
@@ -115,7 +117,7 @@ class Solution:
 
     @property
     def success(self) -> bool:
-        """Whether every row arrived (or met an event)."""
+        """Whether every row reached its end or a terminal event."""
         return bool((self.status < Status.MAX_STEPS).all())
 
     @property
@@ -124,7 +126,7 @@ class Solution:
         return tree_map(lambda leaf: leaf[-1], self.ys)
 
     def __call__(self, t: Any) -> Any:
-        """The solution at any time between the ends, by the method's own dense output.
+        """Evaluate the solution at any time between its ends, by the dense output of the method.
 
         Parameters
         ----------
@@ -139,7 +141,7 @@ class Solution:
         Raises
         ------
         ValueError
-            If the solve was not asked for ``dense=True``, or a time lies outside of its span.
+            If the solve had no ``dense=True``, or a time lies outside of its span.
         """
         if self.dense is None:
             raise ValueError("this solution has no dense output; wanted solve(..., dense=True).")
@@ -163,17 +165,17 @@ class Solution:
             )
 
     def extend(self, t2: Any) -> Solution:
-        """Solve on to ``t2``, beginning with the step size reached; returns the solution over old and new times.
+        """Continue the solve to ``t2`` with the last step size, and return the solution over old and new times.
 
         Parameters
         ----------
         t2 : float, Tensor[] or Tensor[T2]
-            One further time, or several; in the direction of the solve.
+            One or several further times, in the direction of the solve.
 
         Returns
         -------
         Solution
-            With the outputs of both, the costs of both, and if this one is dense, dense over both.
+            The outputs and costs of both; dense over both if this one is dense.
 
         Examples
         --------
@@ -203,7 +205,7 @@ class Solution:
 
 
 def _both(first: Occurrences, second: Occurrences) -> Occurrences:
-    """One after the other; per sample row by row."""
+    """Concatenate occurrences, ordered by row where rows have clocks."""
     t, y = torch.cat((first.t, second.t)), tree_map(lambda a, b: torch.cat((a, b)), first.y, second.y)
     if first.rows is None or second.rows is None:
         return Occurrences(t, y)
@@ -213,7 +215,7 @@ def _both(first: Occurrences, second: Occurrences) -> Occurrences:
 
 
 def join(parts: Sequence[Solution]) -> Solution:
-    """One solution from several of which each begins where the one before ends."""
+    """Join solutions, each of which begins where the one before ends."""
     first, *others = parts
     ys = [tree_leaves(part.ys) for part in others]
     leaves, spec = tree_flatten(first.ys)

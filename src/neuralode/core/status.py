@@ -1,15 +1,19 @@
-"""How a solve ended, and the two errors that speak about it."""
+"""How a solve ended, and the errors and warnings about it."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 from typing import Any
 
+from torch import Tensor
+
+from neuralode.core.clock import Flag
+
 
 class Status(IntEnum):
     """How the solve of one row ended.
 
-    ``RUNNING`` is seen only from inside, by a `Stepper` that has not arrived.
+    Only a `Stepper` that has not reached the end shows ``RUNNING``.
 
     Examples
     --------
@@ -26,22 +30,26 @@ class Status(IntEnum):
 
     @property
     def failed(self) -> bool:
-        """Whether the row did not reach what was asked."""
+        """Whether the row failed before its end."""
         return self >= Status.MAX_STEPS
 
 
-def reached_end(status: Any) -> Any:
-    """Which clocks stand where they were to go: at the end, or at an event."""
-    return (status == Status.SUCCESS) | (status == Status.EVENT)
+# Plain integers: under torch.compile a tensor never equals a member of an IntEnum.
+RUNNING, SUCCESS, EVENT, MAX_STEPS, STEP_UNDERFLOW, NONFINITE = (int(status) for status in Status)
+
+
+def reached_end(status: int | Tensor) -> Flag:
+    """Return whether each clock stands at its end or at a terminal event."""
+    return (status == SUCCESS) | (status == EVENT)
 
 
 class SolveError(RuntimeError):
-    """A solve that did not arrive.
+    """A solve that did not reach its end.
 
     Attributes
     ----------
     solution : Solution
-        What was reached: outputs after the failure are NaN, ``solution.status`` says which rows failed and how.
+        The partial solution: outputs after the failure are NaN; ``solution.status`` holds the status of each row.
     """
 
     def __init__(self, message: str, solution: Any) -> None:
@@ -50,7 +58,7 @@ class SolveError(RuntimeError):
 
 
 class GradientError(RuntimeError):
-    """A gradient that would have been wrong, or that the chosen method cannot give."""
+    """A gradient that would be wrong, or that the chosen gradient method does not support."""
 
 
 class BackwardSolveError(GradientError):
@@ -74,4 +82,4 @@ class BackwardSolveError(GradientError):
 
 
 class StiffnessWarning(UserWarning):
-    """A solve arrived, but an explicit method took many steps for the sake of stability alone."""
+    """An explicit method succeeded, but stability rather than accuracy limited its steps."""

@@ -1,18 +1,22 @@
-"""Who repeats the step: the engines by name."""
+"""Engines, by name: what repeats the step from the start to the end of a solve."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from neuralode.core.registry import pick
+from neuralode.engines.base import Engine
 from neuralode.engines.eager import Eager
 from neuralode.engines.one_call import OneCall
+from neuralode.methods.base import Method
 
-ENGINES = {"eager": Eager()}
+__all__ = ["ENGINES", "ONE_CALL", "Engine", "find_engine"]
+
+ENGINES: Mapping[str, Engine] = {"eager": Eager()}
 ONE_CALL = OneCall()
 
 
-def find_engine(engine: Any, method: Any) -> Any:
-    """The engine that a name stands for, or the one that a method needs."""
-    found = pick("engine", engine, ENGINES, Eager)
-    return ONE_CALL if method.one_call else found
+def find_engine(engine: str | Engine, method: Method) -> Engine:
+    """Return the engine of a name, or the engine itself; methods that cross the span in one call have their own."""
+    found = pick("engine", engine, ENGINES, Engine)
+    return ONE_CALL if method.one_call and found is ENGINES["eager"] else found

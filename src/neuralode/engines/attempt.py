@@ -1,29 +1,32 @@
-"""One attempt at a step, on every running clock."""
+"""One attempt at a step on every running clock: what all step-wise engines share.
+
+Propose where the step ends, take it, measure its error, decide, advance. Written on clock numbers (see
+`neuralode.core.clock`): the same code serves a shared clock, whose numbers are Python numbers, and per-row clocks.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from neuralode.controllers.base import StepProposal
-from neuralode.core.clock import EPS, Flag, Number, choose, isfinite, negate, some, where
-from neuralode.core.dense_output import outputs_within
-from neuralode.core.record import AcceptedStep, Occurrence
-from neuralode.core.status import Status
+from neuralode.controllers.base import AttemptOutcome, StepProposal, StepRequest
+from neuralode.core.clock import EPS, Flag, Number, both, choose, host, isfinite, negate, number, some, where
+from neuralode.core.record import AcceptedStep, Occurrence, StepEdges
+from neuralode.core.status import EVENT, MAX_STEPS, NONFINITE, RUNNING, STEP_UNDERFLOW, SUCCESS
 from neuralode.engines.base import SolveContext, SolverState
 from neuralode.engines.event_location import locate_events
-from neuralode.methods.base import StepStart
+from neuralode.methods.base import Step, StepStart
 
-UNDERFLOW = 16 * EPS  # a step this small against t no longer moves it
+UNDERFLOW = 16 * EPS  # relative to t: a smaller step does not move t reliably
 
 
 class Attempt(NamedTuple):
-    """What comes of one attempt: the step if any clock accepted it, and the events on it.
+    """The result of one attempt: the step if any clock accepted it, and the events on it.
 
-    From a shared clock with stated steps also the size of the new state, which is looked at later so that the host
-    need not wait.
+    ``size`` is the norm of the new state where nothing has read it yet: fixed steps of a shared clock check it later,
+    so that the host need not wait.
     """
 
     step: AcceptedStep | None = None
@@ -32,163 +35,170 @@ class Attempt(NamedTuple):
 
 
 class StepTarget(NamedTuple):
-    """The next stretch of every clock: where it ends, and what is known of its ends."""
+    """The step that is attempted next, and what is known of its ends."""
 
     proposal: StepProposal
-    ends_at_stop: Flag = False  # it ends at a stop
-    jump: Flag = False  # where f jumps
-    edges: tuple[Number, Flag, Flag] | None = None  # its end, and whether f jumps where it begins, where it ends
+    ends_at_stop: Flag = False
+    jump: Flag = False  # f jumps at its end
+    edges: StepEdges | None = None  # None: f is continuous at both ends
 
-    def short_of_stop(self, t1: Number, ended: Flag) -> StepTarget:
-        """The same where an event ended the step on its way."""
+    def cut_by_event(self, t1: Number, ended: Flag) -> StepTarget:
+        """Return the target where an event has ended the step at ``t1``."""
         goes_on, edges = negate(ended), self.edges
         if edges is not None:
-            edges = (t1, edges[1], edges[2] & goes_on)
-        return StepTarget(self.proposal, self.ends_at_stop & goes_on, self.jump & goes_on, edges)
+            edges = StepEdges(t1, edges.jump_before, edges.jump_after & goes_on)
+        return self._replace(ends_at_stop=self.ends_at_stop & goes_on, jump=self.jump & goes_on, edges=edges)
 
 
-def attempt(context: SolveContext, state: SolverState) -> tuple[SolverState, Attempt]:
-    """One attempt on every running clock."""
-    method, controller, observer = context.method, context.controller, context.observer
+def attempt(context: SolveContext, state: SolverState, running: Flag) -> tuple[SolverState, Attempt]:
+    """Attempt one step on every running clock; ``running`` is True where all clocks run."""
+    config, method, controller = context.config, context.config.method, context.config.controller
     target = next_target(context, state)
-    proposal, status = target.proposal, still_running(context, state, target.proposal)
-    running = status == Status.RUNNING
-    if not isinstance(running, Tensor) and not running:
-        return state._replace(status=status), Attempt()
-
-    h = where(running, proposal.h, proposal.h * 0)
-    field = context.field if target.edges is None else context.field.within(state.t, *target.edges)
+    proposal, status = target.proposal, state.status
+    h = proposal.h if running is True else where(running, proposal.h, proposal.h * 0)
+    field = context.field if target.edges is None else context.field.within(state.t, target.edges)
     f = field if method.implicit or method.partitioned else field.evaluate
-    if observer is not None:
-        observer.attempted(state.t, state.y, h)
-    start = StepStart(f, state.t, state.y, h=h, method_state=state.method_state)
+    start = StepStart(f=f, t=state.t, y=state.y, h=h, method_state=state.method_state)
+    if config.observer is not None:
+        config.observer.attempted(state.t, state.y, h)
     step = method.step(start, context.error_norm)
+
+    per_row = isinstance(state.t, Tensor) and state.t.dim() > 0
     sound, size, ratio = True, None, None
     if controller.adaptive:
-        ratio = context.norm(step.error, state.y, step.y1)
-        ratio = ratio.to(torch.float64) if isinstance(running, Tensor) else ratio.item()
-    elif isinstance(running, Tensor):
-        sound = torch.linalg.vector_norm(step.y1, torch.inf, 1).isfinite() if step.y1.shape[1] else running
-        status = where(running & negate(sound), Status.NONFINITE, status)
+        assert step.error is not None, "an adaptive method estimates its error"
+        ratio = number(context.norm(step.error, state.y, step.y1), per_row=per_row)
+    elif per_row:
+        sound = torch.linalg.vector_norm(step.y1, torch.inf, 1).isfinite() if step.y1.shape[1] else sound
+        status = where(both(running, negate(sound)), NONFINITE, status)
     else:
         size = torch.linalg.vector_norm(step.y1, torch.inf) if step.y1.numel() else None
 
-    decision = controller.decide(ratio, abs(h), state.h, proposal.clipped, state.history, method.error_order + 1)
-    accept = decision.accept & running & sound & step.ok
-    if observer is not None:
-        (observer.accepted if some(accept) else observer.rejected)(state.t, state.y, h)
-    values, met = state.values, ()
-    if context.events and some(accept):
-        step, h, proposal, ended, values, met = locate_events(context, state, f, step, h, proposal, accept)
-        start = start._replace(h=h)
-        status = where(ended, Status.EVENT, status)
-        target = target.short_of_stop(proposal.t1, ended)
-    following = SolverState(
+    outcome = AttemptOutcome(
+        ratio=ratio, h=abs(h), planned=state.h, clipped=proposal.clipped, order=method.error_order + 1
+    )
+    decision = controller.decide(outcome, state.history)
+    accept = both(both(both(decision.accept, running), sound), step.ok)
+    if config.observer is not None:
+        (config.observer.accepted if some(accept) else config.observer.rejected)(state.t, state.y, h)
+    values, occurrences, arrival = state.event_values, (), SUCCESS
+    if config.events and some(accept):
+        located = locate_events(context, state, start, step=step, proposal=proposal, accept=accept)
+        step, proposal, values, occurrences = located.step, located.proposal, located.values, located.occurrences
+        start, target = start._replace(h=proposal.h), target.cut_by_event(proposal.t1, located.ended)
+        arrival = where(located.ended, EVENT, SUCCESS)
+    following = state._replace(
         t=where(accept, proposal.t1, state.t),
         h=where(running, decision.h, state.h),
         y=where(accept, step.y1, state.y),
         method_state=choose(accept, step.method_state, step.method_state_if_rejected),
         history=decision.history,
-        status=status,
+        status=where(both(accept, proposal.reaches_end), arrival, status),
         attempts=state.attempts + running,
         accepted=state.accepted + accept,
-        last_nonfinite=state.last_nonfinite if ratio is None else negate(isfinite(ratio)),
-        cost=state.cost + running * step.evaluations,
+        turn=state.turn + 1,
+        last_ratio=ratio,
+        evaluations=state.evaluations + (step.evaluations if running is True else running * step.evaluations),
         calls=state.calls + step.calls,
-        values=values,
+        event_values=values,
     )
-    taken = keep(context, state, following, start, proposal, step, accept)
-    if taken is not None and method.dense_evaluations:
-        looks = (taken.coefficients is not None) + (taken.inner is not None)
-        extra = looks * method.dense_evaluations
-        following = following._replace(cost=following.cost + running * extra, calls=following.calls + extra)
+    taken = accepted_step(context, state, start, step=step, proposal=proposal, accept=accept)
+    if taken is not None:
+        taken = taken._replace(y1=following.y if context.plan.save_steps else None)
+        if method.dense_evaluations:
+            reads = (taken.coefficients is not None) + (taken.inner is not None)
+            extra = reads * method.dense_evaluations
+            following = following._replace(
+                evaluations=following.evaluations + running * extra, calls=following.calls + extra
+            )
     if context.stops:
-        following = note_stop(context, state, following, target, accept)
+        following = after_stop(context, following, target, accept=accept)
         if taken is not None:
             taken = taken._replace(past_stop=state.past_stop, ends_at_stop=target.ends_at_stop, edges=target.edges)
-    return following, Attempt(taken, size, met)
+    return following, Attempt(taken, size, occurrences)
 
 
 def next_target(context: SolveContext, state: SolverState) -> StepTarget:
-    """Where the controller, and the stops, have the next step end."""
-    place = state.t, state.h, context.end, context.direction, state.history
-    if not context.stops:
-        return StepTarget(context.controller.propose(*place))
-    proposal, ends_at_stop, jump = context.stops.propose(context.controller, *place)
-    if context.stops.everywhere:
-        return StepTarget(proposal, ends_at_stop, jump, (proposal.t1, True, True))
-    edges = (proposal.t1, state.past_jump, jump) if some(state.past_jump) or some(jump) else None
-    return StepTarget(proposal, ends_at_stop, jump, edges)
+    """Return where the controller and the stops end the next step."""
+    controller, stops = context.config.controller, context.stops
+    request = StepRequest(state.t, state.h, context.end, context.direction)
+    if not stops:
+        return StepTarget(controller.propose(request, state.history))
+    step, ends_at_stop, jump = stops.propose(controller, request, state.history)
+    if stops.everywhere:
+        return StepTarget(step, ends_at_stop, jump, StepEdges(step.t1, True, True))
+    edges = StepEdges(step.t1, state.past_jump, jump) if some(state.past_jump) or some(jump) else None
+    return StepTarget(step, ends_at_stop, jump, edges)
 
 
-def still_running(context: SolveContext, state: SolverState, proposal: StepProposal) -> Any:
-    """The status of every clock before an attempt: steps that are too small and attempts that are too many end it."""
-    controller, status = context.controller, state.status
-    if controller.adaptive:
-        least = state.last_nonfinite & (state.h <= (controller.min_step or 0.0))  # nothing smaller may be tried
-        lost = (status == Status.RUNNING) & (
-            least | negate(proposal.clipped) & (abs(proposal.h) < UNDERFLOW * abs(state.t))
-        )
-        status = where(lost, where(state.last_nonfinite, Status.NONFINITE, Status.STEP_UNDERFLOW), status)
-    return where((status == Status.RUNNING) & (state.attempts >= context.max_steps), Status.MAX_STEPS, status)
+def stop_exhausted(context: SolveContext, state: SolverState) -> SolverState:
+    """Stop rows whose step underflows or that exceed ``max_steps``."""
+    config, status = context.config, state.status
+    if config.controller.adaptive and some(state.h <= smallest_step(context, state)):
+        proposal = next_target(context, state).proposal
+        nonfinite = False if state.last_ratio is None else negate(isfinite(state.last_ratio))
+        least = nonfinite & (state.h <= (config.controller.min_step or 0.0))  # nothing smaller may be tried
+        underflow = negate(proposal.clipped) & (abs(proposal.h) < UNDERFLOW * abs(state.t))
+        lost = (status == RUNNING) & (least | underflow)
+        status = where(lost, where(nonfinite, NONFINITE, STEP_UNDERFLOW), status)
+    if state.turn >= config.max_steps:
+        status = where((status == RUNNING) & (state.attempts >= config.max_steps), MAX_STEPS, status)
+    return state if status is state.status else state._replace(status=status)
 
 
-def note_stop(
-    context: SolveContext, state: SolverState, following: SolverState, target: StepTarget, accept: Flag
-) -> SolverState:
-    """Note what was passed; at a jump what was handed on is of the near side."""
+def smallest_step(context: SolveContext, state: SolverState) -> Number:
+    """Return a bound above which no step underflows."""
+    least = UNDERFLOW * abs(state.t)
+    min_step = context.config.controller.min_step
+    return least if min_step is None else least + min_step
+
+
+def after_stop(context: SolveContext, following: SolverState, target: StepTarget, *, accept: Flag) -> SolverState:
+    """Note which stops were passed, and start anew where f jumps."""
     following = following._replace(
-        past_stop=where(accept, state.past_stop | target.ends_at_stop, state.past_stop),
-        past_jump=where(accept, target.jump, state.past_jump),
+        past_stop=where(accept, following.past_stop | target.ends_at_stop, following.past_stop),
+        past_jump=where(accept, target.jump, following.past_jump),
     )
     jumped = accept & (target.jump | context.stops.everywhere) & (following.t != context.end)
-    return restart_after_jump(context, following, jumped) if some(jumped) else following
+    return right_limit(context, following, jumped) if some(jumped) else following
 
 
-def restart_after_jump(context: SolveContext, state: SolverState, jumped: Flag) -> SolverState:
-    """What clocks that stand at a jump handed on was of the near side."""
+def right_limit(context: SolveContext, state: SolverState, jumped: Flag) -> SolverState:
+    """Re-evaluate the slope to the right of the discontinuity: the cached one is the left limit."""
     if isinstance(state.method_state, Tensor) and isinstance(jumped, Tensor):
-        beyond = context.field.within(state.t, state.t + context.direction, jumped, False)
-        slope = context.method.begin(beyond(state.t, state.y))
+        beyond = context.field.within(state.t, StepEdges(state.t + context.direction, jumped, False))
+        slope = context.config.method.begin(beyond(torch.as_tensor(state.t), state.y))
         return state._replace(
-            method_state=where(jumped, slope, state.method_state), cost=state.cost + jumped, calls=state.calls + 1
+            method_state=where(jumped, slope, state.method_state),
+            evaluations=state.evaluations + jumped,
+            calls=state.calls + 1,
         )
     return state._replace(method_state=None)
 
 
-def keep(
-    context: SolveContext,
-    state: SolverState,
-    following: SolverState,
-    start: StepStart,
-    proposal: Any,
-    step: Any,
-    accept: Any,
+def accepted_step(
+    context: SolveContext, state: SolverState, start: StepStart, *, step: Step, proposal: StepProposal, accept: Flag
 ) -> AcceptedStep | None:
-    """What the plan wants of an attempt."""
-    plan = context.plan
-    per_sample = isinstance(accept, Tensor)
-    if not (per_sample or accept):
+    """Return what the plan keeps of an attempt; None if a shared clock rejected it."""
+    plan, method = context.plan, context.config.method
+    rows = accept if isinstance(accept, Tensor) and accept.dim() else None
+    if rows is None and not accept:
         return None
-    method, h, coefficients, inner = context.method, start.h, None, None
-    step_outputs = (
-        None
-        if per_sample
-        else outputs_within(context.output_times, context.first_output, context.direction, state.t, proposal.t1, h)
-    )
-    if step_outputs is not None:
-        inner = method.interpolate(start, step.stages, step_outputs.thetas)
-    if plan.dense or (per_sample and plan.inside):
+    within, inner, coefficients = None, None, None
+    if rows is None and context.output_times.ahead:
+        within = context.output_times.within(host(state.t), t1=host(proposal.t1), h=host(start.h))
+    if within is not None:
+        inner = method.interpolate(start, step.stages, within.thetas)
+    if plan.dense or (rows is not None and plan.inner_outputs):
         coefficients = method.interpolant(start, step.stages)
     return AcceptedStep(
         t=state.t,
-        h=where(accept, h, h * 0) if per_sample else h,
+        h=start.h if rows is None else start.h * rows,
         reaches_end=proposal.reaches_end,
-        accept=accept if per_sample else None,
-        y=state.y if plan.replay else None,
-        method_state=None if method.memoryless or not plan.replay else state.method_state,
-        y1=following.y if plan.steps else None,
+        accept=rows,
+        y=state.y if plan.keep_states else None,
+        method_state=None if method.memoryless or not plan.keep_states else state.method_state,
         coefficients=coefficients,
         inner=inner,
-        step_outputs=step_outputs,
+        step_outputs=within,
     )

@@ -1,57 +1,71 @@
-"""The eager engine: one attempt after another, in plain PyTorch operations."""
+"""The eager engine: one attempt after another, in plain PyTorch operations. The default."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from neuralode.core.clock import some
-from neuralode.core.record import AcceptedStep, StepBatch
-from neuralode.core.status import Status
-from neuralode.engines.attempt import Attempt, attempt
-from neuralode.engines.base import SolveContext, SolverState, mark_finished
+from neuralode.core.problem import Problem
+from neuralode.core.record import AcceptedStep, Plan, StepBatch
+from neuralode.core.status import NONFINITE, RUNNING
+from neuralode.engines.attempt import Attempt, attempt, stop_exhausted
+from neuralode.engines.base import SolveConfig, SolveContext, SolverState
+from neuralode.engines.loop import solve_loop
+from neuralode.engines.trajectory import RecordedTrajectory
 
 
 class Eager:
-    """Steps on the host: of each attempt the ratio is read back; what else a shared clock needs is a float."""
+    """Host loop: read one scalar per attempt, or the flags of running rows."""
 
     name = "eager"
-    gradients = frozenset({"replay", "adjoint", "direct"})
-    budget = 8
+
+    def supports(self, problem: Problem, config: SolveConfig, plan: Plan) -> str | None:
+        """Support every problem of step-wise methods."""
+        if config.method.one_call:
+            return f"method {config.method.name!r} crosses the whole span in one call; wanted another method."
+        return None
+
+    def integrate(self, problem: Problem, config: SolveConfig, plan: Plan) -> RecordedTrajectory:
+        """Solve by the loop and keep a record."""
+        record, outputs = solve_loop(self, problem, config, plan)
+        return RecordedTrajectory.of(record, outputs, config)
 
     def advance(self, context: SolveContext, state: SolverState, budget: int) -> tuple[SolverState, StepBatch]:
-        """Make up to ``budget`` attempts, or fewer if every clock arrives or fails."""
-        tries: list[Attempt] = []
+        """Make up to ``budget`` attempts, or fewer if every clock has reached its end or failed."""
+        attempts: list[Attempt] = []
         for _ in range(budget):
-            state = mark_finished(context, state)
-            if not some(state.status == Status.RUNNING):
+            state = stop_exhausted(context, state)
+            running = state.status == RUNNING
+            if isinstance(running, Tensor):
+                count = int(running.sum())
+                running = True if count == running.numel() else running
+            else:
+                count = int(running)
+            if not count:
                 break
-            state, tried = attempt(context, state)
-            tries.append(tried)
-        else:
-            state = mark_finished(context, state)
-        steps = [tried.step for tried in tries if tried.step is not None]
-        sizes = [tried.size for tried in tries if tried.size is not None]
+            state, tried = attempt(context, state, running)
+            attempts.append(tried)
+        steps = [tried.step for tried in attempts if tried.step is not None]
+        sizes = [tried.size for tried in attempts if tried.size is not None]
         if sizes:
-            state, steps = stop_at_nonfinite(state, steps, sizes)
-        met = tuple(occurrence for tried in tries for occurrence in tried.occurrences)
-        return state, StepBatch(context.rows, steps, state.y, state.t, met)
+            state, steps = undo_nonfinite(state, steps, sizes)
+        occurrences = tuple(occurrence for tried in attempts for occurrence in tried.occurrences)
+        return state, StepBatch(context.rows, steps, state.y, state.t, occurrences)
 
 
-def stop_at_nonfinite(
+def undo_nonfinite(
     state: SolverState, steps: list[AcceptedStep], sizes: list[Tensor]
 ) -> tuple[SolverState, list[AcceptedStep]]:
-    """Undo the stated steps of a shared clock from the first whose result is not finite."""
+    """Undo the fixed steps of a shared clock from the first whose result is not finite."""
     finite = torch.stack(sizes).isfinite().tolist()
     if all(finite):
         return state, steps
     good = finite.index(False)
-    undone = len(steps) - good
-    before = steps[good]
+    undone, before = len(steps) - good, steps[good]
     state = state._replace(
         t=before.t,
         y=state.y if before.y is None else before.y,
-        status=Status.NONFINITE,
+        status=NONFINITE,
         accepted=state.accepted - undone,
     )
     return state, steps[:good]

@@ -36,8 +36,9 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from neuralode.core.clock import Flag, Number
+from neuralode.core.clock import Number
 from neuralode.core.field import Field
+from neuralode.core.record import StepEdges
 from neuralode.methods.base import DeclaredProperties, Method, MethodState, StepStart
 
 Slope: TypeAlias = Field | Callable[[Tensor, Tensor], Tensor]
@@ -54,7 +55,7 @@ class GridStep(NamedTuple):
         Its signed size.
     accept : Tensor[rows] of bool, default=None
         Rows that take the step; the others keep their state, bit by bit. None: all rows.
-    edges : (t1, jump_before, jump_after), default=None
+    edges : StepEdges, default=None
         The end of the step, and whether f is discontinuous at its start and at its end, as floats and bools or as
         tensors [rows]. f is then evaluated strictly between discontinuous ends; see `Field.within`.
     thetas : tuple of float, default=()
@@ -68,7 +69,7 @@ class GridStep(NamedTuple):
     t: Number
     h: Number
     accept: Tensor | None = None
-    edges: tuple[Number, Flag, Flag] | None = None
+    edges: StepEdges | None = None
     thetas: tuple[float, ...] = ()
     dense: bool = False
     restart: bool = False
@@ -209,7 +210,7 @@ def _within(f: Slope, step: GridStep) -> Field:
     assert step.edges is not None
     if not isinstance(f, Field):
         raise TypeError(f"A step with edges has a {type(f).__name__} as f; wanted a Field, which can be bounded.")
-    return f.within(step.t, *step.edges)
+    return f.within(step.t, step.edges)
 
 
 def steps_between(times: Sequence[float] | Tensor) -> list[GridStep]:

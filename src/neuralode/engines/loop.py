@@ -1,148 +1,135 @@
-"""The march: chunk after chunk until every clock has arrived; progress, limits, rows that are done."""
+"""The solve loop of step-wise engines: batch after batch of steps until every clock has reached its end."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from neuralode.controllers import NOWHERE, Stops
-from neuralode.controllers.initial_step import first_step
+from neuralode.controllers.base import SolveStart
 from neuralode.core import clock
-from neuralode.core.clock import where
-from neuralode.core.dense_output import find_step_outputs
-from neuralode.core.norms import Norm
+from neuralode.core.clock import Number, per_row, where
 from neuralode.core.outputs import Outputs
 from neuralode.core.problem import Problem
-from neuralode.core.record import Occurrence, Plan, Record, StepBatch
-from neuralode.core.status import Status
-from neuralode.engines.base import SolveContext, SolverState, mark_finished
-from neuralode.engines.finished_rows import rows_are_independent, write_back
-from neuralode.inputs.events import Event
+from neuralode.core.record import Occurrence, Plan, Record
+from neuralode.core.status import NONFINITE, RUNNING, SUCCESS
+from neuralode.core.step_outputs import OutputTimes, assign_outputs
+from neuralode.engines.base import SolveConfig, SolveContext, SolverState, StepwiseEngine
+from neuralode.engines.finished_rows import can_drop_others, rows_to_keep, write_back
+
+BUDGET = 8  # attempts between two looks at rows that have finished
 
 
-def solve_loop(
-    problem: Problem,
-    f0: Tensor,
-    plan: Plan,
-    method: Any,
-    controller: Any,
-    norm: Norm,
-    engine: Any,
-    max_steps: int,
-    on_progress: Callable[[float], None] | None = None,
-    on_batch: Callable[[StepBatch], None] | None = None,
-    stops: Stops = NOWHERE,
-    events: tuple[Event, ...] = (),
-    observer: Any = None,
-) -> tuple[Record, Outputs]:
-    """Solve without a graph; ``f0`` is f at the start, ``on_progress`` is told the fraction done.
+class LoopStart(NamedTuple):
+    """The context, state and record at the start of a loop."""
 
-    ``on_batch`` receives every batch of steps instead of the record. Returns the record of steps and of where each row
-    ended, and the outputs.
-    """
-    context, state, record = begin(problem, f0, plan, method, controller, norm, max_steps)
-    values = tuple(event.value(problem.field, state.t, state.y) for event in events)
-    context, state = context._replace(events=events, observer=observer), state._replace(values=values)
-    context, state = with_stops(context, state, stops)
+    context: SolveContext
+    state: SolverState
+    record: Record
+
+
+def solve_loop(engine: StepwiseEngine, problem: Problem, config: SolveConfig, plan: Plan) -> tuple[Record, Outputs]:
+    """Solve without a graph; return where each row ended, the steps that the plan keeps, and the outputs."""
+    context, state, record = start_loop(problem, config, plan)
     outputs = Outputs(problem, plan)
-    if not plan.steps:
+    if not plan.save_steps:
         outputs.start(problem.y0.detach())
     may_drop: bool | None = None
 
-    while clock.some(state.status == Status.RUNNING):
+    while clock.some(state.status == RUNNING):
         calls = state.calls
-        state, step_batch = engine.advance(context, state, engine.budget)
+        state, batch = engine.advance(context, state, BUDGET)
         record.calls += state.calls - calls
-        record.occurrences += [_of_all(met, step_batch.rows) for met in step_batch.occurrences]
-        if isinstance(problem.times, Tensor) and plan.inside:
-            step_batch = find_step_outputs(step_batch, problem.times, problem.direction, state.t)
-        outputs.read(step_batch)
-        if on_batch is not None:
-            on_batch(step_batch)
-        elif plan.replay or plan.steps or plan.dense:
-            record.add(step_batch, plan)
-        if on_progress is not None:
-            on_progress(_fraction(problem, context, state))
+        record.occurrences += [_in_all_rows(found, batch.rows) for found in batch.occurrences]
+        if problem.per_sample and plan.inner_outputs:
+            batch = assign_outputs(batch, problem)
+        outputs.read(batch)
+        if plan.on_batch is not None:
+            plan.on_batch(batch)
+        elif plan.keeps_steps:
+            record.add(batch, plan)
+        if config.on_progress is not None:
+            config.on_progress(_fraction(problem, context, state))
         if problem.per_sample and may_drop is not False:
-            running = state.status == Status.RUNNING
-            if 0 < 2 * int(running.sum()) <= len(running):
-                left = running.nonzero()[:, 0]
-                if may_drop is None:
-                    may_drop = rows_are_independent(context, state, left)
-                    record.calls += 2
-                if may_drop:
-                    write_back(record, context, state)
-                    context, state = context.take(left), state.take(left)
+            rows = rows_to_keep(state)
+            if rows is None:
+                continue
+            if may_drop is None:
+                may_drop = can_drop_others(context, state, rows)
+                record.calls += 2
+            if may_drop:
+                write_back(record, context, state)
+                context, state = context.take(rows), state.take(rows)
     write_back(record, context, state)
-    _overflow(record)
+    _fail_on_overflow(record)
     _warn_of_resolution(problem, record)
-    if not plan.steps:
-        outputs.end(record.y, record.status == Status.SUCCESS)
+    if not plan.save_steps:
+        outputs.end(record.y, record.status == SUCCESS)
     return record, outputs
 
 
-def _of_all(met: Occurrence, rows: Tensor | None) -> Occurrence:
-    """An occurrence on some rows, as one on these rows of the whole."""
-    return met if rows is None else met._replace(rows=rows[met.rows])
+def _in_all_rows(found: Occurrence, rows: Tensor | None) -> Occurrence:
+    """Return an occurrence with its rows counted among all rows of the problem."""
+    return found if rows is None else found._replace(rows=rows[found.rows])
 
 
-def begin(
-    problem: Problem, f0: Tensor, plan: Plan, method: Any, controller: Any, norm: Norm, max_steps: int
-) -> tuple[SolveContext, SolverState, Record]:
-    """Where the march starts: the first step size, and the rows that cannot start at all."""
+def start_loop(problem: Problem, config: SolveConfig, plan: Plan) -> LoopStart:
+    """Return the state before the first attempt: its size is chosen, and rows that cannot start have failed."""
+    method, controller, stops = config.method, config.controller, config.stops
     t0, t1 = problem.start, problem.end
     zero = torch.zeros_like(t0, dtype=torch.int64) if isinstance(t0, Tensor) else 0
-    y0 = problem.y0.detach()
-    if problem.per_sample:
-        finite = y0.isfinite().all(1) & f0.isfinite().all(1)
-        status = torch.where(finite, Status.RUNNING, Status.NONFINITE)
-        if not bool(finite.all()) and bool(finite.any()):
-            # what is masked is computed all the same: let it be with the numbers of a healthy row
-            stand_in = int(finite.nonzero()[0])
-            y0 = torch.where(finite[:, None], y0, y0[stand_in])
-            f0 = torch.where(finite[:, None], f0, f0[stand_in])
-    else:
-        status = Status.RUNNING if _finite(y0) and _finite(f0) else Status.NONFINITE
-    record = Record(y=y0, t=t0, status=status, accepted=zero, attempts=zero, cost=zero)
-    output_times, first = [], 0
-    if plan.inside and isinstance(problem.times, list):
-        output_times, first = [t * problem.direction for t in problem.times[problem.inner]], problem.inner.start
-    context = SolveContext(
-        problem.field, method, controller, norm, plan, t1, problem.direction, max_steps, output_times, first
-    )
+    y0, f0, status = _finite_start(problem)
     h, calls = clock.maximum(abs(t1 - t0), 0.0), 0
-    if controller.adaptive and problem.layout.rows and clock.some((status == Status.RUNNING) & (t0 != t1)):
-        h, calls = first_step(problem, controller=controller, norm=norm, order=method.error_order + 1, y0=y0, f0=f0)
-    record.calls = record.started = 1 + calls
-    record.h = h
+    if controller.adaptive and problem.layout.rows and clock.some((status == RUNNING) & (t0 != t1)):
+        start = SolveStart(problem=problem, norm=config.norm, order=method.error_order + 1, y0=y0, f0=f0)
+        h, calls = controller.initial_step(start)
+    record = Record(
+        y=y0, t=t0, h=h, status=status, attempts=zero, accepted=zero, evaluations=zero, calls=1 + calls,
+        started=1 + calls,
+    )  # fmt: skip
     if not problem.layout.rows:
-        t0 = t1  # nothing to step: f was called for its shape
-    history = controller.start(t0, t1)
-    state = SolverState(t0, h, y0, method.begin(f0), history, status, zero, zero, zero != 0, zero)
-    return context, mark_finished(context, state), record
-
-
-def with_stops(context: SolveContext, state: SolverState, stops: Stops) -> tuple[SolveContext, SolverState]:
-    """The same where steps are to end at stops."""
+        t0 = t1  # No rows, nothing to step: f was called for its shape.
+    method_state, past_jump = method.begin(f0), False
     if stops:
-        past_jump = stops.begin(state.t)
-        # at a jump f0 is of neither side
-        state = state._replace(past_jump=past_jump, method_state=None if clock.some(past_jump) else state.method_state)
-    return context._replace(stops=stops), state
+        past_jump = stops.jumps_at(t0)
+        method_state = None if clock.some(past_jump) else method_state  # at a jump f0 belongs to neither side
+    context = SolveContext(
+        config=config, plan=plan, field=problem.field, norm=config.norm, stops=stops, end=t1,
+        direction=problem.direction, output_times=OutputTimes.of(problem) if plan.inner_outputs else OutputTimes(),
+    )  # fmt: skip
+    state = SolverState(
+        t=t0, h=h, y=y0, method_state=method_state, history=controller.start(t0, t1),
+        status=where((t0 == t1) & (status == RUNNING), SUCCESS, status), attempts=zero, accepted=zero,
+        evaluations=zero, past_jump=past_jump,
+        event_values=tuple(event.value(problem.field, t0, y0) for event in config.events),
+    )  # fmt: skip
+    return LoopStart(context, state, record)
 
 
-def _overflow(record: Record) -> None:
-    """A sum of finite stages can still overflow: that is no success."""
+def _finite_start(problem: Problem) -> tuple[Tensor, Tensor, int | Tensor]:
+    """Return y0, f0 and the status of each clock; masked rows that are not finite get the numbers of a finite row."""
+    y0, f0 = problem.y0.detach(), problem.initial_slope()
+    if not problem.per_sample:
+        return y0, f0, RUNNING if _finite(y0) and _finite(f0) else NONFINITE
+    finite = y0.isfinite().all(1) & f0.isfinite().all(1)
+    status = torch.where(finite, RUNNING, NONFINITE)
+    if not bool(finite.all()) and bool(finite.any()):
+        healthy = int(finite.nonzero()[0])
+        y0 = torch.where(finite[:, None], y0, y0[healthy])
+        f0 = torch.where(finite[:, None], f0, f0[healthy])
+    return y0, f0, status
+
+
+def _fail_on_overflow(record: Record) -> None:
+    """Mark rows whose final state is not finite: a sum of finite stages can still overflow."""
     if isinstance(record.status, Tensor):
         finite = record.y.isfinite().all(1)
-        record.status = torch.where(finite | (record.status != Status.SUCCESS), record.status, Status.NONFINITE)
-    elif record.status == Status.SUCCESS and not _finite(record.y):
-        record.status = Status.NONFINITE
+        record.status = torch.where(finite | (record.status != SUCCESS), record.status, NONFINITE)
+    elif record.status == SUCCESS and not _finite(record.y):
+        record.status = NONFINITE
 
 
 def _finite(y: Tensor) -> bool:
@@ -150,7 +137,7 @@ def _finite(y: Tensor) -> bool:
 
 
 def _warn_of_resolution(problem: Problem, record: Record) -> None:
-    """The steps were so short that t, as f is given it, stood still."""
+    """Warn where steps were so short that t, in the dtype that f receives, did not change."""
     eps = torch.finfo(problem.field.time_dtype).eps
     if eps <= clock.EPS:
         return
@@ -161,14 +148,14 @@ def _warn_of_resolution(problem: Problem, record: Record) -> None:
         warnings.warn(
             f"steps are shorter than {problem.field.time_dtype} resolves in t, in which f is given it: shift t towards "
             "0, or use a float64 state.",
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
 def _fraction(problem: Problem, context: SolveContext, state: SolverState) -> float:
-    """How far the slowest clock has come, from 0 to 1."""
-    start = problem.start if context.rows is None else problem.start[context.rows]
+    """Return the fraction of the span that the slowest clock has covered."""
+    start: Number = problem.start if context.rows is None else per_row(problem.start)[context.rows]
     span = context.end - start
     if isinstance(span, Tensor):
         return float(torch.where(span == 0, 1.0, (state.t - start) / span).min()) if len(span) else 1.0
-    return (state.t - start) / span if span else 1.0
+    return clock.host((state.t - start) / span) if span else 1.0

@@ -1,41 +1,68 @@
-"""The engine of methods that are not taken step by step: one call a stretch."""
+"""The engine of methods that cross the whole span in one call, such as SciPy's solvers."""
 
 from __future__ import annotations
 
-from neuralode.core.record import AcceptedStep, StepBatch, StepOutputs
-from neuralode.core.status import Status
-from neuralode.engines.base import SolveContext, SolverState, mark_finished
-from neuralode.methods.base import Span
+from typing import cast
+
+import torch
+
+from neuralode.core.clock import host
+from neuralode.core.problem import Problem
+from neuralode.core.record import AcceptedStep, Plan, StepBatch, StepOutputs
+from neuralode.core.status import NONFINITE, RUNNING, STEP_UNDERFLOW, SUCCESS
+from neuralode.engines.base import SolveConfig, SolveContext, SolverState
+from neuralode.engines.loop import solve_loop
+from neuralode.engines.trajectory import RecordedTrajectory
+from neuralode.methods.base import OneCallMethod, Span
 
 
 class OneCall:
-    """Crosses from start to end in one call; of what happens on the way only outputs are known."""
+    """Calls the method once. Of what happens within the span only the outputs are known."""
 
-    name = "whole"
-    gradients = frozenset({"adjoint"})
-    budget = 1
+    name = "one call"
+
+    def supports(self, problem: Problem, config: SolveConfig, plan: Plan) -> str | None:
+        """Support outputs at given times, and gradients that need no steps."""
+        method = config.method
+        if not method.one_call:
+            return f"method {method.name!r} is taken step by step; wanted engine='eager'."
+        if plan.pullback or plan.keeps_steps:
+            return (
+                f"method {method.name!r} has no gradient {config.gradient.name!r}; wanted gradient='adjoint', or "
+                "torch.no_grad()."
+            )
+        return None
+
+    def integrate(self, problem: Problem, config: SolveConfig, plan: Plan) -> RecordedTrajectory:
+        """Solve by one call of the method."""
+        record, outputs = solve_loop(self, problem, config, plan)
+        return RecordedTrajectory.of(record, outputs, config)
 
     def advance(self, context: SolveContext, state: SolverState, budget: int) -> tuple[SolverState, StepBatch]:
         """Go to the end."""
-        state = mark_finished(context, state)
-        if state.status != Status.RUNNING:
+        if state.status != RUNNING:
             return state, StepBatch(context.rows, [], state.y, state.t)
-        inner = [mark * context.direction for mark in context.output_times]
-        ends = [*inner, context.end]
-        span = Span(f=context.field, t=state.t, y=state.y, ends=ends, norm=context.norm, controller=context.controller)
-        states, reached_end, calls = context.method.cross(span)
-        step_outputs = StepOutputs(slice(context.first_output, context.first_output + len(inner)), None)
+        inner = [time * context.direction for time in context.output_times.ahead]
+        t, end = host(state.t), host(context.end)
+        config = context.config
+        span = Span(
+            f=context.field, t=t, y=state.y, ends=[*inner, end], norm=context.norm, controller=config.controller
+        )
+        crossed = cast(OneCallMethod, config.method).cross(span)
+        states, succeeded = crossed.states, crossed.succeeded
+        within = StepOutputs(slice(context.output_times.first, context.output_times.first + len(inner)), None)
         step = AcceptedStep(
-            state.t, context.end - state.t, True, None, inner=states[:-1], step_outputs=step_outputs if inner else None
+            t=t, h=end - t, reaches_end=True, accept=None, inner=states[:-1], step_outputs=within if inner else None
         )
-        failed = Status.STEP_UNDERFLOW if states.isfinite().all() else Status.NONFINITE
+        failed = STEP_UNDERFLOW if bool(torch.isfinite(states).all()) else NONFINITE
         following = state._replace(
-            t=context.end if reached_end else state.t,
-            y=states[-1] if reached_end else state.y,
-            status=Status.RUNNING if reached_end else failed,
+            t=end if succeeded else t,
+            y=states[-1] if succeeded else state.y,
+            status=SUCCESS if succeeded else failed,
             attempts=state.attempts + 1,
-            accepted=state.accepted + reached_end,
-            cost=state.cost + calls,
-            calls=state.calls + calls,
+            accepted=state.accepted + succeeded,
+            turn=state.turn + 1,
+            evaluations=state.evaluations + crossed.calls,
+            calls=state.calls + crossed.calls,
         )
-        return mark_finished(context, following), StepBatch(context.rows, [step], following.y, following.t)
+        return following, StepBatch(context.rows, [step], following.y, following.t)

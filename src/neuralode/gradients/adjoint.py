@@ -10,47 +10,49 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
+from neuralode.autodiff.context import ForwardContext
 from neuralode.autodiff.substitution import Substitution
-from neuralode.controllers import CONTROLLERS, PID, Fixed, find_controller
+from neuralode.controllers import CONTROLLERS, PID, Controller, Fixed, find_controller
 from neuralode.core.clock import column_times
 from neuralode.core.field import Field
-from neuralode.core.layout import lay_out
+from neuralode.core.layout import Layout, lay_out
 from neuralode.core.norms import Norm
 from neuralode.core.problem import Problem
-from neuralode.core.record import Plan, Record, StepBatch
-from neuralode.core.status import BackwardSolveError, GradientError, Status
-from neuralode.engines.loop import solve_loop
-from neuralode.gradients.base import Solved
-from neuralode.gradients.replay import check_unchanged
-from neuralode.methods import Method, find_method
-from neuralode.methods.base import StepStart
+from neuralode.core.record import AcceptedStep, Plan, Record, StepBatch
+from neuralode.core.status import MAX_STEPS, BackwardSolveError, GradientError, Status
+from neuralode.engines.base import Observer, SolveConfig, Trajectory, backward_config
+from neuralode.gradients.base import check_unchanged
+from neuralode.methods import find_method
+from neuralode.methods.base import Method, PartitionedMethod, StepStart
+
+Tolerance = float | Tensor
 
 
 @dataclass(frozen=True)
 class Adjoint:
-    """The paper's gradient: correct to tolerance, at constant memory.
+    """The gradient of Chen et al. (2018): correct to tolerance, at constant memory.
 
     Parameters
     ----------
-    rtol, atol : float, optional
-        Tolerances of the backward solve; those of the forward solve unless given.
-    method : str or Method, optional
-        Method of the backward solve; that of the forward solve unless given ("rk4" after a `Partitioned` one).
-    step_size : float, optional
-        Step of a fixed backward method; that of the forward solve unless given.
-    norm : {"seminorm", "full"} or callable
-        Whether the parameters' cotangents count in the error. They do not feed back into the equation, so the seminorm
-        saves steps; per-sample steps allow no other. A callable takes the scaled errors of (y, λ, parameters), the
-        first two as y0 is, and returns a number.
-    controller : optional
-        Controller of the backward solve, which goes from output to output; that of the forward solve unless given.
-    observer : optional
-        Told of every attempt of the backward solve, as that of `solve`.
+    rtol, atol : float, default=None
+        Tolerances of the backward solve; those of the forward solve if None.
+    method : str or Method, default=None
+        Method of the backward solve; that of the forward solve if None ("rk4" after a `Partitioned` one).
+    step_size : float, default=None
+        Step of a fixed backward method; that of the forward solve if None.
+    norm : {"seminorm", "full"} or callable, default="seminorm"
+        Whether the parameters' cotangents count in the error. They do not enter the equation, so the seminorm saves
+        steps; per-row clocks support no other. A callable takes the scaled errors of (y, λ, parameters), the first two
+        with the structure of y0, and returns a number.
+    controller : Controller or str, default=None
+        Controller of the backward solve, which goes from output to output; that of the forward solve if None.
+    observer : Observer, default=None
+        Receives every attempt of the backward solve, as the ``observer`` of `solve`.
 
     Examples
     --------
@@ -68,8 +70,8 @@ class Adjoint:
     method: str | Method | None = None
     step_size: float | None = None
     norm: Literal["seminorm", "full"] | Callable[..., Any] = "seminorm"
-    controller: Any = None
-    observer: Any = None
+    controller: str | Controller | None = None
+    observer: Observer | None = None
 
     name = "adjoint"
     derivatives = 1
@@ -84,218 +86,250 @@ class Adjoint:
             if value is not None and not value > 0:
                 raise ValueError(f"Adjoint({name}={value!r}); wanted a positive number.")
 
-    def plan(self, plan: Plan) -> Plan:
-        """Keep the outputs, as states, and nothing else."""
-        if plan.dense or plan.steps:
-            what = "dense=True" if plan.dense else "save='steps'"
-            raise ValueError(f"gradient='adjoint' cannot differentiate {what}; wanted gradient='replay' or 'direct'.")
-        return replace(plan, save=None)
-
-    def check(self, method: Any, controller: Any, per_sample: bool) -> None:
-        """Refuse a backward solve that cannot be made."""
+    def check(self, config: SolveConfig, per_sample: bool) -> None:
+        """Refuse a backward solve that is not possible."""
         if per_sample and self.norm != "seminorm":
             raise ValueError(
                 f"Adjoint(norm={self.norm!r}) with per_sample=True: parameters belong to no row, so only a shared "
                 "clock can count them in the error. Wanted norm='seminorm'."
             )
-        self.backwards(method, controller, (1.0, 1.0))
+        self.backwards(config)
 
-    def attach(self, solved: Solved) -> list[Tensor]:
-        """The outputs, differentiable."""
-        how = self.backwards(solved.method, solved.controller, solved.tolerances)
-        return list(_Adjoint.apply(solved, how, *solved.inputs))
+    def plan(self, plan: Plan) -> Plan:
+        """Keep the outputs, as states, and nothing else."""
+        if plan.dense or plan.save_steps:
+            what = "dense=True" if plan.dense else "save='steps'"
+            raise ValueError(f"gradient='adjoint' cannot differentiate {what}; wanted gradient='replay' or 'direct'.")
+        return replace(plan, save=None)
 
-    def backward_method(self, forward: Any) -> Any:
-        """What solves backwards: the equation for (y, λ) is no pair (q, p), though y is one."""
-        method: Any = forward if self.method is None else find_method(self.method)
+    def attach(self, trajectory: Trajectory, context: ForwardContext) -> list[Tensor]:
+        """Return the outputs with the adjoint solve as their derivative."""
+        sweep = AdjointSweep(trajectory, self.backwards(trajectory.config))
+        return list(AdjointFunction.apply(sweep, context, *trajectory.problem.inputs))
+
+    def backwards(self, config: SolveConfig) -> BackwardSolve:
+        """Return how to solve backwards after a forward solve."""
+        method = self._method(config.method)
+        rtol, atol = config.norm.rtol, config.norm.atol
+        return BackwardSolve(
+            config=backward_config(
+                config,
+                method=method,
+                controller=self._controller(config, method),
+                stops=config.stops.reversed(),
+                observer=self.observer,
+            ),
+            rtol=rtol if self.rtol is None else self.rtol,
+            atol=atol if self.atol is None else self.atol,
+            norm=self.norm,
+        )
+
+    def _method(self, forward: Method) -> Method:
+        """Return the method of the backward solve: (y, λ) is no pair (q, p), even if y is one."""
+        method = forward if self.method is None else find_method(self.method)
         if not method.partitioned:
             return method
+        general = cast(PartitionedMethod, method).general
         if self.method is not None:
             raise ValueError(
                 f"Adjoint(method={method.name!r}): the adjoint equation is no pair (q, p) as that method wants one. "
-                f"Wanted a method for any equation, such as {method.general!r}."
+                f"Wanted a method for any equation, such as {general!r}."
             )
-        return find_method(method.general)
+        return find_method(general)
 
-    def backwards(self, method: Any, controller: Any, tolerances: tuple[Any, Any]) -> Backwards:
-        """The method, controller and tolerances of the backward solve, after those of the forward one."""
-        forward, method = method, self.backward_method(method)
+    def _controller(self, config: SolveConfig, method: Method) -> Controller:
+        """Return the controller of the backward solve by a method."""
         if self.controller is not None:
-            controller = find_controller(self.controller, method, None)
-        elif method.adaptive and self.step_size is not None:
+            return find_controller(self.controller, method, None)
+        if method.adaptive and self.step_size is not None:
             raise ValueError(
                 f"Adjoint(step_size={self.step_size!r}) with the adaptive method {method.name!r}; wanted rtol, atol."
             )
-        elif method.adaptive:
-            adaptive = isinstance(controller, PID)
-            controller = replace(controller, first_step=None, norm="rms") if adaptive else CONTROLLERS["i"]
-        else:
-            size = self.step_size or getattr(controller, "step_size", None)
-            if size is None:
-                raise ValueError(
-                    f"gradient='adjoint' would solve backwards by the fixed method {method.name!r} after a forward "
-                    f"solve by {forward.name!r} without a step size; wanted Adjoint(step_size=...) or "
-                    "Adjoint(method='tsit5')."
-                )
-            controller = Fixed(size)
-        rtol, atol = tolerances
-        return Backwards(
-            method,
-            controller,
-            rtol if self.rtol is None else self.rtol,
-            atol if self.atol is None else self.atol,
-            self.norm,
-            self.observer,
-        )
+        if method.adaptive:
+            controller = config.controller
+            return replace(controller, first_step=None, norm="rms") if isinstance(controller, PID) else CONTROLLERS["i"]
+        size = self.step_size or getattr(config.controller, "step_size", None)
+        if size is None:
+            raise ValueError(
+                f"gradient='adjoint' would solve backwards by the fixed method {method.name!r} after a forward "
+                f"solve by {config.method.name!r} without a step size; wanted Adjoint(step_size=...) or "
+                "Adjoint(method='tsit5')."
+            )
+        return Fixed(size)
 
 
 @dataclass(frozen=True)
-class Backwards:
-    """How to solve backwards."""
+class BackwardSolve:
+    """How to solve backwards: the configuration, and the tolerances and norm of (y, λ, parameters)."""
 
-    method: Any
-    controller: Any
-    rtol: Any
-    atol: Any
-    norm: Any
-    observer: Any
+    config: SolveConfig
+    rtol: Tolerance
+    atol: Tolerance
+    norm: Literal["seminorm", "full"] | Callable[..., Any]
+
+    @property
+    def adds_parameters_after_steps(self) -> bool:
+        """Whether the method is implicit: parameters in the state would make its linear systems as large as f."""
+        return self.config.method.implicit
 
 
-class _Adjoint(torch.autograd.Function):
+class AdjointFunction(torch.autograd.Function):
+    """The outputs of a solve, differentiated by an `AdjointSweep`."""
+
     @staticmethod
-    def forward(ctx: Any, solved: Solved, how: Backwards, *inputs: Tensor) -> tuple[Tensor, ...]:
-        ctx.solved, ctx.how = solved, how
+    def forward(ctx: Any, sweep: AdjointSweep, context: ForwardContext, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs, copied: users may write into them, and backward reads the original."""
+        ctx.sweep, ctx.context = sweep, context
         ctx.save_for_backward(*inputs)
-        return (solved.leaves[0].clone(),)  # the user may write into these: backward reads the original
+        return (sweep.outputs.clone(),)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        """Solve the adjoint equation."""
         check_unchanged(ctx)
         if torch.is_grad_enabled():
             raise GradientError(
                 "gradient='adjoint' has no second derivatives; wanted gradient='replay' or gradient='direct'."
             )
-        solved: Solved = ctx.solved
-        with solved.forward_context.restored():
-            return None, None, *Sweep(solved, ctx.how, solved.leaves[0], cotangents[0]).run()
+        with ctx.context.restored():
+            return None, None, *ctx.sweep.run(cotangents[0])
 
 
-class Sweep:
-    """One solve backwards from output to output."""
+class AdjointSweep:
+    """A solve of the adjoint equation backwards from output to output."""
 
-    def __init__(self, solved: Solved, how: Backwards, outputs: Tensor, cotangent: Tensor) -> None:
-        self.solved, self.how = solved, how
-        self.outputs = outputs
-        problem = solved.problem
-        self.problem, self.per_sample = problem, problem.per_sample
-        self.substitution = Substitution(problem, solved.captured, linked=False)
-        self.totals = [torch.zeros_like(x) for x in self.substitution.inputs]
-        self.reached = self._reached()
-        self.cotangent = torch.where(
-            self.reached[..., None] if self.per_sample else self.reached[:, None, None], cotangent, 0
-        )
-        self.controller = how.controller
-        # whether the parameters' share is added up after the steps, or carried in the state of a shared clock; there it
-        # would make the linear systems of an implicit method as large as the network
-        self.after = problem.per_sample or how.method.implicit
+    def __init__(self, trajectory: Trajectory, backwards: BackwardSolve) -> None:
+        self.trajectory, self.backwards = trajectory, backwards
+        self.problem, self.outputs = trajectory.problem, trajectory.leaves[0]
 
-    def _reached(self) -> Tensor:
-        """Which outputs the forward solve arrived at: [outputs] or [outputs, rows]."""
-        times, record = self.problem.t.detach(), self.solved.record
-        if self.per_sample:
-            ahead = (times - record.t[:, None]) * self.problem.direction
-            return ((ahead <= 0) & self.outputs.isfinite().all(-1).T).T
-        ahead = (times - record.t) * self.problem.direction
-        return (ahead <= 0).to(self.outputs.device) & self.outputs.isfinite().all(-1).all(-1)
-
-    def run(self) -> list[Tensor | None]:
-        """Cotangents of y0, t and what f uses."""
-        times = self.problem.t.detach()
-        t_total = torch.zeros_like(times) if self.problem.t.requires_grad else None
+    def run(self, cotangent: Tensor) -> list[Tensor | None]:
+        """Return the cotangents of y0, t and the captured tensors."""
+        problem = self.problem
+        reached = outputs_reached(self.trajectory)
+        cotangent = torch.where(reached[..., None] if problem.per_sample else reached[:, None, None], cotangent, 0)
+        parameters = Substitution(problem, linked=False)
+        stretches = _Stretches(self.trajectory, self.backwards, parameters)
+        t_total = torch.zeros_like(problem.t) if problem.t.requires_grad else None
         adjoint = torch.zeros_like(self.outputs[0])
-        for i in range(self.problem.outputs - 1, 0, -1):
-            adjoint = adjoint + self.cotangent[i]
+        for i in range(problem.outputs - 1, 0, -1):
+            adjoint = adjoint + cotangent[i]
             if t_total is not None:
-                self.add_time(t_total, i, self.cotangent[i])
-            adjoint = self.back(i, adjoint)
+                self.add_time(t_total, i, cotangent[i])
+            adjoint = stretches.back(i, adjoint, reached[i])
         if t_total is not None:
             self.add_time(t_total, 0, -adjoint)
-        return [adjoint + self.cotangent[0], t_total, *self.substitution.collect(self.totals)]
+        return [adjoint + cotangent[0], t_total, *parameters.collect(stretches.totals)]
 
     def add_time(self, total: Tensor, i: int, weight: Tensor) -> None:
-        """∂y(t_i)/∂t_i = f there. An output at the end moves with the end, one at the start does not move."""
-        times = self.problem.t.detach()
+        """Add the cotangent of output time i: ∂y(t_i)/∂t_i = f.
+
+        An output at the end moves with the end; one at the start does not move.
+        """
+        problem, times = self.problem, self.problem.t.detach()
         t, y = times[..., i], torch.where(self.outputs[i].isfinite(), self.outputs[i], 0)
-        slope = self.problem.field(t.to(device=y.device, dtype=y.dtype.to_real()), y)
+        slope = problem.field(t.to(device=y.device, dtype=y.dtype.to_real()), y)
         products = (weight.conj() * slope).real.to(total.dtype)
-        moves = products.nan_to_num(0.0).sum(-1) if self.per_sample else products.sum().to(total.device)
+        moves = products.nan_to_num(0.0).sum(-1) if problem.per_sample else products.sum().to(total.device)
         if i == 0:
             total[..., 0] += moves
             return
         starting, ending = t == times[..., 0], t == times[..., -1]
-        total[..., 0] += torch.where(starting, moves, 0)  # cancels what the start adds for it
+        total[..., 0] += torch.where(starting, moves, 0)  # cancels the share of the start
         total[..., -1] += torch.where(ending & ~starting, moves, 0)
         total[..., i] += torch.where(starting | ending, 0, moves)
 
-    def back(self, i: int, adjoint: Tensor) -> Tensor:
-        """Solve from output i to the one before; returns λ there and adds up the parameters' share."""
-        times = self.problem.t.detach()
+
+def outputs_reached(trajectory: Trajectory) -> Tensor:
+    """Return which outputs the forward solve reached: [outputs], or [outputs, rows]."""
+    problem, record, outputs = trajectory.problem, trajectory.record, trajectory.leaves[0]
+    times = problem.t.detach()
+    if problem.per_sample:
+        ahead = (times - torch.as_tensor(record.t)[:, None]) * problem.direction
+        return ((ahead <= 0) & outputs.isfinite().all(-1).T).T
+    ahead = (times - record.t) * problem.direction
+    return (ahead <= 0).to(outputs.device) & outputs.isfinite().all(-1).all(-1)
+
+
+class _Stretches:
+    """Backward solves between neighbouring outputs, and the parameters' cotangents that they add up.
+
+    On a shared clock the cotangents are part of the state. Otherwise they are summed after each batch of steps, as a
+    quadrature along (y, λ): Σ h bᵢ λᵢᵀ ∂f/∂θ over the stages i of each step.
+    """
+
+    def __init__(self, trajectory: Trajectory, backwards: BackwardSolve, parameters: Substitution) -> None:
+        self.trajectory, self.backwards, self.parameters = trajectory, backwards, parameters
+        self.problem, self.outputs = trajectory.problem, trajectory.leaves[0]
+        self.totals = [torch.zeros_like(x) for x in parameters.inputs]
+        self.controller = backwards.config.controller
+        self.by_quadrature = self.problem.per_sample or backwards.adds_parameters_after_steps
+        self.equation = AdjointEquation(self.problem, parameters)
+
+    def back(self, i: int, adjoint: Tensor, reached: Tensor) -> Tensor:
+        """Solve from output i to the one before and return λ there."""
+        per_sample, times = self.problem.per_sample, self.problem.t.detach()
         ends = times[..., [i, i - 1]]
-        begin = torch.where(self.reached[i], ends[..., 0], ends[..., 1]) if self.per_sample else ends[0]
+        begin = torch.where(reached, ends[..., 0], ends[..., 1]) if per_sample else ends[0]
         ends = torch.stack((begin, ends[..., 1]), -1)
-        idle = bool((ends[..., 0] == ends[..., 1]).all())
-        if idle or not bool(self.reached[i].any()):
+        if bool((ends[..., 0] == ends[..., 1]).all()) or not bool(reached.any()):
             return adjoint
-        state = (self.outputs[i], adjoint, *(() if self.after else self.totals))
-        layout = lay_out(state, self.per_sample)
-        field = replace(self.substitution.field, f=self.augmented, dtype=None, layout=layout)
-        direction = -self.problem.direction
-        host = ends if self.per_sample else ends.tolist()
-        backwards = Problem(field, layout.pack(state), ends, host, direction, self.per_sample)
+        state = (self.outputs[i], adjoint, *(() if self.by_quadrature else self.totals))
+        layout = lay_out(state, per_sample)
+        problem = Problem(
+            field=replace(self.parameters.field, f=self.equation, dtype=None, layout=layout),
+            y0=layout.pack(state),
+            t=ends,
+            times=ends if per_sample else ends.tolist(),
+            direction=-self.problem.direction,
+            per_sample=per_sample,
+        )
         with torch.no_grad():
-            record = self.solve_loop(backwards, layout)
-        if self.per_sample:
-            after = layout.unpack(record.y)[1]
-            return torch.where((self.reached[i])[:, None], after, adjoint)
-        _, adjoint, *totals = layout.unpack(record.y)
-        self.totals = self.totals if self.after else totals
-        return adjoint
+            record = self.solve(problem)
+        _, after, *totals = layout.unpack(record.y)
+        if not self.by_quadrature:
+            self.totals = totals
+        return torch.where(reached[:, None], after, adjoint) if per_sample else after
 
-    def solve_loop(self, problem: Problem, layout: Any) -> Record:
-        """Solve one stretch, beginning with the step size that the last one reached."""
-        how, field = self.how, problem.field
-        start = problem.t[..., 0].to(device=problem.y0.device, dtype=problem.y0.dtype.to_real())
-        f0 = field(start, problem.y0)
-        rtol, atol = (self.spread(x, layout) for x in (how.rtol, how.atol))
-        counted = (0, 1) if how.norm == "seminorm" or self.after else None
-        reduction = self.reduction if callable(how.norm) else "rms"
-        norm = Norm(layout, rtol, atol, self.per_sample, reduction, counted)
-        plan = Plan(replay=self.after)
-        solved = self.solved
+    def solve(self, problem: Problem) -> Record:
+        """Solve one stretch, beginning with the step size that the last one ended with."""
+        layout, config = problem.layout, self.backwards.config
+        problem = replace(problem, f0=problem.initial_slope())
+        norm = self.backwards.norm
+        config = replace(
+            config,
+            controller=self.controller,
+            norm=Norm(
+                layout=layout,
+                rtol=self.spread(self.backwards.rtol, layout),
+                atol=self.spread(self.backwards.atol, layout),
+                per_sample=problem.per_sample,
+                reduction=self.reduction if callable(norm) else "rms",
+                leaves=(0, 1) if norm == "seminorm" or self.by_quadrature else None,
+            ),
+        )
 
-        def on_batch(step_batch: StepBatch) -> None:
-            self.gather(step_batch, field)
+        def on_batch(batch: StepBatch) -> None:
+            self.add_batch(batch, problem.field)
 
-        record, _ = solve_loop(
-            problem, f0, plan, how.method, self.controller, norm, solved.engine, solved.max_steps,
-            on_batch=on_batch if self.after else None, stops=solved.stops.reversed(), observer=how.observer,
-        )  # fmt: skip
-        solved.backward[0] += record.calls
+        plan = Plan(keep_states=self.by_quadrature, on_batch=on_batch if self.by_quadrature else None)
+        record = config.engine.integrate(problem, config, plan).record
+        self.trajectory.calls.add(record.calls)
         status = torch.as_tensor(record.status)
-        finite = problem.y0.isfinite().all(1) if self.per_sample else torch.tensor(True)
-        if bool(((status >= Status.MAX_STEPS) & finite.to(status.device)).any()):
+        finite = problem.y0.isfinite().all(1) if problem.per_sample else torch.tensor(True)
+        if bool(((status >= MAX_STEPS) & finite.to(status.device)).any()):
             raise BackwardSolveError(Status(int(status.max())), problem.t[..., 0].max().item())
         self.controller = self.controller.resume(record.h)
         return record
 
     def reduction(self, scaled: tuple) -> Tensor:
-        """The user's norm of (y, λ, parameters)."""
+        """Return the user's norm of (y, λ, parameters)."""
         y, adjoint, *totals = scaled
         unpack = self.problem.layout.unpack
-        return torch.as_tensor(self.how.norm((unpack(y), unpack(adjoint), tuple(totals))))
+        assert callable(self.backwards.norm)
+        return torch.as_tensor(self.backwards.norm((unpack(y), unpack(adjoint), tuple(totals))))
 
-    def spread(self, tolerance: Any, layout: Any) -> Any:
-        """Tolerances of (y, λ, parameters): λ has those of y, the parameters the tightest."""
+    def spread(self, tolerance: Tolerance, layout: Layout) -> Tolerance:
+        """Return tolerances of (y, λ, parameters): λ has those of y, the parameters the smallest of them."""
         if not isinstance(tolerance, Tensor):
             return tolerance
         own = tolerance.expand(self.outputs[0].shape)
@@ -305,65 +339,67 @@ class Sweep:
         rest = own.min().expand(layout.features - 2 * own.numel())
         return torch.cat((own.reshape(-1), own.reshape(-1), rest))[None]
 
-    def augmented(self, t: Tensor, state: tuple, *args: Any) -> tuple:
-        """The right-hand side of (y, λ), and on a shared clock of the parameters' cotangents."""
-        y, adjoint, *totals = state
-        again = torch.is_grad_enabled()  # an implicit method asks for the derivatives of this
-        with torch.enable_grad():
-            y = y.view_as(y) if again and y.requires_grad else y.detach().requires_grad_()
-            slope = replace(self.substitution.field, args=args)(t, y)
-        wanted = [y, *(self.substitution.inputs if totals else ())]
-        if not slope.requires_grad:
-            return slope, torch.zeros_like(y), *map(torch.zeros_like, totals)
-        if self.solved.strict and not again:
-            self.substitution.check([slope], y)
-        # parameters that were named may lie behind a graph made before the solve, which is met at every evaluation
-        keep = again or not self.solved.strict
-        grads = torch.autograd.grad(slope, wanted, -adjoint, allow_unused=True, create_graph=again, retain_graph=keep)
-        return slope if again else slope.detach(), *(
-            torch.zeros_like(x) if g is None else g for x, g in zip(wanted, grads, strict=True)
-        )
-
-    def gather(self, step_batch: StepBatch, field: Field) -> None:
-        """Add the parameters' share of accepted steps: one product a stage, weighted by row.
-
-        The parameters' cotangents are a quadrature along (y, λ): Σ h bᵢ λᵢᵀ ∂f/∂θ over the stages i of each step.
-        """
-        layout, method = field.layout, self.how.method
+    def add_batch(self, batch: StepBatch, field: Field) -> None:
+        """Add the parameters' share of accepted steps: one vector–Jacobian product a stage."""
+        if not self.parameters.inputs:
+            return
+        layout, method = field.layout, self.backwards.config.method
         assert layout is not None
-        own = field if step_batch.rows is None else field.take(step_batch.rows)
-        for step in step_batch.steps if self.substitution.inputs else ():
-            f = own if step.edges is None else own.within(step.t, *step.edges)
-            nodes = method.quadrature(StepStart(f, step.t, step.y, h=step.h, method_state=step.method_state))
-            self.solved.backward[0] += method.evaluations_per_step
+        own = field if batch.rows is None else field.take(batch.rows)
+        for step in batch.steps:
+            f = own if step.edges is None else own.within(step.t, step.edges)
+            start = StepStart(f=f, t=step.t, y=step.y, h=step.h, method_state=step.method_state)
+            nodes = method.quadrature(start)
+            self.trajectory.calls.add(method.evaluations_per_step)
             for weight, t, z in nodes:
                 if weight:
                     y, adjoint = layout.unpack(z)
-                    self.add_product(
-                        t,
-                        y,
-                        column_times(-weight * step.h, adjoint),
-                        step_batch.rows,
-                        step.edges and (step.t, *step.edges),
-                    )
+                    self.add_product(batch, step, t=t, y=y, weighted=column_times(-weight * step.h, adjoint))
 
-    def add_product(self, t: Tensor, y: Tensor, weighted: Tensor, rows: Tensor | None, bounds: Any) -> None:
+    def add_product(self, batch: StepBatch, step: AcceptedStep, *, t: Tensor, y: Tensor, weighted: Tensor) -> None:
         """Add one vector–Jacobian product by the parameters."""
-        substitution = self.substitution
+        field = self.parameters.field
         with torch.enable_grad():
-            field = (
-                substitution.field if rows is None else substitution.field.take(rows)
-            )  # args that are gathered have a graph
-            field = field if bounds is None else field.within(*bounds)
-            y = y.detach().requires_grad_()  # an f that differentiates inside finds what it finds in a forward pass
+            field = field if batch.rows is None else field.take(batch.rows)  # gathered args have a graph
+            field = field if step.edges is None else field.within(step.t, step.edges)
+            y = y.detach().requires_grad_()  # an f that differentiates inside needs what a forward pass gives it
             slope = field(t, y)
-        self.solved.backward[0] += 1
+        self.trajectory.calls.add(1)
         if not slope.requires_grad:
             return
-        if self.solved.strict:
-            substitution.check([slope], y)
-        keep = not self.solved.strict
-        grads = torch.autograd.grad(slope, substitution.inputs, weighted, allow_unused=True, retain_graph=keep)
+        if self.problem.strict:
+            self.parameters.check([slope], y)
+        keep = not self.problem.strict
+        grads = torch.autograd.grad(slope, self.parameters.inputs, weighted, allow_unused=True, retain_graph=keep)
         for total, g in zip(self.totals, grads, strict=True):
             if g is not None:
                 total.add_(g)
+
+
+@dataclass(frozen=True)
+class AdjointEquation:
+    """The right-hand side of (y, λ), and of the parameters' cotangents where they are part of the state."""
+
+    problem: Problem
+    parameters: Substitution
+
+    def __call__(self, t: Tensor, state: tuple[Tensor, ...], *args: Any) -> tuple[Tensor, ...]:
+        """Return (f, −λᵀ ∂f/∂y, −λᵀ ∂f/∂θ …)."""
+        y, adjoint, *totals = state
+        linearised = torch.is_grad_enabled()  # an implicit method differentiates this
+        with torch.enable_grad():
+            y = y.view_as(y) if linearised and y.requires_grad else y.detach().requires_grad_()
+            slope = replace(self.parameters.field, args=args)(t, y)
+        inputs = [y, *(self.parameters.inputs if totals else ())]
+        if not slope.requires_grad:
+            return slope, torch.zeros_like(y), *map(torch.zeros_like, totals)
+        if self.problem.strict and not linearised:
+            self.parameters.check([slope], y)
+        # Named parameters may lie behind a graph from before the solve, which every evaluation walks.
+        keep = linearised or not self.problem.strict
+        grads = torch.autograd.grad(
+            slope, inputs, -adjoint, allow_unused=True, create_graph=linearised, retain_graph=keep
+        )
+        return slope if linearised else slope.detach(), *(
+            torch.zeros_like(x) if g is None else g for x, g in zip(inputs, grads, strict=True)
+        )

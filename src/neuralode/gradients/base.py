@@ -1,38 +1,60 @@
-"""What a gradient reads: a solve that has been marched, and its steps taken again with a graph."""
+"""The contract of gradients: from a trajectory without a graph to differentiable outputs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from neuralode.controllers import NOWHERE
-from neuralode.core.problem import Problem
-from neuralode.core.record import Plan, Record
+from neuralode.autodiff.context import ForwardContext
+from neuralode.core.record import Plan
+from neuralode.core.status import GradientError
+from neuralode.engines.base import SolveConfig, Trajectory
 
 
-@dataclass(frozen=True)
-class Solved:
-    """A marched solve with all that is needed to differentiate it."""
+class Gradient(Protocol):
+    """How derivatives of a solve are taken, by y0, t and every differentiable tensor that f uses.
 
-    problem: Problem
-    plan: Plan
-    method: Any
-    controller: Any
-    engine: Any
-    tolerances: tuple[Any, Any]
-    max_steps: int
-    record: Record
-    leaves: tuple[Tensor, ...]  # what was put out: the outputs, and the dense output's coefficients last
-    captured: tuple[Tensor, ...]  # every differentiable tensor that f and save use, args among them
-    forward_context: Any  # an Ambient
-    backward: list[int]  # evaluations of f made by gradients so far
-    stops: Any = NOWHERE
-    strict: bool = True  # whether a differentiable tensor that is not among the captured ones is an error
+    A gradient that meets this contract is accepted wherever the name of one is.
+    """
 
     @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """What gradients flow to."""
-        # as views, made by a torch function: a solve around this one can see them pass
-        return (self.problem.y0, self.problem.t, *(x.view_as(x) for x in self.captured))
+    def name(self) -> str:
+        """The name of the gradient, as messages show it."""
+        ...
+
+    @property
+    def derivatives(self) -> int:
+        """How often the outputs can be differentiated through an event."""
+        ...
+
+    def check(self, config: SolveConfig, per_sample: bool) -> None:
+        """Raise ValueError, in a sentence, for a configuration that this gradient does not support."""
+        ...
+
+    def plan(self, plan: Plan) -> Plan:
+        """Return the plan with all that `attach` needs of the trajectory.
+
+        Set ``pullback`` to use `Trajectory.pullback`, ``keep_states`` to use `Trajectory.rerun`.
+        """
+        ...
+
+    def attach(self, trajectory: Trajectory, context: ForwardContext) -> list[Tensor]:
+        """Return ``trajectory.leaves`` with a graph that reaches ``trajectory.problem.inputs``.
+
+        The values must be those of the leaves, but not the same tensors: users may write into them. Whatever evaluates
+        f in backward must do so inside of ``context.restored()``, and count its calls in ``trajectory.calls``.
+        """
+        ...
+
+
+def check_unchanged(ctx: Any) -> None:
+    """Refuse to go back after an input of an autograd function was overwritten."""
+    try:
+        _ = ctx.saved_tensors
+    except RuntimeError as error:
+        if "inplace" not in str(error) and "in-place" not in str(error):
+            raise
+        raise GradientError(
+            "f changed between forward and backward: a tensor it uses was overwritten (parameters updated in between?)."
+        ) from error

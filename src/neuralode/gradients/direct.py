@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from neuralode.autodiff.context import ForwardContext
 from neuralode.core.record import Plan
-from neuralode.gradients.base import Solved
-from neuralode.gradients.retake import rerun
+from neuralode.engines.base import SolveConfig, Trajectory
 
 
 @dataclass(frozen=True)
 class Direct:
     """Let autograd differentiate the accepted steps.
 
-    The steps are found without a graph and then taken once more with one, so rejected attempts cost no memory and no
+    The steps are found without a graph and then taken once more with one: rejected attempts cost no memory, and no
     gradient flows through the choice of steps. Keeps every activation of every step.
 
     Examples
@@ -30,16 +29,16 @@ class Direct:
     """
 
     name = "direct"
-    derivatives = 2  # that are right through an event
+    derivatives = 2
+
+    def check(self, config: SolveConfig, per_sample: bool) -> None:
+        """Support every method and controller."""
 
     def plan(self, plan: Plan) -> Plan:
-        """Keep the steps; their states are computed again."""
-        return replace(plan, replay=True)
+        """Keep the steps."""
+        return replace(plan, keep_states=True)
 
-    def check(self, method: Any, controller: Any, per_sample: bool) -> None:
-        """Any method, any controller."""
-
-    def attach(self, solved: Solved) -> list[Tensor]:
-        """The leaves of the solve, differentiable."""
+    def attach(self, trajectory: Trajectory, context: ForwardContext) -> list[Tensor]:
+        """Return the leaves of the accepted steps, taken again with a graph."""
         with torch.enable_grad():
-            return rerun(solved)
+            return trajectory.rerun()

@@ -1,32 +1,36 @@
-"""Gradients through events: their times are where a function is zero, so the implicit function theorem gives them.
+"""Gradients through events: their times are zeros of a function, so the implicit function theorem gives them.
 
-After a march that met events the problem is posed anew: output times behind a terminal event become its time, and the
+After a solve that found events, the problem is made anew: output times after a terminal event become its time, and the
 times of all events become output times. That is a solve like any other, whose outputs have gradients by their times.
-With g(t, y(t)) = 0 at a time t̂, and ġ its slope along the solution, :math:`t = t̂ - g(t̂, y(t̂)) / ġ` has the value t̂ and
-the derivatives that the theorem gives; with it for a time, the outputs have theirs.
+With g(t, y(t)) = 0 at a time t̂ and ġ its slope along the solution, :math:`t = t̂ - g(t̂, y(t̂)) / ġ` has the value t̂ and
+the derivatives that the theorem gives; the outputs at that time have theirs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from neuralode.core.dense_output import find_step_outputs, outputs_within
+from neuralode.core.clock import host
 from neuralode.core.problem import Problem
-from neuralode.core.record import AcceptedStep, Occurrence, Record, StepBatch
+from neuralode.core.record import AcceptedStep, Occurrence, StepBatch
 from neuralode.core.status import GradientError
-from neuralode.gradients.base import Solved
+from neuralode.core.step_outputs import OutputTimes, assign_outputs
+from neuralode.engines.base import Trajectory
+from neuralode.engines.trajectory import RecordedTrajectory
+from neuralode.gradients.base import Gradient
 
 
 @dataclass(frozen=True)
 class EventTable:
-    """All events of a solve, in the order of their rows and times, and where they are in the problem posed anew.
+    """All events of a solve, ordered by row and time, and their places in the problem with event times.
 
-    ``source`` says which entry of the old output times, one row after another and the events behind them, every output
-    time of the new problem is.
+    ``source`` is the index of every output time of the new problem among the old output times, row after row, followed
+    by the event times.
     """
 
     t: Tensor  # [events]
@@ -34,37 +38,72 @@ class EventTable:
     kind: Tensor  # [events]: which event function
     row: Tensor  # [events]; zeros on a shared clock
     slope: Tensor  # [events]
+    terminal: Tensor  # [events]
     source: Tensor  # [outputs'] or [rows, outputs']
-    own: Tensor  # [outputs] or [rows, outputs]: where the outputs that were asked for are among these
-    column: Tensor  # [events]: where the events are
+    own: Tensor  # [outputs] or [rows, outputs]: places of the user's outputs among the new ones
+    column: Tensor  # [events]: places of the events among them
 
 
-def with_event_times(problem: Problem, record: Record, states: Tensor) -> tuple[Problem, Record, Tensor, EventTable]:
-    """The problem whose output times are those of the events too, with its record and its outputs."""
-    shared = not problem.per_sample
-    device = problem.t.device
-    table = [_on_rows(x, device, shared) for x in record.occurrences]
-    t, row, kind, slope, terminal = (torch.cat([x[i] for x in table]) for i in range(5))
-    y = torch.cat([x[5] for x in table])
-    times = problem.t.detach().reshape(-1, problem.outputs)
-    rows, outputs = times.shape
+def with_event_times(trajectory: RecordedTrajectory) -> tuple[RecordedTrajectory, EventTable]:
+    """Return the trajectory of the problem whose output times include those of the events, and the events."""
+    problem, record, states = trajectory.problem, trajectory.record, trajectory.leaves[0]
+    table = _in_order(problem, record.occurrences)
+    table = _place(problem, table)
+    if problem.per_sample:
+        flat = torch.cat((states.transpose(0, 1).reshape(-1, states.shape[-1]), table.y))
+        outputs = flat[table.source].transpose(0, 1).contiguous()
+    else:
+        outputs = torch.cat((states, table.y))[table.source.to(states.device)]
+    problem = with_times(problem, table, table.t)
+    record = replace(record, step_batches=_assigned(problem, record.step_batches))
+    leaves = (outputs, *trajectory.leaves[1:])
+    return replace(trajectory, problem=problem, record=record, leaves=leaves), table
 
+
+def _in_order(problem: Problem, occurrences: list[Occurrence]) -> EventTable:
+    """Return the events ordered by row and time, not yet placed among outputs."""
+    columns = [_columns(found, problem) for found in occurrences]
+    t, row, kind, slope, terminal, y = (torch.cat(parts) for parts in zip(*columns, strict=True))
     order = (t * problem.direction).argsort(stable=True)
     order = order[row[order].argsort(stable=True)]
     t, row, kind, slope, terminal, y = (x[order] for x in (t, row, kind, slope, terminal, y))
+    nowhere = row[:0]
+    return EventTable(
+        t=t, y=y, kind=kind, row=row, slope=slope, terminal=terminal, source=nowhere, own=nowhere, column=nowhere
+    )
+
+
+def _columns(found: Occurrence, problem: Problem) -> tuple[Tensor, ...]:
+    """Return time, row, kind, slope, whether terminal, and state, with one entry an event."""
+    device = problem.t.device
+    t = torch.as_tensor(found.t, dtype=torch.float64, device=device).reshape(-1)
+    row = torch.zeros(1, dtype=torch.int64, device=device) if found.rows is None else found.rows
+    slope = t * torch.nan if found.slope is None else torch.as_tensor(found.slope, dtype=torch.float64, device=device)
+    kind = torch.full(t.shape, found.event, device=device)
+    terminal = torch.full(t.shape, found.terminal, device=device)
+    return t, row, kind, slope.reshape(-1), terminal, found.y if problem.per_sample else found.y[None]
+
+
+def _place(problem: Problem, table: EventTable) -> EventTable:
+    """Merge the event times into the output times.
+
+    Every row gets its output times and those of its events; rows with fewer events repeat their last time.
+    """
+    device, t, row = problem.t.device, table.t, table.row
+    times = problem.t.detach().reshape(-1, problem.outputs)
+    rows, outputs = times.shape
     counts = torch.bincount(row, minlength=rows)
     rank = torch.arange(len(t), device=device) - (counts.cumsum(0) - counts)[row]
 
-    # every row: its own times, then those of its events, then its last time again where it has fewer of these
     source = torch.arange(rows * outputs, device=device).view(rows, outputs)
-    last = rows * outputs + terminal.nonzero()[:, 0]
-    ended = torch.full((rows,), -1, dtype=torch.int64, device=device).index_put((row[terminal],), last)
-    end = torch.full((rows,), torch.inf, dtype=torch.float64, device=device).index_put(
-        (row[terminal],), t[terminal] * problem.direction
-    )
-    # the last output is not there if the event falls on it
-    behind = (times * problem.direction >= end[:, None]) & (ended >= 0)[:, None]
-    source = torch.where(behind, ended[:, None], source)
+    terminal_row = row[table.terminal]
+    last = rows * outputs + table.terminal.nonzero()[:, 0]
+    ended = torch.full((rows,), -1, dtype=torch.int64, device=device).index_put((terminal_row,), last)
+    end = torch.full((rows,), torch.inf, dtype=torch.float64, device=device)
+    end = end.index_put((terminal_row,), t[table.terminal] * problem.direction)
+    # Includes the last output if the event falls on it.
+    after = (times * problem.direction >= end[:, None]) & (ended >= 0)[:, None]
+    source = torch.where(after, ended[:, None], source)
     further = source[:, -1:].expand(rows, int(counts.max())).clone()
     further[row, rank] = rows * outputs + torch.arange(len(t), device=device)
     source = torch.cat((source, further), 1)
@@ -72,102 +111,92 @@ def with_event_times(problem: Problem, record: Record, states: Tensor) -> tuple[
     order = (every[source] * problem.direction).argsort(dim=1, stable=True)
     source, back = source.gather(1, order), order.argsort(dim=1)
     own, column = back[:, :outputs], back[row, outputs + rank]
-
-    if shared:
+    if not problem.per_sample:
         source, own = source[0], own[0]
-        table = torch.cat((states, y))[source.to(states.device)]
-    else:
-        flat = torch.cat((states.transpose(0, 1).reshape(-1, states.shape[-1]), y))
-        table = flat[source].transpose(0, 1).contiguous()
-    found = EventTable(t, y, kind, row, slope, source, own, column)
-    problem = with_times(problem, found, found.t)
-    return problem, replace(record, step_batches=_read_again(problem, record.step_batches)), table, found
-
-
-def _on_rows(table: Occurrence, device: torch.device, shared: bool) -> tuple[Tensor, ...]:
-    """Time, row, kind, slope, whether terminal, and state, each with one entry an event."""
-    t = torch.as_tensor(table.t, dtype=torch.float64, device=device).reshape(-1)
-    row = torch.zeros(1, dtype=torch.int64, device=device) if table.rows is None else table.rows
-    slope = t * torch.nan if table.slope is None else torch.as_tensor(table.slope, dtype=torch.float64, device=device)
-    kind = torch.full(t.shape, table.event, device=device)
-    terminal = torch.full(t.shape, table.terminal, device=device)
-    return t, row, kind, slope.reshape(-1), terminal, table.y[None] if shared else table.y
+    return replace(table, source=source, own=own, column=column)
 
 
 def with_times(problem: Problem, table: EventTable, times: Tensor) -> Problem:
-    """The problem with these times for its events."""
+    """Return the problem with these times for its events."""
     t = torch.cat((problem.t.reshape(-1), times))[table.source]
     fixed = t.detach()
     return replace(problem, t=t, times=fixed if problem.per_sample else fixed.tolist())
 
 
-def _read_again(problem: Problem, step_batches: list[StepBatch]) -> list[StepBatch]:
-    """Which outputs of the new problem fall on which steps."""
-    if isinstance(problem.times, Tensor):
-        return [
-            find_step_outputs(step_batch, problem.times, problem.direction, step_batch.t) for step_batch in step_batches
-        ]
-    output_times, first = [t * problem.direction for t in problem.times[problem.inner]], problem.inner.start
+def _assigned(problem: Problem, batches: list[StepBatch]) -> list[StepBatch]:
+    """Assign the new output times to the recorded steps."""
+    if problem.per_sample:
+        return [assign_outputs(batch, problem) for batch in batches]
+    output_times = OutputTimes.of(problem)
 
-    def read(step: AcceptedStep, t1: float) -> AcceptedStep:
-        return step._replace(step_outputs=outputs_within(output_times, first, problem.direction, step.t, t1, step.h))
+    def assigned(step: AcceptedStep, t1: float) -> AcceptedStep:
+        return step._replace(step_outputs=output_times.within(host(step.t), t1=t1, h=host(step.h)))
 
     found = []
-    for step_batch in step_batches:
-        ends = [*(step.t for step in step_batch.steps[1:]), step_batch.t]
-        found.append(
-            step_batch._replace(steps=[read(step, t1) for step, t1 in zip(step_batch.steps, ends, strict=True)])
-        )
+    for batch in batches:
+        ends = [host(t) for t in (*(step.t for step in batch.steps[1:]), batch.t)]
+        steps = [assigned(step, t1) for step, t1 in zip(batch.steps, ends, strict=True)]
+        found.append(batch._replace(steps=steps))
     return found
 
 
-def attach(
-    solved: Solved, gradient: Any, events: tuple[Any, ...], table: EventTable, problem: Problem
+def attach_with_events(
+    trajectory: RecordedTrajectory,
+    table: EventTable,
+    *,
+    original: Problem,
+    attach: Callable[[Trajectory], list[Tensor]],
 ) -> tuple[list[Tensor], EventTable]:
-    """The leaves of a solve that met events, and these with their times, differentiable.
+    """Return the leaves of a trajectory with event times, and its events, differentiable.
 
-    ``problem`` is the one that was solved; that of ``solved`` is posed anew. A round makes one order of derivatives
-    right.
+    ``original`` is the problem without the event times. ``attach`` makes the leaves of a trajectory differentiable.
+    Each round makes one more order of derivatives right.
     """
+    gradient = trajectory.config.gradient
+
+    def leaves_at(times: Tensor) -> list[Tensor]:
+        return attach(replace(trajectory, problem=with_times(original, table, times)))
+
     with torch.enable_grad():
         times = table.t
         for _ in range(gradient.derivatives):
-            leaves = gradient.attach(replace(solved, problem=with_times(problem, table, times)))
-            zero = _zeros(solved.problem, events, table, times, leaves[0])
-            times = table.t + _Shift.apply(times - table.t - zero / table.slope, gradient)
-        return gradient.attach(replace(solved, problem=with_times(problem, table, times))), replace(table, t=times)
+            values = _event_values(trajectory, table, times=times, states=leaves_at(times)[0])
+            times = table.t + _Shift.apply(times - table.t - values / table.slope, gradient)
+        return leaves_at(times), replace(table, t=times)
 
 
-def _zeros(problem: Problem, events: tuple[Any, ...], table: EventTable, times: Tensor, states: Tensor) -> Tensor:
-    """The event functions at the events: zero, with derivatives."""
-    field, zero = problem.field, torch.zeros_like(times)
+def _event_values(trajectory: RecordedTrajectory, table: EventTable, *, times: Tensor, states: Tensor) -> Tensor:
+    """Return the event functions at the events: zero, with derivatives."""
+    problem, events = trajectory.problem, trajectory.config.events
+    field = problem.field
     if not problem.per_sample:
-        found = [
+        values = [
             events[kind](field, t, states[column])
             for kind, t, column in zip(table.kind.tolist(), times, table.column.tolist(), strict=True)
         ]
-        return torch.stack(found).to(times)
-    # the function may use what only the whole has: rows that are not asked about wait where they ended
-    idle = ~states.detach()[-1].isfinite().all(-1)
+        return torch.stack(values).to(times)
+    # The function may use tensors of all rows: the rows without this event are evaluated where they ended.
+    values = torch.zeros_like(times)
+    failed = ~states.detach()[-1].isfinite().all(-1)
     for kind in table.kind.unique().tolist():
         own = (table.kind == kind).nonzero()[:, 0]
         rank = torch.arange(len(own), device=own.device) - torch.searchsorted(table.row[own], table.row[own])
         for turn in range(int(rank.max()) + 1):
-            asked = own[rank == turn]
-            rows = table.row[asked]
-            y, t = states[table.column[asked], rows], times[asked]
-            waiting = torch.where(idle[:, None], y[0], states[-1]).detach()
-            at = torch.where(idle, t[0], problem.t[:, -1]).detach()
-            found = events[kind](field, at.index_put((rows,), t), waiting.index_put((rows,), y))
-            zero = zero.index_put((asked,), found[rows].to(times))
-    return zero
+            chosen = own[rank == turn]
+            rows = table.row[chosen]
+            y, t = states[table.column[chosen], rows], times[chosen]
+            others = torch.where(failed[:, None], y[0], states[-1]).detach()
+            at = torch.where(failed, t[0], problem.t[:, -1]).detach()
+            found = events[kind](field, at.index_put((rows,), t), others.index_put((rows,), y))
+            values = values.index_put((chosen,), found[rows].to(times))
+    return values
 
 
 class _Shift(torch.autograd.Function):
-    """A shift that is zero: only its derivatives matter, and of these only as many as are right."""
+    """A shift of value zero: only its derivatives matter, and only as many of them as are right."""
 
     @staticmethod
-    def forward(ctx: Any, shift: Tensor, gradient: Any) -> Tensor:
+    def forward(ctx: Any, shift: Tensor, gradient: Gradient) -> Tensor:
         ctx.gradient = gradient
         return torch.zeros_like(shift)
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralode.core.clock import Flag, Number, column_times, negate, scaled, some, stage_times, where
+from neuralode.core.clock import Flag, Number, column_times, host, negate, scaled, some, stage_times, where
 from neuralode.core.dense_output import horner
 from neuralode.methods.base import ErrorNorm, Evaluate, MethodState, QuadratureNode, Retaken, Rows, Step, StepStart
 from neuralode.methods.one_step import gauss_nodes
@@ -297,7 +297,7 @@ def _polynomials(h: Number, sizes: tuple[Number, ...], ahead: bool) -> Any:
     if not isinstance(h, Tensor):
         nodes, at = [1.0] if ahead else [], 0.0
         for size in (0.0, *sizes):
-            at -= size / h
+            at -= host(size) / h
             nodes.append(float(round(at)) if abs(at - round(at)) < EVEN else at)
         return _integrated(tuple(nodes))
     safe = torch.where(h == 0, 1, h)  # rows that take no step

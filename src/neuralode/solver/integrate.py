@@ -1,118 +1,103 @@
-"""One solve of a posed problem: plan, march, read, and attach gradients."""
+"""Solve a resolved problem: probe f, plan, integrate, attach gradients, make the solution."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from neuralode.autodiff.context import capture_context
+from neuralode.autodiff.context import ForwardContext, capture_context
 from neuralode.autodiff.transforms import transforming
-from neuralode.controllers import NOWHERE, Stops
-from neuralode.core.norms import Norm
 from neuralode.core.problem import Problem
 from neuralode.core.progress import bar
-from neuralode.core.record import Plan, Record, constant_clocks, number_places
+from neuralode.core.record import Plan, Record, constant_clocks
 from neuralode.core.solution import Solution
 from neuralode.core.status import GradientError
-from neuralode.engines.loop import solve_loop
-from neuralode.gradients import Direct, check_gradient
-from neuralode.gradients.base import Solved
-from neuralode.gradients.event_times import attach, with_event_times
-from neuralode.inputs.events import Event
-from neuralode.solver.probe import add_breaks, look
-from neuralode.solver.results import events_of, occurrences, read, wrap
-from neuralode.solver.row_independence import check_alone, check_rows, check_separable
+from neuralode.engines.base import SolveConfig, Trajectory
+from neuralode.engines.trajectory import RecordedTrajectory
+from neuralode.gradients import Direct
+from neuralode.gradients.event_times import attach_with_events, with_event_times
+from neuralode.solver.probe import probe
+from neuralode.solver.results import make_solution, occurrences_of, split_events
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How a problem is to be solved: everything found and checked.
-
-    ``captured`` are the tensors that gradients flow to beside y0 and t: all that f uses unless given; with ``strict``
-    it is an error if f uses others.
-    """
-
-    method: Any
-    controller: Any
-    norm: Norm
-    engine: Any
-    gradient: Any
-    max_steps: int
-    dense: bool = False
-    save: Any = None
-    stops: Stops = NOWHERE
-    events: tuple[Event, ...] = ()
-    observer: Any = None
-    captured: tuple[Tensor, ...] | None = None
-    strict: bool = True
-    progress: bool = False
-
-
-def integrate(problem: Problem, how: Setting) -> tuple[Solution, Record]:
-    """Solve, whether or not every row arrives; also returns where each row stands."""
-    problem, alone = check_alone(problem) if how.method.implicit else (problem, 0)
-    function = how.save if callable(how.save) else None
-    steps = how.save == "steps"
-    plan = Plan(inside=problem.has_inner_outputs and not steps, dense=how.dense, steps=steps)
-    plan = plan if how.events else replace(plan, save=function)  # the state itself is wanted at events
-
-    f0, breaks, captured = look(problem, function, how.events)
-    stops = add_breaks(how.stops, breaks, problem, how.method)
-    captured = captured if how.captured is None else how.captured
-    # transforms go through plain operations alone, and through all of them: nothing of ours may stand in between
+def integrate(problem: Problem, config: SolveConfig) -> tuple[Solution, Record]:
+    """Solve, whether or not every row succeeds; also return where each row ended."""
+    probed = probe(problem, config)
+    problem, config = probed.problem, probed.config
     through = transforming()
-    if through and (how.events or how.method.implicit):
+    if through:
+        config = _without_functions_of_ours(config)
+    context = None
+    if through or (torch.is_grad_enabled() and any(x.requires_grad for x in problem.inputs)):
+        context = capture_context(problem.field.f, problem.layout.device)
+    plan = _plan(problem, config, differentiable=context is not None)
+    reason = config.engine.supports(problem, config, plan)
+    if reason is not None:
+        raise ValueError(reason)
+    trajectory = _run(problem, config, plan)
+    record = trajectory.record
+    record.calls += probed.calls
+    record.started += probed.coupling_calls
+    if through:
+        record.step_batches = constant_clocks(record.step_batches)
+    if record.occurrences:
+        return _solution_with_events(trajectory, context), record
+    leaves = list(trajectory.leaves) if context is None else config.gradient.attach(trajectory, context)
+    events = occurrences_of(problem, len(config.events), None)
+    return make_solution(trajectory, problem, leaves, events=events), record
+
+
+def _solution_with_events(trajectory: Trajectory, context: ForwardContext | None) -> Solution:
+    """Return the solution of a trajectory that found events."""
+    assert isinstance(trajectory, RecordedTrajectory), "engines that locate events record their steps"
+    original, config = trajectory.problem, trajectory.config
+    with torch.no_grad():
+        trajectory, table = with_event_times(trajectory)
+    leaves = list(trajectory.leaves)
+    if context is not None:
+        leaves, table = attach_with_events(
+            trajectory, table, original=original, attach=lambda x: config.gradient.attach(x, context)
+        )
+    leaves, problem, found = split_events(original, table, leaves)
+    events = occurrences_of(original, len(config.events), found)
+    return make_solution(trajectory, problem, leaves, events=events)
+
+
+def _without_functions_of_ours(config: SolveConfig) -> SolveConfig:
+    """Use plain operations only: transforms follow every operation, and our autograd functions would stop them."""
+    if config.events or config.method.implicit:
         raise GradientError(
             "torch.func transforms and forward-mode differentiation go through neither events nor methods that solve "
-            f"for their stages (here {how.method.name!r}); wanted an explicit method without events, or torch.autograd."
+            f"for their stages (here {config.method.name!r}); wanted an explicit method without events, or "
+            "torch.autograd."
         )
-    gradient = Direct() if through else how.gradient
-    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (problem.y0, problem.t, *captured))
-    differentiable = through or wanted
-    if differentiable:
-        check_gradient(gradient, how.engine, how.method)
-    plan = replace(gradient.plan(plan), slopes=bool(how.events)) if differentiable else plan
-    written = f0._version if problem.field.guarded else None
-    forward_context = capture_context(problem.field.f, problem.layout.device) if differentiable else None
-    with torch.no_grad(), bar(how.progress) as on_progress:
-        checks = alone + (check_rows(problem) if problem.per_sample else 0)
-        checks += check_separable(problem, how.method) if how.method.partitioned else 0
-        record, outputs = solve_loop(
-            problem, f0, plan, how.method, how.controller, how.norm, how.engine, how.max_steps, on_progress,
-            stops=stops, events=how.events, observer=how.observer,
-        )  # fmt: skip
-        if written is not None and f0._version != written:
-            raise ValueError("f writes into what it returned before; wanted a new tensor each time, not out=buffer.")
-        record.calls += checks
-        record.started += alone
-        if plan.dense or plan.steps:
-            record.step_batches = number_places(record.step_batches, problem.layout.rows, problem.layout.device)
-        if through:
-            record.step_batches = constant_clocks(record.step_batches)
-        posed, met = problem, None
-        leaves = read(problem, plan, record, outputs)
-        if record.occurrences:
-            posed, record, states, met = with_event_times(problem, record, leaves[0])
-            leaves = [states, *leaves[1:]]
-    if torch.is_autocast_enabled(problem.layout.device.type):
-        torch.clear_autocast_cache()  # casts made without a graph would be found again by code that wants one
+    return replace(config, gradient=Direct())
 
-    backward = [0]
-    if differentiable:
-        solved = Solved(
-            posed, plan, how.method, how.controller, how.engine, (how.norm.rtol, how.norm.atol), how.max_steps,
-            record, tuple(leaves), captured, forward_context, backward, stops, how.strict,
-        )  # fmt: skip
-        if met is None:
-            leaves = gradient.attach(solved)
-        else:
-            leaves, met = attach(solved, gradient, how.events, met, problem)
-    found = None
-    if met is not None:
-        leaves, posed, found = occurrences(problem, met, leaves)
-    events = events_of(problem, len(how.events), found)
-    solution = wrap(posed, plan, record, leaves, outputs.spec, function, backward, events)
-    return solution, record
+
+def _plan(problem: Problem, config: SolveConfig, *, differentiable: bool) -> Plan:
+    """Return what the outputs, and the gradient if there is one, need."""
+    save_steps = config.save == "steps"
+    plan = Plan(
+        inner_outputs=problem.has_inner_outputs and not save_steps,
+        dense=config.dense,
+        save_steps=save_steps,
+        # With events, `save` is computed of the states afterwards.
+        save=config.save if callable(config.save) and not config.events else None,
+    )
+    if not differentiable:
+        return plan
+    return replace(config.gradient.plan(plan), event_slopes=bool(config.events))
+
+
+def _run(problem: Problem, config: SolveConfig, plan: Plan) -> Trajectory:
+    """Run the engine without a graph."""
+    f0 = problem.initial_slope()
+    version = f0._version if problem.field.guarded else None
+    with torch.no_grad(), bar(config.progress) as on_progress:
+        trajectory = config.engine.integrate(problem, replace(config, on_progress=on_progress), plan)
+    if version is not None and f0._version != version:
+        raise ValueError("f writes into what it returned before; wanted a new tensor each time, not out=buffer.")
+    if torch.is_autocast_enabled(problem.layout.device.type):
+        torch.clear_autocast_cache()  # casts made without a graph would be reused by code that needs one
+    return trajectory

@@ -1,77 +1,106 @@
-"""Evaluate f once before a solve: its shape, the tensors that it uses, and where it breaks."""
+"""Evaluate f before a solve: check its result, find the tensors that it uses and the times at which it breaks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from neuralode.autodiff.captured import modules_of, watch
-from neuralode.controllers import Stops, unite
+from neuralode.controllers import StopTimes, unite
 from neuralode.core.problem import Problem
+from neuralode.engines.base import SolveConfig
 from neuralode.inputs.breakpoints import find_breakpoints
-from neuralode.inputs.events import Event
 from neuralode.inputs.interpolation import Breakpoints
 from neuralode.inputs.interpolation_queries import recording_queries
+from neuralode.solver.checks import check_restarts
+from neuralode.solver.row_independence import check_rows, find_coupling
+from neuralode.solver.separability import check_separable
 
 
-def look(
-    problem: Problem, save: Callable[..., Any] | None, events: tuple[Event, ...] = ()
-) -> tuple[Tensor, list[Breakpoints], tuple[Tensor, ...]]:
-    """f(t0, y0), where f breaks, and every differentiable tensor that f, ``save`` and event functions use."""
-    if not torch.is_grad_enabled():
-        return *first_evaluation(problem), ()
-    arguments = _arguments(problem)  # made before anybody watches: y0 and t themselves are not what f uses besides
-    (f0, breaks), seen = watch(lambda: _heard(problem, *arguments))
-    if save is not None:
-        seen += watch(lambda: save(*arguments, *problem.field.args))[1]
-    for event in events:
-        seen += watch(lambda event=event: event.function(*arguments, *problem.field.args))[1]
-    held = [x for f in (problem.field.f, save) for module in modules_of(f) for x in module.parameters()]
-    passed = [x for x in tree_leaves(problem.field.args) if isinstance(x, Tensor)]
-    found = {id(x): x for x in (*passed, *held, *seen) if x.requires_grad}
-    return f0, breaks, tuple(found.values())
+class Probed(NamedTuple):
+    """A problem and its configuration, completed by evaluations of f."""
+
+    problem: Problem
+    config: SolveConfig
+    calls: int  # of f, beyond the first evaluation
+    coupling_calls: int  # those among them that count as evaluations of the solve
+
+
+def probe(problem: Problem, config: SolveConfig) -> Probed:
+    """Complete a problem with f(t0, y0) and its captured tensors, and a configuration with the breaks of f."""
+    coupling_calls = 0
+    if config.method.implicit:
+        problem, coupling_calls = find_coupling(problem)
+    if torch.is_grad_enabled():
+        f0, breaks, captured = _watched_evaluation(problem, config)
+        captured = captured if problem.captured is None else problem.captured
+    else:
+        f0, breaks = first_evaluation(problem)
+        captured = problem.captured or ()
+    problem = replace(problem, f0=f0, captured=captured)
+    config = replace(config, stops=_with_breaks(problem, config, breaks))
+    calls = coupling_calls
+    with torch.no_grad():
+        if problem.per_sample:
+            calls += check_rows(problem)
+        if config.method.partitioned:
+            calls += check_separable(problem, config.method)
+    return Probed(problem, config, calls, coupling_calls)
 
 
 def first_evaluation(problem: Problem) -> tuple[Tensor, list[Breakpoints]]:
-    """f(t0, y0), checked in structure, shape, dtype and device; and where the paths break that f asked, or holds."""
-    return _heard(problem, *_arguments(problem))
+    """Return f(t0, y0), checked in structure, shape, dtype and device, and the breaks of its control inputs."""
+    return _evaluation(problem, *_arguments(problem))
 
 
-def _heard(problem: Problem, t: Tensor, state: Any) -> tuple[Tensor, list[Breakpoints]]:
+def _watched_evaluation(problem: Problem, config: SolveConfig) -> tuple[Tensor, list[Breakpoints], tuple[Tensor, ...]]:
+    """Return the first evaluation, and every differentiable tensor that f, ``save`` and event functions use."""
+    # Build outside `watch`, so that y0 and t do not count as captured.
+    arguments = _arguments(problem)
+    args, save = problem.field.args, config.save if callable(config.save) else None
+    (f0, breaks), seen = watch(lambda: _evaluation(problem, *arguments))
+    if save is not None:
+        seen += watch(lambda: save(*arguments, *args))[1]
+    for event in config.events:
+        seen += watch(lambda event=event: event.function(*arguments, *args))[1]
+    held = [x for f in (problem.field.f, save) for module in modules_of(f) for x in module.parameters()]
+    passed = [x for x in tree_leaves(args) if isinstance(x, Tensor)]
+    captured = {id(x): x for x in (*passed, *held, *seen) if x.requires_grad}
+    return f0, breaks, tuple(captured.values())
+
+
+def _evaluation(problem: Problem, t: Tensor, state: Any) -> tuple[Tensor, list[Breakpoints]]:
     with recording_queries() as queries:
-        f0 = _evaluate(problem, t, state)
+        f0 = _checked_slope(problem, t, state)
     return f0, find_breakpoints(problem.field.f, problem.field.args, queries)
 
 
-def add_breaks(stops: Stops, breaks: list[Breakpoints], problem: Problem, method: Any) -> Stops:
-    """The stops of a solve: those that the user gave, and where f breaks."""
-    if method.one_call or not breaks:
-        return stops
-    found = unite(stops, breaks, problem.start, problem.end, problem.direction)
-    if found.jumping and problem.per_sample and not method.memoryless:
-        raise ValueError(
-            f"f uses an interpolation that jumps, with per_sample=True and method {method.name!r}, which begins anew "
-            "at a jump: rows meet it at different steps. Wanted a one-step method, or per_sample=False."
-        )
-    return found
+def _with_breaks(problem: Problem, config: SolveConfig, breaks: list[Breakpoints]) -> StopTimes:
+    """Return the stops of a solve: those of the user, and the breaks of control inputs."""
+    if config.method.one_call or not breaks:
+        return config.stops
+    stops = unite(problem, config.stops, breaks)
+    if stops.jumping and problem.per_sample:
+        check_restarts(config.method, "f uses an interpolation that jumps,")
+    return stops
 
 
 def _arguments(problem: Problem) -> tuple[Tensor, Any]:
-    """t0 and y0 as f is given them."""
+    """Return t0 and y0 as f receives them."""
     field, layout = problem.field, problem.layout
     t = problem.t.detach()[..., 0].to(device=layout.device, dtype=field.time_dtype)
     return t, layout.unpack(problem.y0.detach(), field.dtype)
 
 
-def _evaluate(problem: Problem, t: Tensor, state: Any) -> Tensor:
+def _checked_slope(problem: Problem, t: Tensor, state: Any) -> Tensor:
     field = problem.field
     versions = _versions(state, t) if field.guarded else None
     try:
-        answer = field.f(t, state, *field.args)
+        slope = field.f(t, state, *field.args)
     except RuntimeError as error:
         if problem.per_sample and "size of tensor" in str(error):
             raise ValueError(
@@ -81,8 +110,8 @@ def _evaluate(problem: Problem, t: Tensor, state: Any) -> Tensor:
         raise
     if versions is not None and versions != _versions(state, t):
         raise ValueError("f writes into its arguments; wanted a new tensor: y + 1, not y.add_(1) or y[0] = 1.")
-    field.check(answer)
-    return problem.layout.pack(answer)
+    field.check(slope)
+    return problem.layout.pack(slope)
 
 
 def _versions(state: Any, t: Tensor) -> list[int]:

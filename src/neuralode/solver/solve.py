@@ -1,4 +1,4 @@
-"""The verb: check what the user gave, integrate, and say what failed."""
+"""The verb `solve`: resolve the arguments, integrate, and raise for rows that failed."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from neuralode.controllers import Given, find_controller, find_stops
+from neuralode.controllers import Controller, Given
+from neuralode.controllers.stop_times import Times
 from neuralode.core.clock import some
-from neuralode.core.norms import Norm, check_reduction, check_tolerances
-from neuralode.core.problem import make_problem
 from neuralode.core.solution import Solution
-from neuralode.core.status import Status
-from neuralode.engines import find_engine
-from neuralode.gradients import find_gradient
-from neuralode.inputs.events import find_events
-from neuralode.methods import Method, Tableau, find_method
-from neuralode.solver.checks import check_choices, check_pairs
-from neuralode.solver.errors import complain
-from neuralode.solver.integrate import Setting, integrate
+from neuralode.core.status import MAX_STEPS
+from neuralode.engines.base import Engine, Observer
+from neuralode.gradients import Gradient
+from neuralode.inputs.doses import Dose
+from neuralode.inputs.events import Event
+from neuralode.methods import Method, Tableau
+from neuralode.solver.checks import check_on_failure
+from neuralode.solver.config import resolve
+from neuralode.solver.errors import solve_error
+from neuralode.solver.integrate import integrate
 from neuralode.solver.solve_with_doses import solve_with_doses
-from neuralode.solver.stiffness import FEW, looks_stiff, warn_of_stiffness
+from neuralode.solver.stiffness import warn_of_stiffness
 
 
 def solve(
@@ -37,17 +38,17 @@ def solve(
     step_size: float | None = None,
     max_steps: int = 100_000,
     per_sample: bool = False,
-    controller: Any = None,
-    gradient: Any = "replay",
-    engine: Any = "eager",
+    controller: str | Controller | None = None,
+    gradient: str | Gradient = "replay",
+    engine: str | Engine = "eager",
     dense: bool = False,
     save: Literal["steps"] | Callable[..., Any] | None = None,
-    events: Any = None,
-    step_t: Any = None,
-    jump_t: Any = None,
-    doses: Any = None,
+    events: Event | list[Event] | None = None,
+    step_t: Times = None,
+    jump_t: Times = None,
+    doses: Dose | list[Dose] | None = None,
     perturb: bool = False,
-    observer: Any = None,
+    observer: Observer | None = None,
     on_failure: Literal["raise", "return"] = "raise",
     progress: bool = False,
 ) -> Solution:
@@ -56,60 +57,61 @@ def solve(
     Parameters
     ----------
     f : callable
-        ``f(t, y, *args)`` returning dy/dt, with the structure, shapes and dtypes of y. A function of its arguments
-        during one solve: no dropout, no statistics that change the answer. t is 0-d in the real dtype of the state, or
-        has shape [rows] with ``per_sample``.
+        ``f(t, y, *args)`` returning dy/dt, with the structure, shapes and dtypes of y. During one solve it must be a
+        function of its arguments: no dropout, no batch statistics. t is 0-d in the real dtype of the state, or [rows]
+        with ``per_sample``.
     y0 : pytree of Tensor
         Initial state, floating or complex. With ``per_sample`` every leaf has the same leading batch axis.
     t : (t0, t1), Tensor[T] or Tensor[rows, T]
-        Two ends, or the output times, increasing or decreasing; per sample each row may have its own, and repeat its
-        last where it has fewer. Kept in float64. The last may be infinite where a terminal event ends the solve.
-    args : tuple
-        Further arguments of f, pytrees; tensors in them receive gradients.
-    args_dims : int, None, or tuple of these
-        Which axis of each of ``args`` is the row axis, as ``in_dims`` of `torch.vmap`; so that rows that are done can
-        be left out of the batch.
-    method : str, Tableau or method
-        One of `methods`: "tsit5", "dopri5", "bosh3" adapt their steps; "rk4", "heun2", "midpoint", "euler" need a
-        ``step_size``.
-    rtol, atol : float, Tensor or pytree
-        Tolerated error a step is ``atol + rtol * |y|``, number by number; reduced by the root mean square over each
-        leaf, and the largest over leaves. Tensors broadcast against each leaf.
-    step_size : float, optional
+        Both ends, or the output times, increasing or decreasing, kept in float64. With ``per_sample`` each row may have
+        its own; rows with fewer times repeat their last. The last time may be infinite if a terminal event ends the
+        solve.
+    args : tuple, default=()
+        Further arguments of f, pytrees. Tensors in them receive gradients.
+    args_dims : int, None or tuple of these, default=None
+        The row axis of each of ``args``, as ``in_dims`` of `torch.vmap`, so that finished rows can leave the batch.
+    method : str, Method or Tableau, default="tsit5"
+        One of `methods`, or an own one (docs/extending.md). "tsit5", "dopri5" and "bosh3" adapt their steps; "rk4",
+        "heun2", "midpoint" and "euler" need a ``step_size``.
+    rtol, atol : float, Tensor or pytree, default=1e-4, 1e-6
+        The tolerated error of a step is ``atol + rtol * |y|``, elementwise; scaled errors reduce to the root mean
+        square over each leaf and the largest over leaves. Tensors broadcast against each leaf.
+    step_size : float, default=None
         Step of a fixed method.
-    max_steps : int
+    max_steps : int, default=100_000
         Attempts allowed to each row.
-    per_sample : bool
-        Give every row its own time and step size. f must then treat rows independently, which is checked.
-    controller : {"i", "pi", "pid"} or PID, PI, I, Given, optional
-        How steps are chosen; "i" unless given.
-    gradient : {"replay", "adjoint", "direct"} or Replay, Adjoint, Direct
-        How derivatives are taken with respect to y0, args, t and every tensor that f uses. "replay" is exact for the
-        computed steps at the memory of their states; "adjoint" is the paper's, at constant memory and to tolerance;
-        "direct" is backpropagation through everything.
-    engine : {"eager"}
-        Who repeats the step.
-    dense : bool
-        Keep the interpolants: the solution can then be called at any time.
-    save : "steps" or callable, optional
-        "steps": put out the accepted steps instead of the states at ``t``. A function ``save(t, y, *args)`` returning a
-        pytree of tensors: keep that of each output instead of the state.
-    events : Event or list of Event, optional
-        Functions to find the zeros of. Behind a terminal one all output times become its time, in ``ts`` as well, and
-        the outputs the state there; ``events`` of the solution holds the times and states of all.
-    step_t, jump_t : Tensor[S] or sequence of float, optional
-        Times at which steps must end. At those in ``jump_t`` f jumps: it is asked strictly before and strictly after.
-    doses : Dose or list of Dose, optional
+    per_sample : bool, default=False
+        Give every row its own time and step size. f must treat rows independently, which is checked.
+    controller : {"i", "pi", "pid"} or Controller, default=None
+        How steps are chosen: `PID`, `PI`, `I`, `Given` or an own one; "i" if None and the method adapts.
+    gradient : {"replay", "adjoint", "direct"} or Gradient, default="replay"
+        How derivatives by y0, args, t and every tensor that f uses are taken. "replay" is exact for the computed steps
+        at the memory of their states; "adjoint" (Chen et al. 2018) has constant memory and is correct to tolerance;
+        "direct" backpropagates through all steps.
+    engine : {"eager"} or Engine, default="eager"
+        What repeats the step.
+    dense : bool, default=False
+        Keep the interpolants: the solution can be called at any time.
+    save : "steps" or callable, default=None
+        "steps": return the accepted steps instead of the states at ``t``. A function ``save(t, y, *args)`` returning a
+        pytree of tensors: return its values at the output times instead of the states.
+    events : Event or list of Event, default=None
+        Functions whose zeros are located. After a terminal one all output times become its time, in ``ts`` as well, and
+        the outputs the state there. ``events`` of the solution holds the times and states of all zeros.
+    step_t, jump_t : Tensor[S] or sequence of float, default=None
+        Times at which steps must end. At those in ``jump_t`` f is discontinuous: it is evaluated strictly before and
+        strictly after them.
+    doses : Dose or list of Dose, default=None
         Jumps of the state at known times, differentiable by their times and amounts.
-    perturb : bool
-        Ask f strictly inside of every step, as if it jumped at all their ends.
-    observer : object, optional
+    perturb : bool, default=False
+        Evaluate f strictly inside every step, as if it were discontinuous at all their ends.
+    observer : Observer, default=None
         Its methods ``attempted(t, y, h)``, then ``accepted(t, y, h)`` or ``rejected(t, y, h)`` are called at every
         attempt, with the packed state [rows, features] and the numbers of its clock.
-    on_failure : {"raise", "return"}
-        Raise `SolveError` where a row does not arrive, or return NaN after its failure with the status beside it.
-    progress : bool
-        Show a bar in t.
+    on_failure : {"raise", "return"}, default="raise"
+        Raise `SolveError` if a row fails, or return NaN after its failure with the status of each row.
+    progress : bool, default=False
+        Show a progress bar.
 
     Returns
     -------
@@ -121,9 +123,9 @@ def solve(
     TypeError, ValueError
         For bad arguments, naming the argument, what came and what is wanted.
     SolveError
-        Where a row does not arrive; holds the partial solution.
+        If a row fails; holds the partial solution.
     GradientError
-        In backward, where the gradient would be wrong: f changed in between, or used a tensor not seen before.
+        In backward, if the gradient would be wrong: f changed in between, or used a tensor not found before.
 
     Examples
     --------
@@ -132,43 +134,27 @@ def solve(
     >>> round(sol.y1.item(), 6)  # exp(-1)
     0.367879
     """
+    options: dict[str, Any] = {
+        "args": args, "args_dims": args_dims, "method": method, "rtol": rtol, "atol": atol, "step_size": step_size,
+        "max_steps": max_steps, "per_sample": per_sample, "controller": controller, "gradient": gradient,
+        "engine": engine, "dense": dense, "events": events, "step_t": step_t, "jump_t": jump_t, "perturb": perturb,
+        "observer": observer, "progress": progress,
+    }  # fmt: skip
+    check_on_failure(on_failure)
     if doses is not None:
-        plain = partial(
-            solve, f, args=args, args_dims=args_dims, method=method, rtol=rtol, atol=atol, step_size=step_size,
-            max_steps=max_steps, per_sample=per_sample, controller=controller, gradient=gradient, engine=engine,
-            dense=dense, events=events, step_t=step_t, jump_t=jump_t, perturb=perturb, observer=observer,
-            on_failure=on_failure, progress=progress,
-        )  # fmt: skip
         if isinstance(controller, Given):
             raise ValueError("controller=Given(...) with doses; wanted tolerances or step_size, which begin anew.")
-        endless = any(event.terminal for event in find_events(events))
-        problem = make_problem(f, y0, t, args=args, args_dims=args_dims, per_sample=per_sample, endless=endless)
-        return solve_with_doses(plain, problem, y0, doses=doses, save=save, on_failure=on_failure)
-    method = find_method(method)
-    engine = find_engine(engine, method)
-    controller = find_controller(controller, method, step_size)
-    gradient, events = find_gradient(gradient), find_events(events)
-    gradient.check(method, controller, per_sample)
-    check_choices(save, on_failure, max_steps)
-    problem = make_problem(f, y0, t, args, args_dims, per_sample, endless=any(event.terminal for event in events))
-    tolerances = check_tolerances(rtol, atol, problem.layout)
-    check_pairs(method, per_sample, dense, save, events, step_t, jump_t)
-    stops = find_stops(step_t, jump_t, perturb, problem.start, problem.end, problem.direction)
-    norm = Norm(problem.layout, *tolerances, per_sample, check_reduction(controller.norm))
-    setting = Setting(
-        method, controller, norm, engine, gradient, max_steps, dense, save, stops, events, observer, progress=progress
-    )
-    solution, record = integrate(problem, setting)
-    if some(record.status >= Status.MAX_STEPS):
+        problem, _ = resolve(f, y0, t, **options)
+        between = partial(solve, f, on_failure=on_failure, **options)
+        return solve_with_doses(between, problem, y0, doses=doses, save=save, on_failure=on_failure)
+    problem, config = resolve(f, y0, t, save=save, **options)
+    solution, record = integrate(problem, config)
+    if some(record.status >= MAX_STEPS):
         if on_failure == "raise":
-            raise complain(solution, problem, record, max_steps, looks_stiff(problem, record, method, controller, FEW))
+            raise solve_error(solution, problem, record, config=config)
         return solution
-    warn_of_stiffness(problem, record, method, controller)
-    if save is not None or isinstance(controller, Given):
+    warn_of_stiffness(problem, record, config)
+    if save is not None or isinstance(config.controller, Given):
         return solution
-    again = partial(
-        solve, f, args=args, args_dims=args_dims, method=method, rtol=rtol, atol=atol, max_steps=max_steps,
-        per_sample=per_sample, gradient=gradient, engine=engine, dense=dense, on_failure=on_failure, progress=progress,
-        events=events, step_t=step_t, jump_t=jump_t, perturb=perturb, observer=observer,
-    )  # fmt: skip
-    return replace(solution, _continue=partial(again, controller=controller.resume(record.h)))
+    options |= {"step_size": None, "controller": config.controller.resume(record.h), "on_failure": on_failure}
+    return replace(solution, _continue=partial(solve, f, **options))

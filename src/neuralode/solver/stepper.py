@@ -1,4 +1,4 @@
-"""A solve taken one step at a time, for loops that look at the state in between."""
+"""A solve by single steps, for loops that look at the state in between."""
 
 from __future__ import annotations
 
@@ -8,36 +8,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralode.controllers import NOWHERE, find_controller
+from neuralode.controllers import Controller
 from neuralode.core.clock import some
-from neuralode.core.norms import Norm, check_reduction, check_tolerances
-from neuralode.core.problem import make_problem
 from neuralode.core.record import Plan
-from neuralode.core.status import Status
-from neuralode.engines import find_engine
-from neuralode.engines.loop import begin, with_stops
-from neuralode.methods import Method, Tableau, find_method
-from neuralode.solver.probe import add_breaks, first_evaluation
-from neuralode.solver.row_independence import check_alone, check_rows, check_separable
+from neuralode.core.registry import check_members
+from neuralode.core.status import RUNNING, Status
+from neuralode.engines.base import Engine, StepwiseEngine
+from neuralode.engines.loop import start_loop
+from neuralode.methods import Method, Tableau
+from neuralode.solver.config import resolve
+from neuralode.solver.probe import probe
 
 
 class Stepper:
-    """Solve dy/dt = f(t, y) by hand: each `step` takes one accepted step.
+    """Solve dy/dt = f(t, y) step by step: each `step` takes one accepted step.
 
-    Takes the arguments of `solve` that say how steps are made. No gradients are kept; to stop early at a condition and
-    keep them, solve again to the time that was found.
+    The arguments are those of `solve` that determine the steps. No gradients are kept: to stop early at a condition and
+    differentiate, solve again to the time that was found.
 
     Parameters
     ----------
     f, y0, t
-        As in `solve`; of ``t`` only the ends matter.
+        As in `solve`; only the ends of ``t`` matter.
     args, args_dims, method, rtol, atol, step_size, max_steps, per_sample, controller, engine
         As in `solve`.
 
     Attributes
     ----------
     t : float or Tensor[rows]
-        The time reached.
+        The current time.
     y : pytree
         The state there.
     h : float or Tensor[rows]
@@ -45,7 +44,7 @@ class Stepper:
     status : Status or Tensor[rows]
         ``RUNNING`` until the end is reached or the solve fails.
     done : bool
-        Whether nothing is left to do.
+        Whether every row has reached its end or failed.
 
     Examples
     --------
@@ -71,30 +70,24 @@ class Stepper:
         step_size: float | None = None,
         max_steps: int = 100_000,
         per_sample: bool = False,
-        controller: Any = None,
-        engine: Any = "eager",
+        controller: str | Controller | None = None,
+        engine: str | Engine = "eager",
     ) -> None:
-        method = find_method(method)
-        self._engine = find_engine(engine, method)
-        controller = find_controller(controller, method, step_size)
         with torch.no_grad():
-            problem = make_problem(f, y0, t, args, args_dims, per_sample)
-            tolerances = check_tolerances(rtol, atol, problem.layout)
-            norm = Norm(problem.layout, *tolerances, per_sample, check_reduction(controller.norm))
-            f0, breaks = first_evaluation(problem)
-            if per_sample:
-                check_rows(problem)
-            if method.partitioned:
-                check_separable(problem, method)
-            if method.implicit:
-                problem, _ = check_alone(problem)
-            context, state, _ = begin(problem, f0, Plan(), method, controller, norm, max_steps)
-            self._course, self._state = with_stops(context, state, add_breaks(NOWHERE, breaks, problem, method))
+            problem, config = resolve(
+                f, y0, t, args=args, args_dims=args_dims, method=method, rtol=rtol, atol=atol, step_size=step_size,
+                max_steps=max_steps, per_sample=per_sample, controller=controller, engine=engine,
+            )  # fmt: skip
+            check_members("engine", config.engine, StepwiseEngine)
+            problem, config, *_ = probe(problem, config)
+            context, state, _ = start_loop(problem, config, Plan())
+        self._engine: StepwiseEngine = config.engine  # pyright: ignore[reportAttributeAccessIssue] (checked above)
+        self._context, self._state = context, state
         self._layout = problem.layout
 
     @property
     def t(self) -> float | Tensor:
-        """The time reached: a float, or one a row."""
+        """The current time: a float, or a tensor [rows]."""
         return self._state.t
 
     @property
@@ -104,26 +97,26 @@ class Stepper:
 
     @property
     def h(self) -> float | Tensor:
-        """Size of the next attempt: a float, or one a row."""
+        """Size of the next attempt: a float, or a tensor [rows]."""
         return self._state.h
 
     @property
-    def status(self) -> Any:
-        """How it stands: a `Status`, or one a row."""
+    def status(self) -> Status | Tensor:
+        """A `Status`, or a tensor [rows]."""
         status = self._state.status
         return status if isinstance(status, Tensor) else Status(status)
 
     @property
     def done(self) -> bool:
-        """Whether every row has arrived or failed."""
-        return not some(self._state.status == Status.RUNNING)
+        """Whether every row has reached its end or failed."""
+        return not some(self._state.status == RUNNING)
 
     def step(self) -> Stepper:
-        """Attempt until at least one row accepts a step, or all that run have failed; returns the stepper itself."""
+        """Attempt steps until at least one row accepts one, or all have failed; return the stepper."""
         taken = False
         with torch.no_grad():
             while not (taken or self.done):
-                self._state, step_batch = self._engine.advance(self._course, self._state, 1)
+                self._state, step_batch = self._engine.advance(self._context, self._state, 1)
                 taken = any(step.accept is None or bool(step.accept.any()) for step in step_batch.steps)
         return self
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from neuralode.core.problem import Problem
 from neuralode.core.record import Record
 from neuralode.core.status import StiffnessWarning
+from neuralode.engines.base import SolveConfig
 
 MANY = 500  # attempts, from which on it is worth a look; the look costs a few dozen evaluations
 FEW = 50  # the same of a solve that failed
@@ -30,9 +31,9 @@ IMPLICIT = (
 )
 
 
-def looks_stiff(problem: Problem, record: Record, method: Any, controller: Any, least: int = MANY) -> bool:
+def looks_stiff(problem: Problem, record: Record, config: SolveConfig, *, least: int = MANY) -> bool:
     """Whether the steps look as if stability had kept them short, on any clock that made so many attempts."""
-    attempts = torch.as_tensor(record.attempts)
+    method, controller, attempts = config.method, config.controller, torch.as_tensor(record.attempts)
     if method.implicit or not (method.adaptive and controller.adaptive) or not bool((attempts >= least).any()):
         return False
     y, field = record.y, problem.field
@@ -71,12 +72,12 @@ def _norm(x: Tensor, per_sample: bool, keep: bool = False) -> Tensor:
     return torch.linalg.vector_norm(x, dim=1, keepdim=keep) if per_sample else torch.linalg.vector_norm(x)
 
 
-def warn_of_stiffness(problem: Problem, record: Record, method: Any, controller: Any) -> None:
+def warn_of_stiffness(problem: Problem, record: Record, config: SolveConfig) -> None:
     """Warn where a solve that arrived looks stiff; with the same words each time, so that one place warns once."""
-    if looks_stiff(problem, record, method, controller):
+    if looks_stiff(problem, record, config):
         warnings.warn(
-            f"this solve looks stiff: the steps of the explicit method {method.name!r} were kept short by a mode that "
-            f"has long decayed, not by accuracy; {IMPLICIT}. To silence this: "
+            f"this solve looks stiff: the steps of the explicit method {config.method.name!r} were kept short by a "
+            f"mode that has long decayed, not by accuracy; {IMPLICIT}. To silence this: "
             "warnings.simplefilter('ignore', neuralode.StiffnessWarning).",
             StiffnessWarning,
             stacklevel=3,

@@ -20,7 +20,7 @@ from neuralode.inputs.events import Event
 from neuralode.inputs.steady_state_event import until_steady
 from neuralode.methods import Method, Tableau
 from neuralode.solver.probe import first_evaluation
-from neuralode.solver.row_independence import check_alone
+from neuralode.solver.row_independence import find_coupling
 from neuralode.solver.solve import solve
 from neuralode.steady.implicit_gradient import attach_implicit_gradient
 from neuralode.steady.linear_systems import time_zero
@@ -141,7 +141,7 @@ def steady_state(
     layout, start = problem.layout, problem.y0.detach()
     with torch.no_grad():
         first_evaluation(problem)
-        problem, calls = check_alone(problem)
+        problem, calls = find_coupling(problem)
         calls += 2 + _check_autonomous(problem, start)
         moving = event(problem.field, problem.start, start).expand(layout.rows) > 0
         rest = _integrate(problem, event, moving, method=method, rtol=rtol, atol=atol, max_steps=max_steps)
@@ -152,13 +152,13 @@ def steady_state(
     if torch.is_grad_enabled():
         y = attach_implicit_gradient(problem, y, steady, derivatives=derivatives, dense_limit=dense_limit)
     residual = slope.abs().square().mean(1).sqrt() if layout.features else slope.new_zeros(layout.rows)
-    evaluations, *steps = rest.stats._clocks
+    evaluations, accepted, rejected = rest.stats._clocks
     result = SteadyState(
         y=layout.unpack(torch.where(steady[:, None], y, torch.nan)),
         residual=torch.where(steady, residual, torch.nan),
         t=rest.t,
         status=rest.status,
-        stats=Stats(rest.stats.calls + calls, layout.rows, (evaluations + newton_calls, *steps)),
+        stats=Stats(rest.stats.calls + calls, layout.rows, (evaluations + newton_calls, accepted, rejected)),
     )
     if on_failure == "raise" and not result.success:
         raise _no_steady_state(result, problem, max_time=max_time, max_steps=max_steps)

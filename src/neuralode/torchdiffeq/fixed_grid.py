@@ -14,8 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from neuralode.controllers.base import AttemptOutcome, StepRequest
 from neuralode.core.clock import Number, column, scaled, stage_times
 from neuralode.core.field import Field
+from neuralode.core.record import StepEdges
 from neuralode.engines.grid import step_through, steps_between
 from neuralode.methods.base import Rows, StepStart
 
@@ -113,7 +115,7 @@ def solve_on_grid(
     """
     steps = steps_between(grid)
     if perturb:
-        steps = [step._replace(edges=(t1, True, True)) for step, t1 in zip(steps, grid[1:], strict=True)]
+        steps = [step._replace(edges=StepEdges(t1, True, True)) for step, t1 in zip(steps, grid[1:], strict=True)]
     if output_times is None:
         return torch.stack([y0, *(result.y1 for result in step_through(field, y0, steps, method=method))])
     steps = [
@@ -137,8 +139,8 @@ def grid_times(controller: Any, start: float, end: float) -> list[float]:
     direction = 1.0 if end >= start else -1.0
     times, history = [start], controller.start(start, end)
     while times[-1] != end:
-        proposal = controller.propose(times[-1], 0.0, end, direction=direction, history=history)
-        decision = controller.decide(None, 0.0, 0.0, clipped=False, history=history, order=1)
+        proposal = controller.propose(StepRequest(times[-1], 0.0, end, direction), history)
+        decision = controller.decide(AttemptOutcome(ratio=None, h=0.0, planned=0.0, clipped=False, order=1), history)
         times.append(proposal.t1)
         history = decision.history
     return times

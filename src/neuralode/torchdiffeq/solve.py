@@ -11,23 +11,21 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 from torch.utils._pytree import tree_map
 
+from neuralode.autodiff.context import ForwardContext
 from neuralode.autodiff.transforms import transforming
-from neuralode.controllers import find_stops
 from neuralode.core.field import Field
 from neuralode.core.layout import Layout, lay_out
-from neuralode.core.norms import Norm
-from neuralode.core.problem import Problem, make_problem
+from neuralode.core.problem import Problem
 from neuralode.core.record import Plan, Record
 from neuralode.core.solution import Solution
-from neuralode.core.status import BackwardSolveError, Status
-from neuralode.engines import find_engine
+from neuralode.core.status import MAX_STEPS, BackwardSolveError, Status
+from neuralode.engines.base import SolveConfig, Trajectory
 from neuralode.gradients import Adjoint, Direct, Replay
-from neuralode.gradients.adjoint import _Adjoint as AdjointFunction
-from neuralode.gradients.base import Solved
+from neuralode.gradients.adjoint import AdjointFunction, AdjointSweep
 from neuralode.inputs.events import Event
-from neuralode.solver.errors import complain
-from neuralode.solver.integrate import Setting, integrate
-from neuralode.solver.stiffness import FEW, looks_stiff
+from neuralode.solver.config import resolve
+from neuralode.solver.errors import solve_error
+from neuralode.solver.integrate import integrate
 from neuralode.torchdiffeq.arguments import Arguments, State, warn_caller
 from neuralode.torchdiffeq.events import DifferentiableEvent, combine_event_values
 from neuralode.torchdiffeq.external_solvers import solve_by_external_solver
@@ -74,13 +72,10 @@ def solve_natively(
     """Solve once; adaptive methods raise an error on failure, fixed-step methods continue with NaN."""
     if transforming():
         raise _transform_error(arguments)
-    problem, events = _make_problem(arguments)
-    setting = _make_setting(arguments, options, gradient or GradientOptions(), problem=problem, events=events)
-    solution, record = integrate(problem, replace(setting, dense=dense))
-    if record.status >= Status.MAX_STEPS and (arguments.solver.adaptive or events):
-        method, controller = setting.method, setting.controller
-        stiff = looks_stiff(problem, record, method=method, controller=controller, least=FEW)
-        cause = complain(solution, problem, record, max_steps=setting.max_steps, stiff=stiff)
+    problem, config = _resolve(arguments, options, gradient or GradientOptions())
+    solution, record = integrate(problem, replace(config, dense=dense))
+    if record.status >= MAX_STEPS and (arguments.solver.adaptive or config.events):
+        cause = solve_error(solution, problem, record, config=config)
         raise _failure(arguments, record, str(cause)) from cause
     if record.status == Status.NONFINITE and options.method.implicit:
         warn_caller(
@@ -90,60 +85,44 @@ def solve_natively(
     return solution
 
 
-def _make_problem(arguments: Arguments) -> tuple[Problem, tuple[Event, ...]]:
-    t, events = arguments.t, ()
+def _resolve(arguments: Arguments, options: SolverOptions, gradient: GradientOptions) -> tuple[Problem, SolveConfig]:
+    t, event = arguments.t, None
     if arguments.event_fn is not None:
         end = t.new_full((1,), torch.inf * arguments.direction, dtype=torch.float64)
-        t, events = torch.cat((t[:1].double(), end)), (Event(arguments.event_fn),)
-    func = CheckedFunction(arguments.func, arguments.y0)
-    problem = make_problem(func, arguments.y0, t, args=(), args_dims=None, per_sample=False, endless=bool(events))
-    return problem, events
-
-
-def _make_setting(
-    arguments: Arguments,
-    options: SolverOptions,
-    gradient: GradientOptions,
-    *,
-    problem: Problem,
-    events: tuple[Event, ...],
-) -> Setting:
-    layout = problem.layout
-    stops = find_stops(
-        options.step_t,
-        options.jump_t,
-        perturb=options.perturb,
-        start=problem.start,
-        end=problem.end,
-        direction=problem.direction,
-    )
-    norm = Norm(
-        layout,
-        rtol=layout.broadcast(arguments.rtol),
-        atol=layout.broadcast(arguments.atol),
-        per_sample=False,
-        reduction=options.norm or "rms",
-    )
-    # a fixed-step search for an event is limited as a whole, other solves from output to output
-    limit_whole_solve = bool(events) and not arguments.solver.adaptive
-    return Setting(
+        t, event = torch.cat((t[:1].double(), end)), Event(arguments.event_fn)
+    # A fixed-step search for an event is limited as a whole, other solves from output to output.
+    limit_whole_solve = event is not None and not arguments.solver.adaptive
+    problem, config = resolve(
+        CheckedFunction(arguments.func, arguments.y0),
+        arguments.y0,
+        t,
         method=options.method,
         controller=options.controller,
-        norm=norm,
-        engine=find_engine("eager", options.method),
-        gradient=ReplayOrDirect(layout.device) if gradient.build is None else gradient.build(layout),
         max_steps=options.limit if limit_whole_solve and options.limit else UNLIMITED,
-        stops=stops,
-        events=events,
+        events=event,
+        step_t=options.step_t,
+        jump_t=options.jump_t,
+        perturb=options.perturb,
+    )
+    layout = problem.layout
+    # torchdiffeq accepts tolerances and norms that `resolve` refuses.
+    config = replace(
+        config,
+        norm=replace(
+            config.norm,
+            rtol=layout.broadcast(arguments.rtol),
+            atol=layout.broadcast(arguments.atol),
+            reduction=options.norm or "rms",
+        ),
+        gradient=ReplayOrDirect(layout.device) if gradient.build is None else gradient.build(layout),
         observer=make_observer(
             arguments,
             options.callbacks,
             limit=None if limit_whole_solve else options.limit,
             unpack=layout.unpack,
         ),
-        captured=gradient.parameters,
-        strict=gradient.parameters is None,
     )
+    return replace(problem, captured=gradient.parameters, strict=gradient.parameters is None), config
 
 
 def _failure(arguments: Arguments, record: Record, reason: str) -> Exception:
@@ -245,6 +224,9 @@ class ReplayOrDirect:
         """How often the chosen gradient can be differentiated through an event."""
         return self.chosen.derivatives
 
+    def check(self, config: SolveConfig, per_sample: bool) -> None:
+        """Support every method and controller."""
+
     def plan(self, plan: Plan) -> Plan:
         """Choose the gradient, and record what it needs."""
         states = zip(self.states_before, _generator_states(self.device), strict=True)
@@ -252,9 +234,9 @@ class ReplayOrDirect:
         self.chosen = Direct() if random_numbers_drawn else Replay()
         return self.chosen.plan(plan)
 
-    def attach(self, solved: Solved) -> list[Tensor]:
+    def attach(self, trajectory: Trajectory, context: ForwardContext) -> list[Tensor]:
         """Return the outputs with a graph."""
-        return self.chosen.attach(solved)
+        return self.chosen.attach(trajectory, context)
 
 
 def _generator_states(device: torch.device) -> tuple[Tensor, ...]:
@@ -267,10 +249,10 @@ def _generator_states(device: torch.device) -> tuple[Tensor, ...]:
 class AdjointGradient(Adjoint):
     """`Adjoint` whose failures are errors of torchdiffeq's type."""
 
-    def attach(self, solved: Solved) -> list[Tensor]:
+    def attach(self, trajectory: Trajectory, context: ForwardContext) -> list[Tensor]:
         """Return the outputs with a graph."""
-        backwards = self.backwards(solved.method, solved.controller, solved.tolerances)
-        return list(_AdjointFunction.apply(solved, backwards, *solved.inputs))
+        sweep = AdjointSweep(trajectory, self.backwards(trajectory.config))
+        return list(_AdjointFunction.apply(sweep, context, *trajectory.problem.inputs))
 
 
 class _AdjointFunction(AdjointFunction):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralode.autodiff.captured import modules_of
+from neuralode.core.clock import Number, host
 from neuralode.torchdiffeq.arguments import Arguments, Function, State, warn_caller
 
 Callback: TypeAlias = Callable[[Tensor, Any, Tensor], Any]  # callback(t0, y0, dt)
@@ -132,23 +133,25 @@ class Observer:
     interval: int = -1
     count: int = 0
 
-    def attempted(self, t: float, y: Tensor, h: float) -> None:
+    def attempted(self, t: Number, y: Tensor, h: Number) -> None:
         """Handle an attempt of a step of size h from (t, y), before it is computed."""
         if self.limit is not None:
-            self._count(t, self.limit)
+            self._count(host(t), self.limit)
         self._call("callback_step", t, y, h=h)
 
-    def accepted(self, t: float, y: Tensor, h: float) -> None:
+    def accepted(self, t: Number, y: Tensor, h: Number) -> None:
         """Handle an accepted step."""
         self._call("callback_accept_step", t, y, h=h)
 
-    def rejected(self, t: float, y: Tensor, h: float) -> None:
+    def rejected(self, t: Number, y: Tensor, h: Number) -> None:
         """Handle a rejected step."""
         self._call("callback_reject_step", t, y, h=h)
 
-    def _call(self, name: str, t: float, y: Tensor, *, h: float) -> None:
+    def _call(self, name: str, t: Number, y: Tensor, *, h: Number) -> None:
         if name in self.callbacks:
-            time, size = (torch.tensor(x, dtype=self.like.dtype, device=self.like.device) for x in (t, abs(h)))
+            time, size = (
+                torch.tensor(x, dtype=self.like.dtype, device=self.like.device) for x in (host(t), host(abs(h)))
+            )
             self.callbacks[name](time, self.unpack(y), size)
 
     def _count(self, t: float, limit: int) -> None:
