@@ -15,6 +15,7 @@ import neuralode
 from neuralode import Given, solve
 from neuralode.core.field import Field
 from neuralode.core.problem import make_problem
+from neuralode.core.record import StepEdges
 from neuralode.engines.grid import (
     GridStep,
     check_grid_method,
@@ -314,7 +315,8 @@ def stepping_up(t: Tensor, y: Tensor) -> Tensor:
 def test_edges_keep_f_on_its_side_of_a_discontinuity() -> None:
     field: Field = make_problem(stepping_up, initial(), (0.0, 1.0)).field
     steps = [
-        GridStep(t0, t1 - t0, edges=(t1, t0 == 0.5, t1 == 0.5)) for t0, t1 in pairwise((0.0, 0.25, 0.5, 0.75, 1.0))
+        GridStep(t0, t1 - t0, edges=StepEdges(t1, t0 == 0.5, t1 == 0.5))
+        for t0, t1 in pairwise((0.0, 0.25, 0.5, 0.75, 1.0))
     ]
     found = integrate_grid(field, initial(), steps, method=METHODS["rk4"])
     torch.testing.assert_close(found, initial() + 2.0, rtol=1e-14, atol=1e-14)
@@ -325,7 +327,7 @@ def test_edges_keep_f_on_its_side_of_a_discontinuity() -> None:
 
 
 def test_edges_need_a_field() -> None:
-    step = GridStep(0.0, 0.5, edges=(0.5, False, True))
+    step = GridStep(0.0, 0.5, edges=StepEdges(0.5, False, True))
     with pytest.raises(TypeError, match="A step with edges has a function as f; wanted a Field"):
         take_step(stepping_up, initial(), step, method=METHODS["rk4"])
 
