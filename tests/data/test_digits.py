@@ -1,4 +1,4 @@
-"""The split is honest, and augmentation gentle."""
+"""The split of the digits is disjoint and stratified, and the augmentation changes images little."""
 
 import torch
 
@@ -9,7 +9,7 @@ def rows(part) -> set[bytes]:
     return {image.numpy().tobytes() for image in part.tensors[0]}
 
 
-def test_every_image_is_in_one_part_and_all_classes_in_proportion():
+def test_the_split_is_complete_and_stratified():
     split = digits(seed=0)
     assert sum(map(len, (split.train, split.validation, split.test))) == 1797
     assert len(split.test) == 360  # a fifth
@@ -18,7 +18,7 @@ def test_every_image_is_in_one_part_and_all_classes_in_proportion():
         assert (shares - 0.1).abs().max() < 0.02
 
 
-def test_the_parts_have_no_image_in_common():
+def test_the_split_is_disjoint():
     split = digits(seed=0)
     train, validation, test = map(rows, (split.train, split.validation, split.test))
     assert not train & test
@@ -37,7 +37,7 @@ def test_pixels_lie_between_zero_and_one():
     assert (images.min(), images.max()) == (0.0, 1.0)
 
 
-def test_writing_again_keeps_shape_and_most_of_the_ink():
+def test_write_again_keeps_shape_and_mean():
     images = digits().train.tensors[0][:200]
     again = write_again(images)
     assert again.shape == images.shape

@@ -1,4 +1,4 @@
-"""An idx file is read as it was written, and anything else refused in a sentence."""
+"""Idx files are read as they were written, and other files are rejected with a reason."""
 
 import gzip
 import struct
@@ -31,7 +31,7 @@ def path(tmp_path_factory):
 
 @settings(deadline=None)
 @given(array=ARRAYS, zipped=st.booleans())
-def test_what_was_written_is_read(path, array, zipped):
+def test_reading_restores_a_written_array(path, array, zipped):
     path.write_bytes(gzip.compress(written(array)) if zipped else written(array))
     found = read_idx(path)
     assert found.dtype == array.dtype
@@ -40,14 +40,14 @@ def test_what_was_written_is_read(path, array, zipped):
     np.testing.assert_array_equal(found, array)
 
 
-def test_a_single_number_needs_no_dimensions(path):
+def test_an_array_without_dimensions_is_read(path):
     path.write_bytes(bytes([0, 0, 0x08, 0, 7]))
     assert read_idx(path).item() == 7
 
 
 @settings(deadline=None)
 @given(length=st.integers(0, len(SOME) - 1))
-def test_a_file_cut_off_anywhere_is_refused(path, length):
+def test_a_truncated_file_is_rejected(path, length):
     path.write_bytes(SOME[:length])
     with pytest.raises(ValueError, match=r"some\.idx (begins with|ends after|holds)"):
         read_idx(path)
@@ -55,7 +55,7 @@ def test_a_file_cut_off_anywhere_is_refused(path, length):
 
 @settings(deadline=None)
 @given(added=st.binary(min_size=1, max_size=8))
-def test_bytes_behind_the_numbers_are_refused(path, added):
+def test_bytes_after_the_numbers_are_rejected(path, added):
     path.write_bytes(SOME + added)
     with pytest.raises(ValueError, match=f"holds {12 + len(added)} bytes .* 2 x 3 numbers of 2 bytes, which are 12"):
         read_idx(path)
@@ -63,13 +63,13 @@ def test_bytes_behind_the_numbers_are_refused(path, added):
 
 @settings(deadline=None)
 @given(length=st.integers(2, len(gzip.compress(SOME)) - 1))
-def test_a_zipped_file_cut_off_anywhere_is_refused(path, length):
+def test_a_truncated_gzip_file_is_rejected(path, length):
     path.write_bytes(gzip.compress(SOME)[:length])
     with pytest.raises(ValueError, match="is gzipped but cannot be read to its end"):
         read_idx(path)
 
 
-def test_other_files_are_refused_by_their_first_bytes(path):
+def test_other_files_are_rejected_by_their_first_bytes(path):
     path.write_bytes(b"\x89PNG\r\n")
     with pytest.raises(ValueError, match="begins with the bytes 89 50 4e 47; an idx file with 00 00"):
         read_idx(path)
@@ -79,13 +79,13 @@ def test_other_files_are_refused_by_their_first_bytes(path):
 
 
 @pytest.mark.parametrize("code", [0x00, 0x0A, 0x0F, 0xFF])
-def test_types_that_the_format_does_not_have_are_refused(path, code):
+def test_unknown_types_are_rejected(path, code):
     path.write_bytes(bytes([0, 0, code, 1, 0, 0, 0, 0]))
     with pytest.raises(ValueError, match=f"type 0x{code:02X}; an idx file has one of 0x08 .uint8."):
         read_idx(path)
 
 
-def test_sizes_that_no_file_can_have_are_refused_and_not_allocated(path):
+def test_impossible_sizes_are_rejected_without_allocation(path):
     path.write_bytes(bytes([0, 0, 0x0E, 255]) + b"\xff" * 4 * 255)
     with pytest.raises(ValueError, match="holds 0 bytes of numbers"):
         read_idx(path)

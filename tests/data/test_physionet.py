@@ -1,4 +1,4 @@
-"""What becomes of PhysioNet's records: a small folder laid out like the real one, and the real one where it is."""
+"""PhysioNet 2012 is read from a small folder of the same layout, and from the real one if it is available."""
 
 import math
 import os
@@ -12,7 +12,7 @@ pytest.importorskip("pyarrow")
 
 from neuralode.data.physionet import MINUTES, physionet  # noqa: E402
 
-# set, record, minute, parameter, value; record 3 holds nothing but what is given once
+# set, record, minute, parameter, value; record 3 has only covariates
 ROWS = [
     ("a", 1, 0, "RecordID", 1.0), ("a", 1, 0, "Age", 60.0), ("a", 1, 0, "Gender", 1.0), ("a", 1, 0, "Height", 180.0),
     ("a", 1, 0, "ICUType", 2.0), ("a", 1, 0, "Weight", -1.0),
@@ -44,31 +44,31 @@ def _small_folder(tmp_path, monkeypatch):
 
 def value(patients, patient, minute, channel):
     [step] = (patients.observed.times[patient] * MINUTES - minute).abs().argsort(stable=True)[:1].tolist()
-    place = patients.channels.index(channel)
-    return float(patients.observed.values[patient, step, place]), bool(patients.observed.seen[patient, step, place])
+    index = patients.channels.index(channel)
+    return float(patients.observed.values[patient, step, index]), bool(patients.observed.seen[patient, step, index])
 
 
-def test_times_are_rounded_down_and_what_falls_together_is_averaged():
-    apart, together = physionet("a", every=1), physionet("a", every=6)
-    assert (apart.observed.times[0] * MINUTES).round().tolist() == [7, 11, 60]
-    assert value(apart, 0, 7, "HR") == (75.0, True)
-    assert (together.observed.times[0] * MINUTES).round().tolist() == [6, 60]
-    assert (together.observed.times[1] * MINUTES).round().tolist() == [2880, 2880]  # padded with its last time
-    assert together.observed.lengths.tolist() == [2, 1]
-    assert value(together, 0, 6, "HR") == (80.0, True)
+def test_times_are_rounded_down_and_simultaneous_values_averaged():
+    exact, rounded = physionet("a", every=1), physionet("a", every=6)
+    assert (exact.observed.times[0] * MINUTES).round().tolist() == [7, 11, 60]
+    assert value(exact, 0, 7, "HR") == (75.0, True)
+    assert (rounded.observed.times[0] * MINUTES).round().tolist() == [6, 60]
+    assert (rounded.observed.times[1] * MINUTES).round().tolist() == [2880, 2880]  # padded with its last time
+    assert rounded.observed.lengths.tolist() == [2, 1]
+    assert value(rounded, 0, 6, "HR") == (80.0, True)
 
 
 def test_a_whole_record_is_one_unit_of_time():
     assert physionet("a").observed.times.max() == 1
 
 
-def test_skewed_amounts_enter_by_their_logarithm():
+def test_skewed_channels_are_logged():
     found, seen = value(physionet("a"), 0, 11, "Lactate")
     assert seen
     assert found == pytest.approx(math.log1p(3))
 
 
-def test_an_unknown_height_is_said_to_be_unknown_and_scales_to_the_mean():
+def test_an_unknown_height_is_indicated_and_standardized_to_the_mean():
     static = physionet("a").observed.static
     assert static.shape == (2, 3 + 3 + 4)
     assert static[1, :3].tolist() == [40.0, 0.0, 0.0]
@@ -78,30 +78,30 @@ def test_an_unknown_height_is_said_to_be_unknown_and_scales_to_the_mean():
     assert static[:, 6:].tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
 
 
-def test_an_unknown_weight_was_not_seen():
+def test_an_unknown_weight_is_not_observed():
     patients = physionet("a")
     assert value(patients, 0, 60, "Weight") == (75.0, True)
     assert int(patients.observed.seen[..., patients.channels.index("Weight")].sum()) == 1
 
 
-def test_what_is_given_once_and_outcomes_are_no_channels():
+def test_covariates_and_outcomes_are_not_channels():
     patients = physionet("ab")
     assert patients.channels == ("HR", "Lactate", "Weight")
     assert not (patients.observed.values == 777).any()
     assert not (patients.observed.static == 777).any()
 
 
-def test_patients_are_matched_with_their_outcomes_and_without_measurements_left_out():
+def test_patients_match_their_outcomes_and_those_without_measurements_are_dropped():
     patients = physionet("ab")
     assert patients.died.tolist() == [False, True, True]  # records 1, 2 and 4
     assert patients.observed.static[:, 0].tolist() == [60, 40, 90]
 
 
-def test_only_the_sets_asked_for_are_loaded():
+def test_only_requested_sets_are_loaded():
     assert len(physionet("b")) == 1
 
 
-def test_scaling_sees_only_the_patients_it_is_told_of():
+def test_standardization_uses_only_the_reference():
     patients = physionet("ab")
     scaled = patients.standardized(patients[torch.tensor([0, 1])])
     rate = scaled.channels.index("HR")
@@ -112,7 +112,7 @@ def test_scaling_sees_only_the_patients_it_is_told_of():
     assert (scaled.observed.values[~scaled.observed.seen] == 0).all()
 
 
-def test_a_folder_without_the_files_is_refused_in_a_sentence(tmp_path, monkeypatch):
+def test_a_folder_without_the_files_is_rejected_with_a_reason(tmp_path, monkeypatch):
     monkeypatch.setenv("NEURALODE_DATA", str(tmp_path / "elsewhere"))
     with pytest.raises(FileNotFoundError, match="should name a folder that holds physionet2012/measurements.parquet"):
         physionet()
@@ -121,11 +121,11 @@ def test_a_folder_without_the_files_is_refused_in_a_sentence(tmp_path, monkeypat
         physionet()
 
 
-REAL = os.environ.get("NEURALODE_DATA")  # before the fixture puts the small folder in its place
+REAL = os.environ.get("NEURALODE_DATA")  # before the fixture replaces it by the small folder
 
 
-@pytest.mark.skipif(not REAL, reason="NEURALODE_DATA is not set: the real records are read from there")
-def test_of_the_real_sets_all_but_a_few_patients_have_a_series(monkeypatch):
+@pytest.mark.skipif(not REAL, reason="NEURALODE_DATA, the folder of the real records, is not set")
+def test_almost_all_patients_of_the_real_sets_have_a_series(monkeypatch):
     monkeypatch.setenv("NEURALODE_DATA", str(REAL))
     patients = physionet("a", every=6)
     assert 3990 <= len(patients) <= 4000

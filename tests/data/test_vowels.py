@@ -1,4 +1,4 @@
-"""Japanese Vowels are read as they were published."""
+"""Japanese Vowels are read in the published split."""
 
 from importlib.util import find_spec
 
@@ -12,15 +12,15 @@ installed = pytest.mark.skipif(find_spec("aeon") is None, reason="needs the file
 
 
 @installed
-def test_the_published_split_is_read_whole():
+def test_the_published_split_is_complete():
     train, test = japanese_vowels()
     assert (len(train), len(test)) == (270, 370)
     assert np.bincount(train.speakers)[1:].tolist() == [30] * 9
-    assert np.bincount(test.speakers)[1:].tolist() == [31, 35, 88, 44, 29, 24, 40, 50, 29]  # as the UCI page has it
+    assert np.bincount(test.speakers)[1:].tolist() == [31, 35, 88, 44, 29, 24, 40, 50, 29]  # as published by UCI
 
 
 @installed
-def test_series_keep_their_own_lengths_and_have_no_gaps():
+def test_series_keep_their_lengths_and_have_no_missing_values():
     series = [x for part in japanese_vowels() for x in part.series]
     assert {x.shape[1] for x in series} == {12}
     assert min(map(len, series)) == 7

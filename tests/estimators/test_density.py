@@ -1,4 +1,4 @@
-"""A density estimator that scikit-learn accepts, for tables of every form."""
+"""`CNFDensity` passes scikit-learn's checks and accepts all forms of tables."""
 
 import json
 import math
@@ -40,18 +40,18 @@ def framed(count: int = 60, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(normal_rows(count, seed), columns=["height", "weight"])
 
 
-# Nothing is expected to fail.
+# No check is expected to fail.
 @parametrize_with_checks([CNFDensity(width=4, layers=1, max_epochs=1)])
 @pytest.mark.filterwarnings("ignore:most rows repeat a value", "ignore:a column among", "ignore:column")
 def test_scikit_learn_accepts_it(estimator, check):
     check(estimator)
 
 
-def test_it_is_a_name_of_the_package():
+def test_it_is_exported_by_the_package():
     assert neuralode.CNFDensity is CNFDensity
 
 
-def test_it_learns_a_normal_table_scores_it_and_finds_what_is_far():
+def test_it_learns_a_normal_distribution_and_detects_outliers():
     model = small(width=32, max_epochs=12, learning_rate=1e-2, batch_size=128).fit(normal_rows(1000))
     test, truth = normal_rows(500, seed=1), multivariate_normal(MEAN, FACTOR @ FACTOR.T)
     scores = model.score_samples(test)
@@ -71,7 +71,7 @@ def test_parameters_are_stored_as_given_and_cloned():
 
 
 @pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
-def test_the_random_state_alone_decides_every_bit(divergence):
+def test_the_random_state_decides_every_bit(divergence):
     X = normal_rows()
     torch.manual_seed(1)
     first = small(divergence=divergence).fit(X)
@@ -86,7 +86,7 @@ def test_the_random_state_alone_decides_every_bit(divergence):
     assert np.array_equal(np.random.get_state()[1], numpy_before)
 
 
-def test_the_company_of_a_row_does_not_change_its_score():
+def test_scores_do_not_depend_on_other_rows():
     X = normal_rows(30)
     model = small().fit(X)
     together = model.score_samples(X)
@@ -94,7 +94,7 @@ def test_the_company_of_a_row_does_not_change_its_score():
     assert np.allclose(alone, together, rtol=0, atol=1e-9)
 
 
-def test_every_form_of_the_same_table_is_read_alike(tmp_path):
+def test_all_forms_of_the_same_table_are_equivalent(tmp_path):
     frame = framed()
     frame.to_csv(tmp_path / "t.csv", index=False)
     frame.to_parquet(tmp_path / "t.parquet")
@@ -117,7 +117,7 @@ def test_samples_are_a_frame_where_columns_are_named_by_text():
     assert isinstance(small(max_epochs=1).fit(pd.DataFrame(normal_rows())).sample(2), np.ndarray)
 
 
-def test_columns_in_another_order_are_refused():
+def test_columns_in_another_order_are_rejected():
     model = small().fit(framed())
     with pytest.raises(ValueError, match="feature names"):
         model.score_samples(framed()[["weight", "height"]])
@@ -125,7 +125,7 @@ def test_columns_in_another_order_are_refused():
         small(max_epochs=1).fit(normal_rows()).score_samples(np.ones((2, 3)))
 
 
-def test_samples_are_the_first_of_more_and_differ_by_their_random_state():
+def test_larger_samples_begin_with_smaller_ones():
     model = small().fit(framed())
     drawn = model.sample(20, random_state=5)
     assert isinstance(drawn, pd.DataFrame)
@@ -138,14 +138,14 @@ def test_samples_are_the_first_of_more_and_differ_by_their_random_state():
             model.sample(count)
 
 
-def test_units_move_scores_by_their_logarithm_alone():
+def test_a_change_of_units_shifts_scores_by_its_logarithm():
     X = normal_rows()
     units = np.array([100.0, 0.01 * math.e])
     here, there = small().fit(X), small().fit(X * units)
     assert np.allclose(here.score_samples(X) - there.score_samples(X * units), 1, rtol=0, atol=1e-4)
 
 
-def test_constants_are_left_out_with_a_warning_and_come_back_in_samples():
+def test_constant_columns_are_left_out_with_a_warning_and_restored_in_samples():
     frame = framed().assign(rate=0.3)
     with pytest.warns(UserWarning, match="column 'rate' is constant in the training rows and left out"):
         model = small().fit(frame)
@@ -156,17 +156,17 @@ def test_constants_are_left_out_with_a_warning_and_come_back_in_samples():
     assert len(model.remarks_) == 1
 
 
-def test_values_that_most_rows_repeat_are_warned_of_and_do_not_let_likelihoods_run_away():
+def test_repeated_values_are_dequantized_with_a_warning():
     X = np.arange(200)[:, None] % 2 * 5.0
     options = {"width": 16, "max_epochs": 25, "patience": 25, "learning_rate": 3e-2, "kinetic": 0.0, "frobenius": 0.0}
     with pytest.warns(UserWarning, match="most rows repeat a value in 'x0'"):
         spread = small(**options).fit(X)
     with pytest.warns(UserWarning, match="most rows repeat a value in 'x0'"):
         bare = small(**options, spread=False).fit(X)
-    # two values that are spread over 5 each have a density of 1/10
+    # two values with noise of width 5 each have a density of 1/10
     assert spread.score_samples(X).max() < math.log(1 / 10) + 0.5
     assert bare.score_samples(X).mean() > spread.score_samples(X).mean() + 0.3
-    # no epoch beats the entropy but by chance, and the next line is how one would
+    # with noise, no epoch beats the entropy except by chance; without it, epochs do
     assert spread.best_loss_ > math.log(10) - 0.1
     assert bare.best_loss_ < math.log(10) - 0.3
 
@@ -198,7 +198,7 @@ def test_a_fresh_process_gives_the_same_bits_from_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("form", [framed, normal_rows])
-def test_what_was_kept_has_the_same_attributes(form, tmp_path):
+def test_a_loaded_estimator_has_the_same_attributes(form, tmp_path):
     X = form()
     model = small(max_epochs=1).fit(X)
     model.set_params(width=3, method="rk4").save(tmp_path)
@@ -211,13 +211,13 @@ def test_what_was_kept_has_the_same_attributes(form, tmp_path):
     assert type(loaded.sample(2)) is type(model.sample(2))
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
+def test_a_folder_of_another_estimator_is_rejected(tmp_path):
     (tmp_path / "estimator.json").write_text('{"estimator": "Other", "format": 1}')
     with pytest.raises(ValueError, match="holds a Other; wanted a CNFDensity"):
         CNFDensity.load(tmp_path)
 
 
-def test_training_that_diverges_says_so(monkeypatch):
+def test_diverging_training_raises(monkeypatch):
     def spoiled(flow, learning_rate):
         torch.nn.init.constant_(next(flow.parameters()), torch.nan)
         return prepare_for_inference(flow, learning_rate)
@@ -227,13 +227,13 @@ def test_training_that_diverges_says_so(monkeypatch):
         small().fit(normal_rows())
 
 
-def test_fitting_says_nothing_and_works_outside_of_the_main_thread(capfd):
+def test_fitting_is_silent_and_works_outside_the_main_thread(capfd):
     found = []
 
     def work():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.filterwarnings("ignore", module="lightning")  # as fit() does, but the line above came after
+            warnings.filterwarnings("ignore", module="lightning")  # as fit() does, before the filter above
             found.append(small(max_epochs=1).fit(normal_rows()).score_samples(normal_rows()))
 
     work()
@@ -245,7 +245,7 @@ def test_fitting_says_nothing_and_works_outside_of_the_main_thread(capfd):
     assert out + err == ""
 
 
-def test_it_is_cross_validated_as_any_other():
+def test_cross_validation_works():
     assert len(cross_val_score(small(max_epochs=1), normal_rows(40), cv=2, error_score="raise")) == 2
 
 
@@ -261,7 +261,7 @@ def test_it_is_cross_validated_as_any_other():
         (np.ones(20), "Expected 2D array, got 1D array"),
     ],
 )
-def test_what_does_not_fit_is_named(X, sentence):
+def test_invalid_input_is_rejected(X, sentence):
     with pytest.raises(ValueError, match=sentence):
         small().fit(X)
 
@@ -278,6 +278,6 @@ def test_what_does_not_fit_is_named(X, sentence):
         ({"divergence": "exat"}, "did you mean 'exact'"),
     ],
 )
-def test_parameters_that_do_not_fit_are_named(options, sentence):
+def test_invalid_parameters_are_rejected(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         small(**options).fit(normal_rows())

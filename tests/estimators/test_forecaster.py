@@ -1,4 +1,4 @@
-"""A forecaster that scikit-learn accepts, for tables of irregular series."""
+"""`LatentODEForecaster` passes scikit-learn's checks and forecasts irregular series of tables."""
 
 import inspect
 import json
@@ -30,7 +30,7 @@ def small(**options) -> LatentODEForecaster:
 
 
 def waves(gaps: float = 0.2) -> pd.DataFrame:
-    """Three irregular series: of 20 observations, of 12, and of one; a wave, a positive skewed channel, 0 and 1."""
+    """Return irregular series of 20, 12 and 1 observations: a wave, a positive skewed and a binary channel."""
     rng = np.random.default_rng(0)
     frames = []
     for who, count in (("long", 20), ("short", 12), ("one", 1)):
@@ -63,8 +63,8 @@ def alike(one: pd.DataFrame, other: pd.DataFrame, tolerance: float = 1e-9) -> No
 
 # --- scikit-learn
 
-FRAMES = "answers are frames in long form, in which channels are named by text that numpy cannot subtract"
-ROWS = "rows of X are points in time: their order counts, and so do those that come before"
+FRAMES = "predictions are frames in long form with a column of names, which numpy cannot subtract"
+ROWS = "rows of X are points in time: predictions depend on their order and on earlier rows"
 EXPECTED = {
     "check_estimators_pickle": FRAMES,
     "check_fit_idempotent": FRAMES,
@@ -79,19 +79,19 @@ def test_scikit_learn_accepts_it(estimator, check):
 
 
 def test_parameters_are_stored_as_given_and_cloned():
-    asked = {name: object() for name in inspect.signature(LatentODEForecaster).parameters}
-    assert LatentODEForecaster(**asked).get_params() == asked
+    parameters = {name: object() for name in inspect.signature(LatentODEForecaster).parameters}
+    assert LatentODEForecaster(**parameters).get_params() == parameters
     model = small(window=7, kl_weight=0.5)
     assert clone(model).get_params() == model.get_params()
 
 
-def test_before_it_is_fitted_it_has_no_answer():
-    for asked in ("predict", "forecast", "impute", "sample", "score", "evaluate"):
+def test_predictions_before_fit_raise():
+    for method in ("predict", "forecast", "impute", "sample", "score", "evaluate"):
         with pytest.raises(NotFittedError):
-            getattr(small(), asked)()
+            getattr(small(), method)()
 
 
-def test_fitting_says_nothing_and_returns_the_estimator(table, capfd):
+def test_fitting_is_silent_and_returns_the_estimator(table, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", module="lightning")
@@ -114,7 +114,7 @@ def test_fitting_says_nothing_and_returns_the_estimator(table, capfd):
         ({"recognition": "lstm"}, "recognition='lstm'; wanted one of 'rnn', 'odernn'"),
     ],
 )
-def test_parameters_that_do_not_fit_are_named(options, sentence):
+def test_invalid_parameters_are_rejected(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         small(**options).fit(np.ones((4, 1)))
 
@@ -122,7 +122,7 @@ def test_parameters_that_do_not_fit_are_named(options, sentence):
 # --- random numbers
 
 
-def test_the_random_state_alone_decides_every_bit_and_those_of_others_stay(table, model):
+def test_the_random_state_decides_every_bit_and_global_states_are_unchanged(table, model):
     torch.manual_seed(1)
     np.random.seed(1)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
@@ -137,7 +137,7 @@ def test_the_random_state_alone_decides_every_bit_and_those_of_others_stay(table
     assert np.array_equal(np.random.get_state()[1], numpy_before)
 
 
-def test_a_generator_is_drawn_from_once_by_fitting_and_not_by_predicting(table):
+def test_a_generator_is_used_by_fit_and_not_by_predict(table):
     generator = np.random.RandomState(3)
     model = small(random_state=generator).fit(table, **LONG)
     state = generator.get_state()[2]
@@ -148,7 +148,7 @@ def test_a_generator_is_drawn_from_once_by_fitting_and_not_by_predicting(table):
 # --- answers
 
 
-def test_answers_have_a_row_for_each_series_time_and_channel(table, model):
+def test_predictions_have_a_row_for_each_series_time_and_channel(table, model):
     found = model.predict()
     assert list(found) == ["who", "at", "channel", "mean", "q05", "q50", "q95"]
     seen = table.dropna(how="all", subset=["wave", "burst", "on"])
@@ -181,25 +181,27 @@ def test_binary_channels_have_probabilities_and_logged_ones_stay_positive(model)
     assert (drawn["burst"] > 0).all()
 
 
-def test_times_may_be_within_and_beyond_unsorted_and_twice(model, table):
+def test_target_times_may_be_unsorted_and_repeated(model, table):
     last = table["at"].max()
-    asked = [last + 3, last, last, 24.75]
-    found = model.predict(times=asked)
+    targets = [last + 3, last, last, 24.75]
+    found = model.predict(times=targets)
     for _, own in found.groupby(["who", "channel"]):
-        assert own["at"].tolist() == asked
+        assert own["at"].tolist() == targets
     wave = found[(found["who"] == "long") & (found["channel"] == "wave")]["mean"].tolist()
     assert wave[1] == wave[2]
     assert wave[0] != wave[1]
 
 
-def test_each_series_may_be_asked_for_times_of_its_own(model, table):
+def test_each_series_may_have_individual_target_times(model, table):
     first = table.groupby("who")["at"].min()
-    asked = {"one": [first["one"], 40.0], "long": [41.0], "short": np.array([42.0, 43.0, 44.0])}
-    found = model.predict(times=asked)
-    assert {who: sorted(set(own["at"])) for who, own in found.groupby("who")} == {w: list(t) for w, t in asked.items()}
-    alone = model.predict(times={**asked, "long": [41.0, 45.0]})
+    targets = {"one": [first["one"], 40.0], "long": [41.0], "short": np.array([42.0, 43.0, 44.0])}
+    found = model.predict(times=targets)
+    assert {who: sorted(set(own["at"])) for who, own in found.groupby("who")} == {
+        w: list(t) for w, t in targets.items()
+    }
+    alone = model.predict(times={**targets, "long": [41.0, 45.0]})
     at = alone[(alone["who"] == "long") & (alone["at"] == 41.0)]["mean"].to_numpy()
-    assert np.allclose(found[found["who"] == "long"]["mean"], at, atol=1e-2)  # the solver steps otherwise
+    assert np.allclose(found[found["who"] == "long"]["mean"], at, atol=1e-2)  # the solver takes other steps
 
 
 @pytest.mark.parametrize(
@@ -215,18 +217,18 @@ def test_each_series_may_be_asked_for_times_of_its_own(model, table):
         ({"longer": [40.0]}, "times names series 'longer', which the table does not have"),
     ],
 )
-def test_times_that_cannot_be_asked_for_are_refused(model, times, sentence):
+def test_invalid_target_times_are_rejected(model, times, sentence):
     with pytest.raises(ValueError, match=sentence):
         model.predict(times=times)
 
 
 @pytest.mark.parametrize("horizon", [0, -1, 2.0, True])
-def test_a_horizon_is_a_whole_number_of_steps(model, horizon):
+def test_the_horizon_is_a_whole_number_of_steps(model, horizon):
     with pytest.raises(ValueError, match="wanted a whole number of steps, at least 1"):
         model.forecast(horizon=horizon)
 
 
-def test_a_forecast_goes_on_from_each_end_in_typical_steps(model, table):
+def test_a_forecast_continues_each_series_in_typical_steps(model, table):
     found = model.forecast(horizon=np.int64(3), quantiles=[0.5])
     ends = table.dropna(how="all", subset=["wave", "burst", "on"]).groupby("who")["at"].max()
     for who, own in found.groupby("who"):
@@ -235,7 +237,7 @@ def test_a_forecast_goes_on_from_each_end_in_typical_steps(model, table):
     assert list(found)[-2:] == ["mean", "q50"]
 
 
-def test_the_company_of_a_series_does_not_change_its_answer(model, table):
+def test_predictions_do_not_depend_on_other_series(model, table):
     together = model.predict(times=[25.0, 26.0, 30.0])
     for who in ("long", "short", "one"):
         alone = model.predict(table[table["who"] == who], times=[25.0, 26.0, 30.0])
@@ -244,7 +246,7 @@ def test_the_company_of_a_series_does_not_change_its_answer(model, table):
     alike(backwards[backwards["who"] == "long"], together[together["who"] == "long"])
 
 
-def test_a_forecast_that_is_scored_knows_nothing_of_later_values(model, table):
+def test_scored_forecasts_do_not_use_later_values(model, table):
     own = table[table["who"] == "long"].sort_values("at")
     found = []
     for later in (own, own.assign(wave=own["wave"].where(own["at"] < own["at"].iloc[16], 100.0))):
@@ -257,20 +259,20 @@ def test_a_forecast_that_is_scored_knows_nothing_of_later_values(model, table):
     assert all(np.array_equal(x, y) for x, y in zip(answers, again, strict=True))
 
 
-def test_windows_without_their_ends_read_nothing_beyond_the_cut(table):
+def test_training_does_not_use_held_out_ends(table):
     changed = table.copy()
-    ends = table.groupby("who").cumcount(ascending=False) < 3  # of 20 and 12: 4 and 2 are held out
+    ends = table.groupby("who").cumcount(ascending=False) < 3  # 4 of 20 and 2 of 12 are held out
     changed.loc[ends & (table["who"] == "long"), "wave"] += 5
     one, other = (small(refit=False, logs=False).fit(x, **LONG) for x in (table, changed))
     for name, weights in one.network_.state_dict().items():
-        assert torch.equal(weights, other.network_.state_dict()[name])  # one epoch: the first is the best
+        assert torch.equal(weights, other.network_.state_dict()[name])  # with one epoch, the first is the best
     assert one.scaling_.to_json() == other.scaling_.to_json()
 
 
 # --- gaps
 
 
-def test_imputing_leaves_what_was_seen_and_fills_the_rest(model, table):
+def test_impute_keeps_observations_and_fills_the_rest(model, table):
     found = model.impute()
     assert list(found) == ["who", "at", "wave", "burst", "on"]
     found, seen = (x.set_index(["who", "at"]).sort_index()[["wave", "burst", "on"]] for x in (found, table))
@@ -314,7 +316,7 @@ def test_rows_without_any_value_are_filled_in_arrays_and_by_date():
 # --- drawing and scoring
 
 
-def test_drawn_series_have_the_shape_that_was_asked_for(model):
+def test_samples_have_the_requested_shape(model):
     drawn = model.sample(3, times=[0, 1.5])
     assert list(drawn) == ["series", "time", "wave", "burst", "on"]
     assert drawn["series"].tolist() == [0, 0, 1, 1, 2, 2]
@@ -326,18 +328,18 @@ def test_drawn_series_have_the_shape_that_was_asked_for(model):
             model.sample(n, times)
 
 
-def test_scores_and_comparisons_are_told(model, table):
+def test_score_and_evaluate(model, table):
     assert np.isfinite(model.score())
     assert model.score(table) == model.score()
-    told = model.evaluate(table)
-    assert list(told) == ["what", "channel", "values", "model", "last_value", "baseline"]
-    assert set(told["what"]) == {"forecast", "filling"}
+    evaluation = model.evaluate(table)
+    assert list(evaluation) == ["what", "channel", "values", "model", "last_value", "baseline"]
+    assert set(evaluation["what"]) == {"forecast", "filling"}
     assert set(model.evaluation_["what"]) == {"forecast", "filling"}
     with pytest.raises(ValueError, match="every series is too short to hold out its end"):
         model.score(table[table["who"] == "one"])
 
 
-def test_nothing_is_held_out_where_nothing_should(table):
+def test_holdout_0_holds_out_nothing(table):
     model = small(holdout=0, max_epochs=2).fit(table, **LONG)
     assert model.evaluation_.empty
     assert list(model.evaluation_) == ["what", "channel", "values", "model", "last_value", "baseline"]
@@ -345,39 +347,40 @@ def test_nothing_is_held_out_where_nothing_should(table):
     assert np.isfinite(model.score())
 
 
-def test_without_a_refit_what_was_held_out_stays_unseen(table):
+def test_without_refit_there_is_one_training(table):
     class Counting(Callback):
         fits = 0
 
         def on_fit_start(self, trainer, pl_module):
             self.fits += 1
 
-    counting = Counting()
-    small(refit=False).fit(table, **LONG, callbacks=lambda stage: [counting])
-    assert counting.fits == 1
-    small(refit=True).fit(table, **LONG, callbacks=lambda stage: [counting])
-    assert counting.fits == 3
+    recorder = Counting()
+    small(refit=False).fit(table, **LONG, callbacks=lambda stage: [recorder])
+    assert recorder.fits == 1
+    small(refit=True).fit(table, **LONG, callbacks=lambda stage: [recorder])
+    assert recorder.fits == 3
 
 
 # --- tables of every form
 
 
-def test_timestamps_come_back_as_such_in_their_zone():
-    at = pd.date_range("2026-03-28", periods=12, freq="12h", tz="Europe/Berlin")  # across a change of the clocks
+def test_timestamps_keep_their_time_zone():
+    # across the start of daylight saving time
+    at = pd.date_range("2026-03-28", periods=12, freq="12h", tz="Europe/Berlin")
     table = pd.DataFrame({"when": at, "x": np.sin(np.arange(12.0))})
     model = small().fit(table, time="when")
     assert model.predict()["when"].tolist() == at.tolist()
     ahead = model.forecast(horizon=2)["when"]
     assert ahead.tolist() == [at[-1] + pd.Timedelta("12h"), at[-1] + pd.Timedelta("24h")]
-    asked = model.predict(times=["2026-04-03T00:00+02:00", at[-1]])["when"]
-    assert asked.tolist() == [pd.Timestamp("2026-04-03", tz="Europe/Berlin"), at[-1]]
+    given = model.predict(times=["2026-04-03T00:00+02:00", at[-1]])["when"]
+    assert given.tolist() == [pd.Timestamp("2026-04-03", tz="Europe/Berlin"), at[-1]]
     with pytest.raises(ValueError, match="before the first observation at 2026-03-28 00:00:00\\+01:00"):
         model.predict(times=["2026-03-27T00:00Z"])
     with pytest.raises(ValueError, match="with no time zone"):
         model.predict(times=["2026-04-03"])
 
 
-def test_files_frames_and_arrays_are_read_alike(tmp_path):
+def test_files_frames_and_arrays_are_equivalent(tmp_path):
     x = np.stack([np.sin(np.arange(15.0)), np.cos(np.arange(15.0))], 1)
     frame = pd.DataFrame(x, columns=["a", "b"])
     frame.to_csv(tmp_path / "x.csv", index=False)
@@ -400,7 +403,7 @@ def test_files_frames_and_arrays_are_read_alike(tmp_path):
     alike(by_frame.forecast(frame), by_frame.forecast(), 0)
 
 
-def test_a_static_wide_array_is_learned_from():
+def test_fit_accepts_a_wide_array_of_constants():
     model = small(max_epochs=1).fit(np.tile(np.arange(20.0), (6, 1)))
     found = model.forecast()
     assert len(found) == 20
@@ -408,7 +411,7 @@ def test_a_static_wide_array_is_learned_from():
     assert model.setup_.latent == 2
 
 
-def test_series_of_a_single_observation_each_are_learned_from():
+def test_fit_accepts_series_of_single_observations():
     table = pd.DataFrame({"who": ["a", "b", "c"], "t": [0.0, 5.0, 2.0], "x": [1.0, 2.0, 3.0]})
     model = small().fit(table, series="who", time="t")
     assert model.evaluation_.empty
@@ -416,22 +419,25 @@ def test_series_of_a_single_observation_each_are_learned_from():
 
 
 @pytest.mark.parametrize(
-    ("asked", "sentence"),
+    ("arguments", "sentence"),
     [
         ((pd.DataFrame({"t": [0, 1], "x": ["1", "n/a?"]}), {"time": "t"}), "column 'x' has 'n/a\\?' at row 2"),
         ((pd.DataFrame({"x": ["1", "n/a?"]}), {}), "column 'x' has 'n/a\\?' at row 2"),
         ((np.ones((3, 1)), {"time": "t"}), "time names a column, but X is a ndarray; wanted a frame or a path"),
-        ((pd.DataFrame({"channel": [0, 1], "x": [1, 2]}), {"series": "channel"}), "series='channel' is what a column"),
+        (
+            (pd.DataFrame({"channel": [0, 1], "x": [1, 2]}), {"series": "channel"}),
+            "series='channel' is the name of a column",
+        ),
         ((np.full((3, 1), np.inf), {}), "X contains infinity"),
     ],
 )
-def test_tables_that_do_not_fit_are_refused(asked, sentence):
-    X, columns = asked
+def test_invalid_tables_are_rejected(arguments, sentence):
+    X, columns = arguments
     with pytest.raises(ValueError, match=sentence):
         small().fit(X, **columns)
 
 
-def test_a_value_lower_than_any_seen_does_not_drown_the_others(model, table):
+def test_a_value_lower_than_in_training_does_not_dominate(model, table):
     own = table[table["who"] == "short"]
     low = own.assign(burst=own["burst"].where(own.index != own["burst"].last_valid_index(), 0.0))
     assert np.isfinite(model.forecast(low, horizon=3)["mean"]).all()
@@ -449,7 +455,7 @@ print([model.predict().to_json(double_precision=15), model.forecast(horizon=3)["
 """
 
 
-def test_a_fresh_process_answers_with_the_same_bits_from_a_folder(model, table, tmp_path):
+def test_a_fresh_process_predicts_the_same_bits_from_a_folder(model, table, tmp_path):
     table.to_csv(tmp_path / "table.csv", index=False)
     model.save(tmp_path / "kept")
     command = [sys.executable, "-c", FRESH, str(tmp_path / "kept"), str(tmp_path / "table.csv")]
@@ -464,7 +470,7 @@ def test_a_fresh_process_answers_with_the_same_bits_from_a_folder(model, table, 
     assert done.stderr == ""
 
 
-def test_what_was_kept_is_all_there_is_and_is_never_unpickled(model, tmp_path, monkeypatch):
+def test_a_loaded_forecaster_is_complete_and_never_unpickled(model, tmp_path, monkeypatch):
     model.save(tmp_path)
     monkeypatch.setattr("pickle.Unpickler", None)
     monkeypatch.setattr("torch.load", None)
@@ -478,7 +484,7 @@ def test_what_was_kept_is_all_there_is_and_is_never_unpickled(model, tmp_path, m
     assert json.loads((tmp_path / "estimator.json").read_text())["estimator"] == "LatentODEForecaster"
 
 
-def test_later_parameters_change_nothing_that_was_learned(table, tmp_path):
+def test_set_params_does_not_change_predictions(table, tmp_path):
     model = small(random_state=None).fit(table, **LONG)
     model.set_params(recognition="rnn", hidden=9, rtol=0.1).save(tmp_path)
     loaded = LatentODEForecaster.load(tmp_path)
@@ -486,7 +492,7 @@ def test_later_parameters_change_nothing_that_was_learned(table, tmp_path):
     alike(loaded.predict(), model.predict(), 0)
 
 
-def test_a_plain_frame_is_kept_with_its_names(tmp_path):
+def test_a_loaded_forecaster_checks_names_of_columns(tmp_path):
     frame = pd.DataFrame({"a": np.sin(np.arange(9.0)), "b": 1.0})
     model = small().fit(frame)
     model.save(tmp_path)
@@ -500,7 +506,7 @@ def test_a_plain_frame_is_kept_with_its_names(tmp_path):
 
 
 class Stop(Callback):
-    """Ctrl-C in an epoch."""
+    """Press Ctrl-C in an epoch."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -511,7 +517,7 @@ class Stop(Callback):
 
 
 class Counting(Callback):
-    """Which epochs were trained to their end, stage by stage."""
+    """Record the epochs that are completed in each stage."""
 
     def __init__(self) -> None:
         self.epochs: dict[str, list[int]] = {}
@@ -524,43 +530,43 @@ class Counting(Callback):
         self.epochs.setdefault(self.stage, []).append(trainer.current_epoch)
 
 
-def test_an_interrupted_training_keeps_the_best_so_far_and_goes_on_from_there(table, tmp_path):
-    cut_off = small(max_epochs=4).fit(table, **LONG, checkpoints=tmp_path, callbacks=lambda stage: [Stop(2)])
-    assert (cut_off.interrupted_, cut_off.n_iter_) == (True, 2)
+def test_an_interrupted_training_keeps_the_best_epoch_and_resumes(table, tmp_path):
+    interrupted = small(max_epochs=4).fit(table, **LONG, checkpoints=tmp_path, callbacks=lambda stage: [Stop(2)])
+    assert (interrupted.interrupted_, interrupted.n_iter_) == (True, 2)
     assert not (tmp_path / "refit").exists()
-    assert len(cut_off.evaluation_)
+    assert len(interrupted.evaluation_)
     kept = Checkpoints(tmp_path / "first")
     best = kept.read(kept.files()[0])["callbacks"]["Best"]["weights"]
-    for name, weights in cut_off.network_.state_dict().items():
+    for name, weights in interrupted.network_.state_dict().items():
         assert torch.equal(weights, best[f"model.{name}"].double())
-    counting = Counting()
-    whole = small(max_epochs=4).fit(table, **LONG, checkpoints=tmp_path, callbacks=counting)
-    assert counting.epochs["first"][-1] == 3
-    assert 0 not in counting.epochs["first"]
-    assert len(counting.epochs["refit"]) == whole.n_iter_
-    assert not whole.interrupted_
+    recorder = Counting()
+    complete = small(max_epochs=4).fit(table, **LONG, checkpoints=tmp_path, callbacks=recorder)
+    assert recorder.epochs["first"][-1] == 3
+    assert 0 not in recorder.epochs["first"]
+    assert len(recorder.epochs["refit"]) == complete.n_iter_
+    assert not complete.interrupted_
 
 
-def test_a_refit_that_is_cut_off_leaves_what_was_learned_before_it(table, tmp_path):
+def test_an_interrupted_refit_keeps_the_first_training(table, tmp_path):
     first = small(max_epochs=2, refit=False).fit(table, **LONG)
     stop = small(max_epochs=2).fit(
         table, **LONG, checkpoints=tmp_path, callbacks=lambda stage: [Stop(0)] if stage == "refit" else []
     )
     assert stop.interrupted_
     alike(stop.predict(), first.predict(), 0)
-    counting = Counting()
-    whole = small(max_epochs=2).fit(table, **LONG, checkpoints=tmp_path, callbacks=counting)
-    never = small(max_epochs=2).fit(table, **LONG)
-    assert list(counting.epochs) == ["refit"]  # what is done is not done again
-    assert not whole.interrupted_
-    alike(whole.evaluation_, never.evaluation_, 0)
-    alike(whole.predict(), never.predict(), 0)
+    recorder = Counting()
+    complete = small(max_epochs=2).fit(table, **LONG, checkpoints=tmp_path, callbacks=recorder)
+    uninterrupted = small(max_epochs=2).fit(table, **LONG)
+    assert list(recorder.epochs) == ["refit"]  # a completed stage is not repeated
+    assert not complete.interrupted_
+    alike(complete.evaluation_, uninterrupted.evaluation_, 0)
+    alike(complete.predict(), uninterrupted.predict(), 0)
 
 
 @pytest.mark.parametrize("stage", ["first", "refit"])
-def test_a_training_cut_off_at_any_step_comes_to_the_same_bits(table, tmp_path, monkeypatch, stage):
+def test_a_training_resumed_at_any_step_gives_the_same_bits(table, tmp_path, monkeypatch, stage):
     monkeypatch.setattr("neuralode.training.resume.SECONDS", 0.0)  # a checkpoint each step
-    through = small(max_epochs=2).fit(table, **LONG)
+    uninterrupted = small(max_epochs=2).fit(table, **LONG)
     for step in (3, 24):  # in the first epoch and in the second
         with pytest.raises(Cut):
             small(max_epochs=2).fit(
@@ -568,29 +574,29 @@ def test_a_training_cut_off_at_any_step_comes_to_the_same_bits(table, tmp_path, 
                 callbacks=lambda name, step=step: [CutOff(step)] if name == stage else [],
             )  # fmt: skip
         assert Checkpoints(tmp_path / stage).files()
-    gone_on = small(max_epochs=2).fit(table, **LONG, checkpoints=tmp_path)
-    assert all(map(torch.equal, gone_on.network_.state_dict().values(), through.network_.state_dict().values()))
-    alike(gone_on.evaluation_, through.evaluation_, 0)
+    resumed = small(max_epochs=2).fit(table, **LONG, checkpoints=tmp_path)
+    assert all(map(torch.equal, resumed.network_.state_dict().values(), uninterrupted.network_.state_dict().values()))
+    alike(resumed.evaluation_, uninterrupted.evaluation_, 0)
 
 
-def test_checkpoints_of_another_table_or_of_other_parameters_are_refused(table, tmp_path):
+def test_checkpoints_of_another_table_or_other_parameters_are_rejected(table, tmp_path):
     other = table.assign(wave=table["wave"] + 1)
-    done, cut_off = tmp_path / "done", tmp_path / "cut off"
+    done, interrupted = tmp_path / "done", tmp_path / "cut off"
     small().fit(table, **LONG, checkpoints=done)
-    small(max_epochs=2).fit(table, **LONG, checkpoints=cut_off, callbacks=lambda stage: [Stop(1)])
+    small(max_epochs=2).fit(table, **LONG, checkpoints=interrupted, callbacks=lambda stage: [Stop(1)])
     for folder, options, rows in (
         (done, {}, other),
         (done, {"learning_rate": 0.02}, table),
-        (cut_off, {"max_epochs": 2}, other),
-        (cut_off, {"max_epochs": 2, "random_state": 1}, table),
-        (cut_off, {"max_epochs": 3}, table),
+        (interrupted, {"max_epochs": 2}, other),
+        (interrupted, {"max_epochs": 2, "random_state": 1}, table),
+        (interrupted, {"max_epochs": 3}, table),
     ):
         with pytest.raises(ValueError, match=r"holds another training|is of another training: its task differs"):
             small(**options).fit(rows, **LONG, checkpoints=folder)
     small(verbose=True).fit(table, **LONG, checkpoints=done)
 
 
-def test_training_that_diverges_says_so(table, monkeypatch):
+def test_diverging_training_raises(table, monkeypatch):
     class Spoil(Callback):
         def on_train_end(self, trainer, pl_module):
             torch.nn.init.constant_(next(pl_module.parameters()), NAN)
@@ -617,39 +623,39 @@ def test_a_damped_oscillation_is_forecast_better_than_by_its_last_value():
     assert errors[0] < 0.4 * errors[1]
 
 
-def test_the_mean_of_a_logged_channel_is_that_of_what_would_be_observed():
+def test_the_mean_of_a_logged_channel_is_that_of_the_observations():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"v": np.exp(1.5 * rng.normal(size=80))})
     model = small(samples=4000, refit=False, max_epochs=3).fit(frame)
     assert model.scaling_.logged.all()
-    told = model.forecast(horizon=1)
+    forecast = model.forecast(horizon=1)
     values = model._predict(model.table_.pairs(), [np.array([80.0])])[0].values
-    assert told["mean"].item() == pytest.approx(values.mean(), rel=0.2)
-    assert told["mean"].item() > 1.5 * told["q50"].item()
+    assert forecast["mean"].item() == pytest.approx(values.mean(), rel=0.2)
+    assert forecast["mean"].item() > 1.5 * forecast["q50"].item()
 
 
 @pytest.mark.parametrize("name", ["channel", "mean", "q05", "q97.5"])
 @pytest.mark.parametrize("role", ["series", "time"])
-def test_ids_and_times_are_not_to_be_called_as_columns_of_answers(name, role):
+def test_ids_and_times_must_not_have_names_of_prediction_columns(name, role):
     frame = pd.DataFrame({name: np.arange(12), "v": np.arange(12.0)})
-    with pytest.raises(ValueError, match="is what a column of every answer is called"):
+    with pytest.raises(ValueError, match="is the name of a column of predictions; wanted another name"):
         small().fit(frame, **{role: name})
 
 
-def test_ids_in_a_column_called_time_stay_beside_the_row_numbers():
+def test_a_series_column_named_time_gets_a_separate_time_column():
     frame = pd.DataFrame({"time": list("aaaaaabbbbbb"), "v": np.arange(12.0)})
-    told = small(refit=False).fit(frame, series="time").forecast(horizon=1)
-    assert told["time"].tolist() == ["a", "b"]
-    assert told["_time"].tolist() == [6.0, 6.0]
+    forecast = small(refit=False).fit(frame, series="time").forecast(horizon=1)
+    assert forecast["time"].tolist() == ["a", "b"]
+    assert forecast["_time"].tolist() == [6.0, 6.0]
 
 
-def test_new_series_are_told_under_names_that_channels_do_not_have():
+def test_samples_have_index_columns_with_unused_names():
     frame = pd.DataFrame({"day": np.arange(12), "time": np.arange(12.0), "series": 1.0})
     drawn = small(refit=False).fit(frame, time="day").sample(2, times=[0.0, 1.0])
     assert drawn.columns.tolist() == ["_series", "_time", "time", "series"]
 
 
-def test_a_refit_that_is_cut_off_leaves_the_figures_of_the_training_that_is_kept(table):
+def test_an_interrupted_refit_keeps_the_epochs_of_the_first_training(table):
     class Stop(Callback):
         def on_train_epoch_start(self, trainer, pl_module):
             raise KeyboardInterrupt

@@ -16,7 +16,7 @@ SERIES = rng.normal(size=(12, 6, 2))
 TABLE = pd.DataFrame({"x": np.sin(np.arange(30.0))})
 SMALL = {"max_epochs": 1, "random_state": 0}
 
-# an estimator, what it learns from, what it is asked, and what it cannot learn from
+# estimator, arguments of fit, prediction, arguments that fit rejects
 CASES = {
     "ODENetClassifier": (
         ODENetClassifier(hidden=4, width=4, **SMALL), (X, LABELS),
@@ -38,51 +38,51 @@ CASES = {
         lambda model: model.forecast(horizon=2)["mean"].to_numpy(), (TABLE.assign(x="text"),),
     ),
 }  # fmt: skip
-every = pytest.mark.parametrize(("model", "data", "ask", "bad"), CASES.values(), ids=CASES)
+each = pytest.mark.parametrize(("model", "data", "predict", "invalid"), CASES.values(), ids=CASES)
 
 
 def fresh(model):
     return type(model)(**model.get_params())
 
 
-@every
-def test_the_default_dtype_is_not_that_of_the_network(model, data, ask, bad, tmp_path):
-    wanted = ask(fresh(model).fit(*data))
+@each
+def test_networks_ignore_the_default_dtype(model, data, predict, invalid, tmp_path):
+    expected = predict(fresh(model).fit(*data))
     torch.set_default_dtype(torch.float64)
     try:
         fitted = fresh(model).fit(*data)
-        found = ask(fitted)
+        predicted = predict(fitted)
         fitted.save(tmp_path)
-        loaded = ask(type(model).load(tmp_path))
+        loaded = predict(type(model).load(tmp_path))
         assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
-    np.testing.assert_array_equal(found, wanted)
-    np.testing.assert_array_equal(loaded, wanted)
+    np.testing.assert_array_equal(predicted, expected)
+    np.testing.assert_array_equal(loaded, expected)
 
 
-@every
+@each
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_it_is_learned_where_no_gradients_are_recorded(model, data, ask, bad, mode):
-    wanted = ask(fresh(model).fit(*data))
+def test_fit_works_where_gradients_are_disabled(model, data, predict, invalid, mode):
+    expected = predict(fresh(model).fit(*data))
     with mode():
-        np.testing.assert_array_equal(ask(fresh(model).fit(*data)), wanted)
+        np.testing.assert_array_equal(predict(fresh(model).fit(*data)), expected)
     assert torch.is_grad_enabled()
 
 
-@every
-def test_a_fit_that_is_refused_leaves_what_was_learned(model, data, ask, bad):
+@each
+def test_a_rejected_fit_leaves_the_estimator_unchanged(model, data, predict, invalid):
     model = fresh(model).fit(*data)
-    wanted = ask(model)
+    expected = predict(model)
     with pytest.raises(ValueError, match="."):
-        model.fit(*bad)
-    np.testing.assert_array_equal(ask(model), wanted)
+        model.fit(*invalid)
+    np.testing.assert_array_equal(predict(model), expected)
 
 
-@every
-def test_a_fit_that_diverges_says_so_and_leaves_what_was_learned(model, data, ask, bad, monkeypatch):
+@each
+def test_a_diverging_fit_raises_and_leaves_the_estimator_unchanged(model, data, predict, invalid, monkeypatch):
     model = fresh(model).fit(*data)
-    wanted = ask(model)
+    expected = predict(model)
 
     def diverge(self):
         for part in self.parameters():
@@ -91,19 +91,19 @@ def test_a_fit_that_diverges_says_so_and_leaves_what_was_learned(model, data, as
     monkeypatch.setattr("neuralode.training.module.TrainingModule.on_train_start", diverge, raising=False)
     with pytest.raises(ValueError, match=r"learning_rate=0.0\d+ led to weights that are not finite"):
         model.fit(*data)
-    np.testing.assert_array_equal(ask(model), wanted)
+    np.testing.assert_array_equal(predict(model), expected)
 
 
 @pytest.mark.parametrize("kind", [ODENetClassifier, ODENetRegressor])
 @pytest.mark.parametrize("scale", [1e39, 1e-46, 1e300, 1e-300])
-def test_weights_are_relative_to_each_other_at_any_scale(kind, scale):
+def test_sample_weights_are_relative_at_any_scale(kind, scale):
     model = kind(hidden=4, width=4, **SMALL)
     weights = np.where(LABELS, 1.0, 2.0)
     plain, scaled = (fresh(model).fit(X, LABELS, sample_weight=w) for w in (weights, scale * weights))
     np.testing.assert_allclose(plain.predict(X), scaled.predict(X), rtol=1e-5)
 
 
-NUMBERS_OF = [
+NUMERIC_PARAMETERS = [
     (model, data, name)
     for model, data, _, _ in CASES.values()
     for name in ("learning_rate", "rtol", "weight_decay", "validation_fraction", "kl_weight", "dropout")
@@ -111,8 +111,8 @@ NUMBERS_OF = [
 ]
 
 
-@pytest.mark.parametrize(("model", "data", "name"), NUMBERS_OF, ids=str)
+@pytest.mark.parametrize(("model", "data", "name"), NUMERIC_PARAMETERS, ids=str)
 @pytest.mark.parametrize("value", ["0.1", None, True])
-def test_a_parameter_that_is_no_number_is_named(model, data, name, value):
+def test_a_parameter_that_is_not_a_number_is_rejected(model, data, name, value):
     with pytest.raises(ValueError, match=rf"^{name}={value!r}; wanted "):
         fresh(model).set_params(**{name: value}).fit(*data)

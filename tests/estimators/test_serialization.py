@@ -1,4 +1,4 @@
-"""Estimators are loaded from the folder that they were saved to, and damaged folders are refused with a reason."""
+"""Estimators are loaded from the folder that they were saved to, and damaged folders are rejected with a reason."""
 
 from __future__ import annotations
 
@@ -38,34 +38,34 @@ def folder(tmp_path):
 
 
 def change(folder, change):
-    kept = json.loads((folder / FILE).read_text())
-    change(kept)
-    (folder / FILE).write_text(json.dumps(kept))
+    saved = json.loads((folder / FILE).read_text())
+    change(saved)
+    (folder / FILE).write_text(json.dumps(saved))
 
 
-def test_it_is_taken_back_and_leaves_the_random_numbers_of_others_alone(tmp_path):
-    own = Scaler().fit([1, 2, 3])
-    own.save(tmp_path)
+def test_loading_restores_the_estimator_and_keeps_the_random_state(tmp_path):
+    fitted = Scaler().fit([1, 2, 3])
+    fitted.save(tmp_path)
     torch.manual_seed(0)
     loaded = Scaler.load(tmp_path)
     drawn = torch.rand(1)
     torch.manual_seed(0)
     assert torch.equal(drawn, torch.rand(1))
     assert loaded.seen_ == 3
-    assert torch.equal(loaded.layer_.weight, own.layer_.weight)
+    assert torch.equal(loaded.layer_.weight, fitted.layer_.weight)
 
 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda kept: kept["config"].pop("seen"), "'seen'"),
-        (lambda kept: kept["config"].pop("feature_names"), "'feature_names'"),
-        (lambda kept: kept["config"].update(seen=[]), "int"),
-        (lambda kept: kept["params"].update(size=3), "size mismatch"),
-        (lambda kept: kept["params"].update(hat=1), "hat"),
+        (lambda saved: saved["config"].pop("seen"), "'seen'"),
+        (lambda saved: saved["config"].pop("feature_names"), "'feature_names'"),
+        (lambda saved: saved["config"].update(seen=[]), "int"),
+        (lambda saved: saved["params"].update(size=3), "size mismatch"),
+        (lambda saved: saved["params"].update(hat=1), "hat"),
     ],
 )
-def test_what_was_changed_is_refused_in_a_sentence(folder, damage, says):
+def test_a_changed_file_is_rejected_with_a_reason(folder, damage, says):
     change(folder, damage)
     with pytest.raises(ValueError, match=rf"(?s)does not hold what Scaler.save\(\) wrote: .*{says}"):
         Scaler.load(folder)

@@ -1,4 +1,4 @@
-"""A classifier that scikit-learn accepts, for series of every form."""
+"""`SeriesClassifier` passes scikit-learn's checks and accepts all forms of series."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ def small(**options) -> SeriesClassifier:
 
 
 def waves(count: int = 24, channels: int = 2, seed: int = 0) -> tuple[list, np.ndarray]:
-    """Irregular, ragged series with gaps; slow or fast."""
+    """Return irregular series of different lengths with missing values, labelled slow or fast."""
     rng = np.random.default_rng(seed)
     kinds = np.arange(count) % 2
     series = []
@@ -50,7 +50,7 @@ def long_form(series: list, labels) -> pd.DataFrame:
     return pd.concat(frames).reset_index(drop=True)
 
 
-# Nothing is expected to fail.
+# No check is expected to fail.
 @parametrize_with_checks([SeriesClassifier(hidden=8, width=8, max_epochs=6)])
 def test_scikit_learn_accepts_it(estimator, check):
     check(estimator)
@@ -58,7 +58,7 @@ def test_scikit_learn_accepts_it(estimator, check):
 
 @pytest.mark.slow
 @parametrize_with_checks([SeriesClassifier(kind, hidden=8, width=8, max_epochs=6) for kind in KINDS[1:]])
-def test_scikit_learn_accepts_the_other_kinds(estimator, check):
+def test_scikit_learn_accepts_the_other_models(estimator, check):
     check(estimator)
 
 
@@ -66,8 +66,8 @@ def test_scikit_learn_accepts_the_other_kinds(estimator, check):
 def test_it_learns_irregular_series_with_gaps(kind):
     series, labels = waves(120)
     model = small(model=kind, hidden=16, width=16, max_epochs=40).fit(series, labels)
-    others, theirs = waves(60, seed=1)
-    assert model.score(others, theirs) > 0.8
+    others, other_labels = waves(60, seed=1)
+    assert model.score(others, other_labels) > 0.8
     assert model.classes_.tolist() == ["fast", "slow"]
     assert model.n_features_in_ == 2
     assert model.n_iter_ <= 40
@@ -80,7 +80,7 @@ def test_parameters_are_stored_as_given_and_cloned():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_random_state_alone_decides_every_bit(kind):
+def test_the_random_state_decides_every_bit(kind):
     series, labels = waves()
     torch.manual_seed(1)
     first = small(model=kind).fit(series, labels).predict_proba(series)
@@ -94,7 +94,7 @@ def test_the_random_state_alone_decides_every_bit(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_company_of_a_series_does_not_change_its_answer(kind):
+def test_predictions_do_not_depend_on_other_series(kind):
     series, labels = waves(40)
     model = small(model=kind).fit(series, labels)
     together = model.predict_proba(series)
@@ -114,7 +114,7 @@ def test_gradients_reach_every_parameter(kind):
     assert still == []
 
 
-def test_every_form_of_the_same_series_is_read_alike():
+def test_all_forms_of_the_same_series_are_equivalent():
     series, labels = waves()
     grid = np.full((24, 12, 2), np.nan)
     for row, (_, values) in enumerate(series):
@@ -137,18 +137,18 @@ def test_rows_of_numbers_and_lists_of_their_series_agree():
     assert small().fit(ragged, y).predict_proba(X[:, :4]).shape == (30, 3)
 
 
-def test_a_table_in_long_form_is_learned_from_and_predicted_for(tmp_path):
+def test_tables_in_long_form_give_the_same_predictions(tmp_path):
     series, labels = waves()
-    kept = [(t[ok], x[ok]) for t, x in series for ok in [np.isfinite(x).any(1)]]
+    observed_rows = [(t[ok], x[ok]) for t, x in series for ok in [np.isfinite(x).any(1)]]
     table = long_form(series, labels)
     model = small().fit(table, series="who", time="when", label="kind")
     assert model.columns_.values == ("a", "b")
-    expected = small().fit(kept, labels).predict_proba(kept)
+    expected = small().fit(observed_rows, labels).predict_proba(observed_rows)
     assert np.array_equal(model.predict_proba(table), expected)
     shuffled = table.sample(frac=1, random_state=0).drop(columns="kind")
     places = [int(who[1:]) for who in shuffled["who"].drop_duplicates()]
     assert np.allclose(model.predict_proba(shuffled), expected[places], rtol=0, atol=1e-12)
-    assert model.score(table) == model.score(kept, labels)
+    assert model.score(table) == model.score(observed_rows, labels)
     for name, write in (("x.csv", table.to_csv), ("x.parquet", table.to_parquet)):
         write(tmp_path / name, index=False)
         from_file = small().fit(str(tmp_path / name), series="who", time="when", label="kind")
@@ -157,14 +157,14 @@ def test_a_table_in_long_form_is_learned_from_and_predicted_for(tmp_path):
     assert np.array_equal(given.predict_proba(table), expected)
 
 
-def test_one_observation_of_a_new_series_is_enough_to_answer():
+def test_one_observation_of_a_new_series_suffices_for_a_prediction():
     series, labels = waves()
     model = small().fit(long_form(series, labels), series="who", time="when", label="kind")
     one = pd.DataFrame({"who": ["new"], "when": [3.0], "a": [np.nan], "b": [4.0]})
     assert model.predict(one).shape == (1,)
 
 
-def test_covariates_of_observations_count():
+def test_covariates_are_used():
     series, labels = waves()
     static = torch.tensor(labels == "slow").float()[:, None] * 100 + torch.arange(24)[:, None] / 24
     observed = Observations.gather(series, static=static)
@@ -191,15 +191,15 @@ def test_a_fresh_process_predicts_the_same_bits_from_a_folder(tmp_path):
     model.save(tmp_path / "kept")
     command = [sys.executable, "-c", FRESH, str(tmp_path / "kept"), str(tmp_path / "table.parquet")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    probabilities, named, params = json.loads(done.stdout)
+    probabilities, labels_predicted, params = json.loads(done.stdout)
     assert probabilities == model.predict_proba(table).tolist()
-    assert named == model.predict(table).tolist()
+    assert labels_predicted == model.predict(table).tolist()
     assert params == model.get_params()
     assert done.stderr == ""
 
 
 @pytest.mark.parametrize("labels", [[3, 5], [True, False], [0.0, 1.0], ["a", "bb"]])
-def test_what_was_kept_has_the_same_classes_and_features(tmp_path, labels):
+def test_a_loaded_classifier_has_the_same_classes_and_features(tmp_path, labels):
     X, y = pd.DataFrame(np.random.default_rng(0).normal(size=(10, 3)), columns=list("abc")), np.array(labels * 5)
     model = small(model="rnn", max_epochs=1).fit(X, y)
     model.save(tmp_path)
@@ -211,7 +211,7 @@ def test_what_was_kept_has_the_same_classes_and_features(tmp_path, labels):
         loaded.predict(X[["c", "b", "a"]])
 
 
-def test_loading_moves_no_random_state_and_later_parameters_change_nothing_learned(tmp_path):
+def test_loading_keeps_the_random_state_and_set_params_keeps_predictions(tmp_path):
     series, labels = waves()
     model = small(max_epochs=1).fit(series, labels)
     model.set_params(hidden=3, method="rk4").save(tmp_path)
@@ -222,7 +222,7 @@ def test_loading_moves_no_random_state_and_later_parameters_change_nothing_learn
     assert np.array_equal(loaded.predict_proba(series), model.predict_proba(series))
 
 
-def test_what_json_cannot_hold_is_refused_before_anything_is_written(tmp_path):
+def test_parameters_that_json_cannot_hold_are_rejected_before_writing(tmp_path):
     series, labels = waves()
     model = small(max_epochs=1).fit(series, labels).set_params(accelerator=object())
     with pytest.raises(TypeError, match="SeriesClassifier has something that JSON cannot hold"):
@@ -230,7 +230,7 @@ def test_what_json_cannot_hold_is_refused_before_anything_is_written(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_training_that_diverges_says_so(monkeypatch):
+def test_diverging_training_raises(monkeypatch):
     series, labels = waves()
     first = SeriesClassifier._network
 
@@ -244,7 +244,7 @@ def test_training_that_diverges_says_so(monkeypatch):
         small().fit(series, labels)
 
 
-def test_saving_again_leaves_only_the_newer(tmp_path):
+def test_saving_again_replaces_the_estimator(tmp_path):
     series, labels = waves()
     small(max_epochs=1).fit(series, labels).save(tmp_path)
     model = small(max_epochs=2).fit(series, labels)
@@ -253,7 +253,7 @@ def test_saving_again_leaves_only_the_newer(tmp_path):
     assert np.array_equal(SeriesClassifier.load(tmp_path).predict_proba(series), model.predict_proba(series))
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
+def test_a_folder_of_another_estimator_is_rejected(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no estimator"):
         SeriesClassifier.load(tmp_path)
     (tmp_path / "estimator.json").write_text('{"estimator": "Other", "format": 1}')
@@ -261,32 +261,32 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         SeriesClassifier.load(tmp_path)
 
 
-def test_fitting_says_nothing(capfd):
+def test_fitting_is_silent(capfd):
     series, labels = waves()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", module="lightning")  # fit() ignores these, but the line above puts them first
+        warnings.filterwarnings("ignore", module="lightning")  # as fit() does, before the filter above
         small().fit(series, labels).predict(series)
     out, err = capfd.readouterr()
     assert out + err == ""
 
 
 @pytest.mark.parametrize("labels", [["a", "b"], ["a", "a", "a", "b"], list("aaaaaaaaaabc")])
-def test_few_series_of_a_class_are_validated_on_themselves(labels):
+def test_with_few_series_of_a_class_training_series_are_validated(labels):
     series, _ = waves(len(labels))
     model = small().fit(series, labels)
     assert set(model.predict(series)) <= set(labels)
     assert np.isfinite(model.best_loss_)
 
 
-def test_times_need_no_common_origin_and_no_unit():
+def test_origin_and_unit_of_times_do_not_matter():
     series, labels = waves()
     elsewhere = [(1.7e9 + 3600 * times, values) for times, values in series]
     here = small().fit(series, labels).predict_proba(series)
     assert np.allclose(small().fit(elsewhere, labels).predict_proba(elsewhere), here, atol=1e-3)
 
 
-def test_it_fits_outside_of_the_main_thread():
+def test_fit_works_outside_the_main_thread():
     series, labels = waves()
     found = []
     worker = threading.Thread(target=lambda: found.append(small(max_epochs=1).fit(series, labels).predict(series)))
@@ -295,7 +295,7 @@ def test_it_fits_outside_of_the_main_thread():
     assert len(found[0]) == 24
 
 
-def test_it_is_cross_validated_as_any_other():
+def test_cross_validation_works():
     series, labels = waves(12)
     grid = np.stack([np.resize(values, (6, 2)) for _, values in series])
     assert len(cross_val_score(small(max_epochs=1), grid, labels, cv=2, error_score="raise")) == 2
@@ -317,12 +317,12 @@ def test_it_is_cross_validated_as_any_other():
         (pd.DataFrame({"a": [1.0]}), None, {"label": "a"}, "series is not given; wanted the column"),
     ],
 )
-def test_what_does_not_fit_is_named(X, y, options, sentence):
+def test_invalid_input_is_rejected(X, y, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         small().fit(X, y, **options)
 
 
-def test_labels_that_change_within_a_series_are_refused():
+def test_labels_that_change_within_a_series_are_rejected():
     table = pd.DataFrame({"who": [1, 1, 2], "t": [0, 1, 0], "x": [1.0, 2.0, 3.0], "kind": ["a", "b", "a"]})
     with pytest.raises(ValueError, match=r"column 'kind' has 'b' after another label at row 2 \(series 1\)"):
         small().fit(table, series="who", time="t", label="kind")
@@ -341,12 +341,12 @@ def test_labels_that_change_within_a_series_are_refused():
         ({"method": "nope"}, "nope"),
     ],
 )
-def test_parameters_that_do_not_fit_are_named(options, sentence):
+def test_invalid_parameters_are_rejected(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         small(**options).fit(np.ones((4, 3)), [0, 1, 0, 1])
 
 
-def test_other_channels_than_those_learned_from_are_refused():
+def test_series_with_other_channels_are_rejected():
     series, labels = waves()
     model = small().fit(series, labels)
     with pytest.raises(ValueError, match="the series have 3 channels; wanted 2"):
@@ -354,7 +354,7 @@ def test_other_channels_than_those_learned_from_are_refused():
 
 
 @pytest.mark.skipif(find_spec("aeon") is None, reason="needs the files of aeon==1.6.0")
-def test_speakers_of_japanese_vowels_are_told_apart():
+def test_speakers_of_japanese_vowels_are_identified():
     train, test = japanese_vowels()
     model = SeriesClassifier(max_epochs=30, random_state=0).fit(train.series, train.speakers)
     assert model.score(test.series, test.speakers) >= 0.95
@@ -368,7 +368,7 @@ def test_speakers_of_japanese_vowels_are_told_apart():
         ({"label": "outcome", "values": ["x", "outcome"]}, "is given for label and for another role"),
     ],
 )
-def test_a_label_is_a_column_of_its_own(options, says):
+def test_the_label_column_has_no_other_role(options, says):
     frame = pd.DataFrame({"who": [0, 0, 1, 1], "day": [0, 1, 0, 1], "x": [1.0, 2, 3, 4], "outcome": [0, 0, 1, 1]})
     with pytest.raises(ValueError, match=says):
         SeriesClassifier().fit(frame, series="who", time="day", **options)

@@ -1,4 +1,4 @@
-"""A classifier and a regressor that scikit-learn accepts, for the rows of a table."""
+"""`ODENetClassifier` and `ODENetRegressor` pass scikit-learn's checks and predict for the rows of a table."""
 
 import json
 import pickle
@@ -39,17 +39,17 @@ def rows(count: int = 60, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, 3)) * [1.0, 100.0, 0.01] + [0.0, 5.0, 1.0]
 
 
-def wanted(kind, X: np.ndarray) -> np.ndarray:
+def targets(kind, X: np.ndarray) -> np.ndarray:
     return np.where(X[:, 0] > 0, "up", "down") if kind is ODENetClassifier else 7 + 20 * X[:, 0]
 
 
-def told(model, X) -> np.ndarray:
+def outputs(model, X) -> np.ndarray:
     return model.predict_proba(X) if isinstance(model, ODENetClassifier) else model.predict(X)
 
 
 def fitted(kind, X=None, **options):
     X = rows() if X is None else X
-    return kind(**SMALL | options).fit(X, wanted(kind, np.asarray(X)))
+    return kind(**SMALL | options).fit(X, targets(kind, np.asarray(X)))
 
 
 def _expected_to_fail(estimator) -> dict[str, str]:
@@ -70,13 +70,13 @@ def test_scikit_learn_accepts_it(estimator, check):
     check(estimator)
 
 
-def test_they_are_names_of_the_package():
+def test_they_are_exported_by_the_package():
     assert neuralode.ODENetClassifier is ODENetClassifier
     assert neuralode.ODENetRegressor is ODENetRegressor
     assert isinstance(neuralode.nn.TabularODENet(2, 1), TabularODENet)
 
 
-def test_it_learns_what_no_line_separates(monkeypatch):
+def test_the_classifier_learns_a_nonlinear_boundary(monkeypatch):
     monkeypatch.setattr("neuralode.training.modules.tabular.STEPS", 10)
     X = np.random.default_rng(0).uniform(-1, 1, size=(400, 2))
     inside = np.hypot(*X.T) < 0.75
@@ -88,7 +88,7 @@ def test_it_learns_what_no_line_separates(monkeypatch):
     assert np.array_equal(model.classes_[model.predict_proba(X).argmax(1)], model.predict(X))
 
 
-def test_it_learns_several_numbers_in_their_own_units(monkeypatch):
+def test_the_regressor_learns_several_targets_of_different_scales(monkeypatch):
     monkeypatch.setattr("neuralode.training.modules.tabular.STEPS", 10)
     X = np.random.default_rng(0).uniform(-2, 2, size=(400, 2))
     y = np.column_stack([1e6 * np.sin(X[:, 0]) - 1e7, 1e-6 * X.prod(1)])
@@ -101,14 +101,16 @@ def test_it_learns_several_numbers_in_their_own_units(monkeypatch):
 
 def test_predictions_have_the_form_of_y():
     X = rows()
-    y = wanted(ODENetRegressor, X)
+    y = targets(ODENetRegressor, X)
     flat, column = ODENetRegressor(**SMALL).fit(X, y), ODENetRegressor(**SMALL).fit(X, y[:, None])
     assert flat.predict(X).shape == (60,)
     assert column.predict(X).shape == (60, 1)
     assert np.array_equal(column.predict(X)[:, 0], flat.predict(X))
     constant = ODENetRegressor(**SMALL).fit(X, np.column_stack([y, np.full(60, 0.1)])).predict(X)
     assert (constant[:, 1] == 0.1).all()
-    assert np.allclose(constant[:, 0], flat.predict(X), rtol=1e-3)  # the mean of a strided column rounds otherwise
+    assert np.allclose(
+        constant[:, 0], flat.predict(X), rtol=1e-3
+    )  # the mean of a strided column is rounded differently
 
 
 @both
@@ -118,42 +120,42 @@ def test_parameters_are_stored_as_given_and_cloned(kind):
 
 
 @both
-def test_the_random_state_alone_decides_every_bit(kind):
+def test_the_random_state_decides_every_bit(kind):
     X = rows()
     torch.manual_seed(1)
     first = fitted(kind)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     torch.manual_seed(2)
-    assert np.array_equal(told(fitted(kind), X), told(first, X))
+    assert np.array_equal(outputs(fitted(kind), X), outputs(first, X))
     torch.set_rng_state(before)
-    assert not np.array_equal(told(fitted(kind, random_state=1), X), told(first, X))
+    assert not np.array_equal(outputs(fitted(kind, random_state=1), X), outputs(first, X))
     fitted(kind, random_state=None, max_epochs=1)
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)
 
 
 @both
-def test_the_company_of_a_row_does_not_change_what_is_said_of_it(kind, monkeypatch):
+def test_predictions_do_not_depend_on_other_rows(kind, monkeypatch):
     X = rows(40)
     model = fitted(kind)
-    together = told(model, X)
-    alone = np.concatenate([told(model, row[None]) for row in X])
+    together = outputs(model, X)
+    alone = np.concatenate([outputs(model, row[None]) for row in X])
     assert np.allclose(alone, together, rtol=0, atol=1e-12 * np.abs(together).max())
-    # one that is far away takes other steps, and so would all with it on a shared clock
+    # distant rows take other steps; on a shared clock, all rows would take them
     far = np.concatenate([X, 1e4 * X[:5]])
-    assert np.allclose(told(model, far)[:40], together, rtol=0, atol=1e-12 * np.abs(together).max())
+    assert np.allclose(outputs(model, far)[:40], together, rtol=0, atol=1e-12 * np.abs(together).max())
     monkeypatch.setattr("neuralode.training.modules.tabular.AT_ONCE", 7)
-    assert np.allclose(told(model, X), together, rtol=0, atol=1e-12 * np.abs(together).max())
+    assert np.allclose(outputs(model, X), together, rtol=0, atol=1e-12 * np.abs(together).max())
 
 
-def test_answers_are_those_of_the_equation_to_a_tight_tolerance():
+def test_predictions_solve_the_equation_to_a_tight_tolerance():
     network = Architecture(hidden=6, width=8).build(3, 2)
     for parameter in network.parameters():
         parameter.data *= 2
     X = rows() / rows().std(0)
     reference = predict_rows(network, X, tolerance=1e-12)
     assert np.abs(predict_rows(network, X) - reference).max() < 1e-5
-    assert network.ode.rtol == 1e-3  # of the one that was given nothing has changed
+    assert network.ode.rtol == 1e-3  # the network is not changed
     assert next(network.parameters()).dtype == torch.float32
     with torch.no_grad():
         as_trained = network(torch.as_tensor(X, dtype=torch.float32)).numpy()
@@ -161,18 +163,18 @@ def test_answers_are_those_of_the_equation_to_a_tight_tolerance():
 
 
 @both
-def test_rows_of_weight_0_are_as_if_they_were_not_there(kind):
+def test_rows_of_weight_0_are_ignored(kind):
     X = rows()
-    y = wanted(kind, X)
-    expected = told(kind(**SMALL).fit(X, y), X)
+    y = targets(kind, X)
+    expected = outputs(kind(**SMALL).fit(X, y), X)
     more, odd = np.concatenate([1e9 * X, X]), np.concatenate([y[::-1], y])
-    weights = np.repeat([0.0, 3.0], 60)  # and how large the others are does not matter
-    assert np.array_equal(told(kind(**SMALL).fit(more, odd, sample_weight=weights), X), expected)
+    weights = np.repeat([0.0, 3.0], 60)  # the scale of positive weights does not matter
+    assert np.array_equal(outputs(kind(**SMALL).fit(more, odd, sample_weight=weights), X), expected)
 
 
-def test_heavier_rows_count_for_more():
+def test_rows_of_larger_weight_count_more():
     X = np.random.default_rng(0).normal(size=(100, 1))
-    y = np.arange(100) % 2  # nothing to be learned but how often
+    y = np.arange(100) % 2  # only class frequencies can be learned
     options = {**SMALL, "max_epochs": 20, "learning_rate": 0.03}
     plain = ODENetClassifier(**options).fit(X, y).predict_proba(X)[:, 1].mean()
     heavy = ODENetClassifier(**options).fit(X, y, sample_weight=1.0 + 8 * y).predict_proba(X)[:, 1].mean()
@@ -189,7 +191,7 @@ def test_validation_is_the_weighted_mean_over_all_batches(monkeypatch):
     torch.testing.assert_close(weights, part.weights / part.weights.mean())
 
 
-def test_names_of_columns_are_remembered_and_asked_for():
+def test_names_of_columns_are_recorded_and_checked():
     frame = pd.DataFrame(rows(), columns=["a", "b", "c"])
     model = fitted(ODENetRegressor, frame)
     assert list(model.feature_names_in_) == ["a", "b", "c"]
@@ -201,18 +203,18 @@ def test_names_of_columns_are_remembered_and_asked_for():
 
 
 @both
-def test_a_column_that_never_changes_is_left_out(kind):
+def test_a_constant_column_is_left_out(kind):
     X = rows()
-    expected = told(fitted(kind), X)
+    expected = outputs(fitted(kind), X)
     wide = np.insert(X, 1, 0.3, axis=1)
-    model = kind(**SMALL).fit(wide, wanted(kind, X))
+    model = kind(**SMALL).fit(wide, targets(kind, X))
     assert model.n_features_in_ == 4
-    assert np.array_equal(told(model, wide), expected)
+    assert np.array_equal(outputs(model, wide), expected)
     wide[:, 1] = 9.0
-    assert np.array_equal(told(model, wide), expected)
+    assert np.array_equal(outputs(model, wide), expected)
 
 
-def test_text_goes_in_by_a_pipeline():
+def test_text_is_encoded_in_a_pipeline():
     frame = pd.DataFrame({"kind": ["rose", "tulip", "rose"] * 20, "odd": [True, False, True] * 20})
     model = make_pipeline(OneHotEncoder(), ODENetClassifier(**SMALL))
     with pytest.raises(TypeError, match=r"[Ss]parse"):
@@ -227,8 +229,8 @@ FRESH = """
 import json, sys, numpy as np, neuralode
 model = getattr(neuralode, sys.argv[1]).load(sys.argv[2])
 X = np.load(sys.argv[3])
-told = model.predict_proba(X) if hasattr(model, "predict_proba") else model.predict(X)
-print(json.dumps([told.tolist(), model.predict(X).tolist(), model.get_params()]))
+predicted = model.predict_proba(X) if hasattr(model, "predict_proba") else model.predict(X)
+print(json.dumps([predicted.tolist(), model.predict(X).tolist(), model.get_params()]))
 """
 
 
@@ -237,19 +239,19 @@ def test_a_fresh_process_gives_the_same_bits_from_a_folder(kind, tmp_path):
     X = rows()
     np.save(tmp_path / "rows.npy", X)
     model = fitted(kind, hidden=np.int64(7))
-    model.save(tmp_path / "kept")
-    command = [sys.executable, "-c", FRESH, kind.__name__, str(tmp_path / "kept"), str(tmp_path / "rows.npy")]
+    model.save(tmp_path / "saved")
+    command = [sys.executable, "-c", FRESH, kind.__name__, str(tmp_path / "saved"), str(tmp_path / "rows.npy")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found, named, params = json.loads(done.stdout)
-    assert found == told(model, X).tolist()
-    assert named == model.predict(X).tolist()
+    probabilities, labels, params = json.loads(done.stdout)
+    assert probabilities == outputs(model, X).tolist()
+    assert labels == model.predict(X).tolist()
     assert params == model.get_params()
     assert done.stderr == ""
 
 
 @both
 @pytest.mark.parametrize("form", [rows, lambda: pd.DataFrame(rows(), columns=["a", "b", "c"])])
-def test_what_was_kept_has_the_same_attributes(kind, form, tmp_path):
+def test_a_loaded_estimator_has_the_same_attributes(kind, form, tmp_path):
     X = form()
     model = fitted(kind, X, max_epochs=1)
     model.set_params(width=3, method="nope").save(tmp_path)
@@ -258,13 +260,13 @@ def test_what_was_kept_has_the_same_attributes(kind, form, tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
     assert vars(loaded).keys() == vars(model).keys()
     assert loaded.width == 3
-    assert np.array_equal(told(loaded, X), told(model, X))
+    assert np.array_equal(outputs(loaded, X), outputs(model, X))
     assert loaded.predict(X).dtype == model.predict(X).dtype
-    assert np.array_equal(told(pickle.loads(pickle.dumps(model)), X), told(model, X))
+    assert np.array_equal(outputs(pickle.loads(pickle.dumps(model)), X), outputs(model, X))
 
 
 @pytest.mark.parametrize("labels", [np.array(["a", "b"]), np.array(["a", "b"], object), np.array([-1, 7]), [0.5, 2.0]])
-def test_labels_of_every_kind_come_back_as_they_were(labels, tmp_path):
+def test_labels_keep_their_dtype(labels, tmp_path):
     X = rows()
     y = np.asarray(labels)[(X[:, 0] > 0).astype(int)]
     model = ODENetClassifier(**SMALL).fit(X, y) if y.dtype.kind != "f" else None
@@ -276,31 +278,33 @@ def test_labels_of_every_kind_come_back_as_they_were(labels, tmp_path):
     assert model.predict(X).dtype == ODENetClassifier.load(tmp_path).predict(X).dtype == y.dtype
 
 
-def test_a_folder_that_was_damaged_is_refused(tmp_path):
+def test_a_damaged_folder_is_rejected(tmp_path):
     fitted(ODENetRegressor, max_epochs=1).save(tmp_path)
     with pytest.raises(ValueError, match="holds a ODENetRegressor; wanted a ODENetClassifier"):
         ODENetClassifier.load(tmp_path)
     (weights,) = tmp_path.glob("*.safetensors")
-    file, content, kept = tmp_path / "estimator.json", weights.read_bytes(), (tmp_path / "estimator.json").read_text()
+    file, content, saved = tmp_path / "estimator.json", weights.read_bytes(), (tmp_path / "estimator.json").read_text()
     for spoiled in (content[:-7], content[:-1] + b"\x01", b""):
         weights.write_bytes(spoiled)
         with pytest.raises(ValueError, match=r"safetensors is damaged: .* wanted it as save\(\) wrote it"):
             ODENetRegressor.load(tmp_path)
     weights.unlink()
-    with pytest.raises(FileNotFoundError, match=r"has lost weights-.*, the tensors"):
+    with pytest.raises(
+        FileNotFoundError, match=r"weights-.*safetensors does not exist; wanted the tensors of the estimator"
+    ):
         ODENetRegressor.load(tmp_path)
     weights.write_bytes(content)
-    for spoiled in (kept[:-9], "[]", "{}", kept.replace('"config"', '"confit"'), "\x00"):
+    for spoiled in (saved[:-9], "[]", "{}", saved.replace('"config"', '"confit"'), "\x00"):
         file.write_text(spoiled)
         with pytest.raises(ValueError, match=r"estimator.json is damaged: .* wanted it as save\(\) wrote it"):
             ODENetRegressor.load(tmp_path)
     for entry in ("standard", "architecture", "targets"):
-        without = json.loads(kept)
+        without = json.loads(saved)
         del without["config"][entry]
         file.write_text(json.dumps(without))
         with pytest.raises(ValueError, match=f"does not hold what ODENetRegressor.save\\(\\) wrote: '{entry}'"):
             ODENetRegressor.load(tmp_path)
-    other = json.loads(kept)
+    other = json.loads(saved)
     other["config"]["architecture"]["hidden"] = 9
     file.write_text(json.dumps(other))
     with pytest.raises(ValueError, match=r"(?s)does not hold what ODENetRegressor.save\(\) wrote: .*size mismatch"):
@@ -310,14 +314,14 @@ def test_a_folder_that_was_damaged_is_refused(tmp_path):
 
 
 @both
-def test_fitting_says_nothing_and_works_outside_of_the_main_thread(kind, capfd):
+def test_fitting_is_silent_and_works_outside_the_main_thread(kind, capfd):
     found = []
 
     def work():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.filterwarnings("ignore", module="lightning")  # as fit() does, but the line above came after
-            found.append(told(fitted(kind, max_epochs=1), rows()))
+            warnings.filterwarnings("ignore", module="lightning")  # as fit() does, before the filter above
+            found.append(outputs(fitted(kind, max_epochs=1), rows()))
 
     work()
     worker = threading.Thread(target=work)
@@ -328,7 +332,7 @@ def test_fitting_says_nothing_and_works_outside_of_the_main_thread(kind, capfd):
     assert out + err == ""
 
 
-def test_training_that_diverges_says_so(monkeypatch):
+def test_diverging_training_raises(monkeypatch):
     def spoiled(network, learning_rate):
         torch.nn.init.constant_(next(network.parameters()), torch.nan)
         return prepare_for_inference(network, learning_rate)
@@ -338,7 +342,7 @@ def test_training_that_diverges_says_so(monkeypatch):
         fitted(ODENetRegressor, learning_rate=0.5)
 
 
-def test_they_are_cross_validated_as_any_other():
+def test_cross_validation_works():
     X, y = load_iris(return_X_y=True)
     for kind in KINDS:
         assert len(cross_val_score(kind(**SMALL), X, y, cv=2, error_score="raise")) == 2
@@ -359,7 +363,7 @@ def test_they_are_cross_validated_as_any_other():
         (np.ones(20), "Expected 2D array, got 1D array"),
     ],
 )
-def test_rows_that_do_not_fit_are_named(kind, X, sentence):
+def test_invalid_rows_are_rejected(kind, X, sentence):
     with pytest.raises(ValueError, match=sentence):
         kind(**SMALL).fit(X, np.arange(20) % 2)
 
@@ -376,7 +380,7 @@ def test_rows_that_do_not_fit_are_named(kind, X, sentence):
         (ODENetRegressor, np.full(60, np.nan), None, "Input y contains NaN"),
     ],
 )
-def test_targets_and_weights_that_do_not_fit_are_named(kind, y, weights, sentence):
+def test_invalid_targets_and_weights_are_rejected(kind, y, weights, sentence):
     with pytest.raises(ValueError, match=sentence):
         kind(**SMALL).fit(rows(), y, sample_weight=weights)
 
@@ -394,6 +398,6 @@ def test_targets_and_weights_that_do_not_fit_are_named(kind, y, weights, sentenc
         ({"method": "rk4"}, "step_size"),
     ],
 )
-def test_parameters_that_do_not_fit_are_named(kind, options, sentence):
+def test_invalid_parameters_are_rejected(kind, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         fitted(kind, **options)

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 def random_crop(
     images: Shaped[Tensor, "batch channels height width"], padding: int = 4
 ) -> Shaped[Tensor, "batch channels height width"]:
-    """Pad each image with zeros and crop it to its size again, at a random offset of its own.
+    """Pad each image with zeros and crop it to its size again, at an independent random offset.
 
     Offsets are drawn from torch's global generator.
 

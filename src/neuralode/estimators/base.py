@@ -109,7 +109,9 @@ class ValidatedEstimator(TrainedEstimator):
     def _set_training_result(self, result: FitResult) -> None:
         """Set the attributes that describe the training; call this from `fit` itself, for the place of the warning."""
         if result.interrupted:
-            warnings.warn(f"training was interrupted after {result.epochs} epochs; the best is kept.", stacklevel=4)
+            warnings.warn(
+                f"training was interrupted after {result.epochs} epochs; the best epoch is kept.", stacklevel=4
+            )
         self.n_iter_, self.best_loss_ = result.epochs, result.best
 
     def _training_state(self) -> dict[str, Any]:

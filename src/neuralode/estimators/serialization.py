@@ -201,7 +201,7 @@ def _check_entries(saved: Any, file: Path, names: tuple[str, ...]) -> None:
 def _read_weights(weights: Path) -> bytes:
     """Return the content of a tensor file, verified against the digest in its name."""
     if not weights.is_file():
-        raise FileNotFoundError(f"{weights.parent} has lost {weights.name}, the tensors of the estimator.")
+        raise FileNotFoundError(f"{weights} does not exist; wanted the tensors of the estimator as save() wrote them.")
     content = weights.read_bytes()
     if weights.name != _weights_name(content):
         raise ValueError(

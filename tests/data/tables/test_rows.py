@@ -11,7 +11,7 @@ from neuralode.data.tables.rows import Rows, check_enough, read_rows
 NAN = float("nan")
 
 
-def test_every_form_of_a_table_is_read_alike(tmp_path):
+def test_all_forms_of_a_table_are_equivalent(tmp_path):
     frame = pd.DataFrame({"a": [1, 2, 3], "b": [0.5, -1e9, 2.0]})
     for name, write in (("t.csv", frame.to_csv), ("t.parquet", frame.to_parquet)):
         write(tmp_path / name, index=False)
@@ -47,24 +47,24 @@ def test_every_form_of_a_table_is_read_alike(tmp_path):
         ({"a": [1]}, [], "the table has no columns; wanted one or more of numbers"),
     ],
 )
-def test_what_is_no_number_is_named_with_its_row(table, columns, sentence):
+def test_a_cell_that_is_not_a_number_is_rejected_with_its_row(table, columns, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         read_rows(pd.DataFrame(table), columns)
 
 
-def test_columns_that_are_not_named_are_not_looked_at():
+def test_columns_that_are_not_selected_are_ignored():
     frame = pd.DataFrame({"a": [1.0, 2.0], "kind": ["x", None]})
     assert read_rows(frame, "a").values.tolist() == [[1], [2]]
 
 
-def test_names_that_come_twice_are_refused(tmp_path):
+def test_duplicate_names_are_rejected(tmp_path):
     (tmp_path / "t.csv").write_text("a,a\n1,2\n")
     with pytest.raises(ValueError, match="column 'a' comes twice"):
         read_rows(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize(("count", "columns", "least"), [(9, 1, 10), (10, 10, 11), (1, 2, 10)])
-def test_too_few_rows_are_refused(count, columns, least):
+def test_too_few_rows_are_rejected(count, columns, least):
     names = tuple(f"c{k}" for k in range(columns))
     with pytest.raises(ValueError, match=f"{count} rows? of {columns} columns?; wanted at least {least} rows"):
         check_enough(Rows(names, np.zeros((count, columns))))

@@ -1,4 +1,4 @@
-"""Values on a common scale, and back."""
+"""Scaling of channels with missing values."""
 
 import json
 
@@ -32,7 +32,7 @@ def test_a_constant_channel_is_centred_and_keeps_its_unit():
     assert Scaling.fit(np.full((3, 1), 1e9)).deviation.tolist() == [1.0]
 
 
-def test_only_positive_and_skewed_channels_enter_by_their_logarithm():
+def test_only_positive_and_skewed_channels_are_logged():
     values = table()
     assert Scaling.fit(values).logged.tolist() == [False, True, False, False]
     assert Scaling.fit(values, logs=False).logged.tolist() == [False] * 4
@@ -40,7 +40,7 @@ def test_only_positive_and_skewed_channels_enter_by_their_logarithm():
     assert not Scaling.fit(values).logged[1]
 
 
-def test_plain_and_unseen_channels_stay_as_they_are():
+def test_unscaled_and_unobserved_channels_are_unchanged():
     values = table()
     values[:, 0] = NAN
     scaling = Scaling.fit(values, unscaled=(2,))
@@ -48,7 +48,7 @@ def test_plain_and_unseen_channels_stay_as_they_are():
     assert (scaling.mean[0], scaling.deviation[0]) == (0.0, 1.0)
 
 
-def test_what_was_scaled_comes_back():
+def test_invert_restores_scaled_values():
     values = table()
     scaling = Scaling.fit(values)
     np.testing.assert_allclose(scaling.invert(scaling.apply(values)), values, rtol=1e-12)
@@ -57,14 +57,14 @@ def test_what_was_scaled_comes_back():
 
 
 @pytest.mark.parametrize("value", [0.0, -3.0, 1e-300])
-def test_a_logged_channel_takes_what_is_lower_than_anything_seen(value):
+def test_values_of_a_logged_channel_are_bounded_below(value):
     scaling = Scaling.fit(np.exp(np.random.default_rng(0).normal(0, 2, (50, 1))))
     assert scaling.logged.all()
     assert scaling.apply(np.array([value])) == pytest.approx(LOWEST)
     assert scaling.invert(np.array([-100.0, 100.0])[:, None]).min() > 0
 
 
-def test_a_scaling_is_told_as_json_and_read_back():
+def test_json_restores_the_scaling():
     values = table()
     scaling = Scaling.fit(values)
     again = Scaling.from_json(json.loads(json.dumps(scaling.to_json())))
@@ -72,7 +72,7 @@ def test_a_scaling_is_told_as_json_and_read_back():
     assert again.logged.dtype == bool
 
 
-def test_skewness_is_that_of_the_shape_alone():
+def test_skewness():
     assert skewness(np.array([0.0, 0.0, 3.0])) == pytest.approx(2**-0.5)
     assert skewness(np.array([1.0, 2.0, 3.0])) == pytest.approx(0)
     assert skewness(np.full(5, 0.1)) == 0

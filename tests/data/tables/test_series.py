@@ -1,4 +1,4 @@
-"""Reading someone's table: the same series from wherever they come, and a sentence for whatever is wrong with them."""
+"""All forms of a table of series are read the same, and invalid tables are rejected with column and row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAN = float("nan")
 
 
 def visits(**columns: object) -> pd.DataFrame:
-    """Five rows of two patients, not in order, with gaps."""
+    """Return five unsorted rows of two patients, with missing values."""
     table = {
         "who": ["b", "a", "b", "a", "b"],
         "day": [2.5, 1.0, 0.0, 0.5, 1.0],
@@ -42,7 +42,7 @@ def same(one: SeriesTable, other: SeriesTable, *, any_order: bool = False) -> No
         np.testing.assert_array_equal(values, other.values[i])
 
 
-# --- what is read
+# --- reading
 
 
 def test_rows_are_cut_into_series_sorted_by_time_and_rows_without_values_dropped():
@@ -56,7 +56,7 @@ def test_rows_are_cut_into_series_sorted_by_time_and_rows_without_values_dropped
 
 
 @pytest.mark.parametrize("ending", ["csv", "CSV", "tsv", "parquet"])
-def test_a_file_reads_as_the_frame_it_was_written_from(tmp_path: Path, ending: str):
+def test_a_file_reads_as_the_frame_that_was_written(tmp_path: Path, ending: str):
     frame = visits(pulse=[0.1 + 0.2, 1 / 3, NAN, 1e-17, NAN])
     path = tmp_path / f"visits.{ending}"
     if ending == "parquet":
@@ -92,19 +92,19 @@ def test_a_delimited_file_may_have_comments_spaces_and_number_signs_in_cells(tmp
     assert [values.tolist() for values in table.values] == [[[1.5], [3.0]], [[2.0]]]
 
 
-def test_separators_behind_the_last_cell_are_no_column(tmp_path: Path):
+def test_trailing_separators_are_not_columns(tmp_path: Path):
     path = tmp_path / "trailing.csv"
     path.write_text("t,x\n0,1,\n3,4,\n")
     assert read_series(path, time="t").values[0].tolist() == [[1], [4]]
 
 
-def test_empty_cells_between_tabs_stay_gaps(tmp_path: Path):
+def test_empty_cells_between_tabs_are_missing_values(tmp_path: Path):
     path = tmp_path / "gaps.tsv"
     path.write_text("t\tx\ty\tz\n0\t\t\t1\n1\t2\t3\t\n")
     np.testing.assert_array_equal(read_series(path, time="t").values[0], [[NAN, NAN, 1], [2, 3, NAN]])
 
 
-def test_without_a_time_column_rows_are_counted_within_their_series():
+def test_without_a_time_column_times_are_row_numbers_within_the_series():
     frame = pd.DataFrame({"who": ["a", "b", "a", "a"], "x": [1.0, 2.0, NAN, 3.0]})
     table = read_series(frame, series="who")
     assert [times.tolist() for times in table.times] == [[0, 2], [0]]
@@ -119,7 +119,7 @@ def test_without_a_time_column_a_datetime_index_is_the_time():
     assert (table.times[0].tolist(), table.clock) == ([0.25, 86400.0], Clock("timestamp"))
 
 
-def test_named_index_levels_may_be_the_series_and_the_time():
+def test_index_levels_may_be_series_and_time():
     plain = visits()
     same(
         read_series(plain.set_index(["who", "day"]), series="who", time="day"),
@@ -132,14 +132,14 @@ def test_named_index_levels_may_be_the_series_and_the_time():
     [[7, 5, 7], ["7", "b", "7"], [(1, 2), "a", (1, 2)], [date(2020, 1, 2), date(2020, 1, 1), date(2020, 1, 2)]],
     ids=["ints", "strings", "mixed", "dates"],
 )
-def test_ids_stay_what_they_were_in_the_order_of_their_first_rows(ids: list):
+def test_ids_keep_their_type_and_the_order_of_their_first_rows(ids: list):
     frame = pd.DataFrame({"id": pd.Series(ids, dtype=None if isinstance(ids[0], int | str) else object)})
     table = read_series(frame.assign(t=[1, 0, 0], x=1.0), series="id", time="t")
     assert table.names == (ids[0], ids[1])
     assert [type(name) for name in table.names] == [type(ids[0]), type(ids[1])]
 
 
-def test_categories_are_ids_too():
+def test_categorical_ids_are_accepted():
     frame = visits().astype({"who": pd.CategoricalDtype(["a", "b", "unused"])})
     same(read_series(frame, series="who", time="day"), read_series(visits(), series="who", time="day"))
 
@@ -158,20 +158,20 @@ def test_categories_are_ids_too():
     ],
     ids=["floats", "bools", "text", "Int8", "boolean", "arrow", "decimal", "categories"],
 )
-def test_numbers_are_read_from_whatever_holds_them(cells: object):
+def test_numbers_are_read_from_all_dtypes(cells: object):
     table = read_series(visits(ill=cells), time="day", series="who", values="ill")
     assert [values[:, 0].tolist() for values in table.values] == [[0, 0, 1], [1]]
     assert table.binary == (0,)
 
 
-def test_only_the_named_values_are_looked_at_in_their_order():
+def test_only_named_values_are_read_in_the_given_order():
     frame = visits(note=["fine", "", "?", "-", "!"])
     table = read_series(frame, series="who", time="day", values=("ill", "pulse"), channels=["sick", "beats"])
     assert table.channels == ("sick", "beats")
     np.testing.assert_array_equal(table.values[0], [[1, NAN], [1, 70]])
 
 
-def test_column_names_that_are_no_strings_are_asked_for_as_strings():
+def test_column_names_are_converted_to_strings():
     frame = pd.DataFrame(np.ones((2, 2)), columns=[0, 1])
     assert read_series(frame, values=["1"]).channels == ("1",)
 
@@ -181,20 +181,20 @@ def test_binary_channels_have_both_values_and_no_other():
     assert table.binary == (0, 3)
 
 
-def test_the_callers_frame_is_left_alone():
+def test_the_frame_is_not_modified():
     frame = visits(pulse=["70", "", "80", "1", "2"])
     before = frame.copy(deep=True)
     read_series(frame, series="who", time="day")
     pd.testing.assert_frame_equal(frame, before)
 
 
-def test_pairs_are_what_observations_gather():
+def test_observations_gather_pairs():
     batch = Observations.gather(read_series(visits(), series="who", time="day").pairs())
     assert batch.lengths.tolist() == [2, 2]
     assert batch.seen[0].tolist() == [[False, True], [True, True]]
 
 
-def test_a_table_to_predict_for_may_lack_a_channel_or_have_one_row():
+def test_a_new_table_may_lack_a_channel_or_have_one_row():
     frame = visits().iloc[:1].assign(ill=None)
     table = read_series(frame, series="who", time="day", values=["pulse", "ill"], new=True)
     np.testing.assert_array_equal(table.values[0], [[70, NAN]])
@@ -213,7 +213,7 @@ def test_the_hudson_bay_table_reads_as_it_was_downloaded():
 
 
 @pytest.mark.parametrize(
-    ("told", "tz", "seconds"),
+    ("cells", "tz", "seconds"),
     [
         (["1970-01-01T00:01", "1970-01-02 00:00:00.000001"], None, [60, 86400.000001]),
         (["1970-01-01T01:00+01:00", "1970-01-01T02:00:00+01:00"], "UTC+01:00", [0, 3600]),
@@ -224,8 +224,8 @@ def test_the_hudson_bay_table_reads_as_it_was_downloaded():
         (pd.period_range("1970-01", periods=2, freq="M"), None, [0, 31 * 86400]),
     ],
 )
-def test_timestamps_become_seconds_since_1970_in_utc(told: object, tz: str | None, seconds: list[float]):
-    column = pd.Series(told)
+def test_timestamps_become_seconds_since_1970_in_utc(cells: object, tz: str | None, seconds: list[float]):
+    column = pd.Series(cells)
     clock = Clock.of(column)
     assert clock == Clock("timestamp", tz)
     assert clock.numbers(column).tolist() == seconds
@@ -236,7 +236,7 @@ def test_timestamps_become_seconds_since_1970_in_utc(told: object, tz: str | Non
     microseconds=st.lists(st.integers(-8_000_000_000_000_000, 8_000_000_000_000_000), min_size=1, max_size=20),
     tz=st.sampled_from([None, "UTC", "Europe/Berlin", "America/St_Johns", "UTC+05:30"]),
 )
-def test_timestamps_come_back_to_the_microsecond_in_their_zone(microseconds: list[int], tz: str | None):
+def test_timestamps_are_restored_to_the_microsecond_in_their_zone(microseconds: list[int], tz: str | None):
     stamps = pd.DatetimeIndex(np.array(microseconds, dtype="datetime64[us]"))
     stamps = stamps if tz is None else stamps.tz_localize("UTC").tz_convert(tz)
     clock = Clock.of(stamps)
@@ -246,7 +246,7 @@ def test_timestamps_come_back_to_the_microsecond_in_their_zone(microseconds: lis
     assert Clock.from_json(clock.to_json()) == clock
 
 
-def test_numbers_stay_as_they_are():
+def test_numeric_times_are_unchanged():
     clock = Clock.of(pd.Series([3, 1]))
     assert clock == Clock("number")
     assert np.asarray(clock.labels(clock.numbers(pd.Series([3, 1])))).tolist() == [3.0, 1.0]
@@ -254,7 +254,7 @@ def test_numbers_stay_as_they_are():
 
 
 @pytest.mark.parametrize(
-    ("clock", "told", "sentence"),
+    ("clock", "cells", "sentence"),
     [
         (Clock("number"), ["2026-01-31"], "'2026-01-31' at row 1; wanted a number, as the other times are"),
         (Clock("timestamp"), [3.0], "3.0 at row 1; wanted a timestamp"),
@@ -266,9 +266,9 @@ def test_numbers_stay_as_they_are():
         ),
     ],
 )
-def test_a_table_told_by_another_clock_is_refused(clock: Clock, told: object, sentence: str):
+def test_times_of_another_kind_are_rejected(clock: Clock, cells: object, sentence: str):
     with pytest.raises(ValueError, match="column 't' has ") as caught:
-        read_series(pd.DataFrame({"t": told, "x": 1.0}), time="t", clock=clock, new=True)
+        read_series(pd.DataFrame({"t": cells, "x": 1.0}), time="t", clock=clock, new=True)
     assert sentence in str(caught.value)
 
 
@@ -282,26 +282,26 @@ def test_zones_are_converted_when_a_clock_is_given():
 @pytest.mark.parametrize(
     ("kind", "tz", "sentence"), [("sundial", None, "kind 'sundial'"), ("timestamp", "Mars/Olympus", "'Mars/Olympus'")]
 )
-def test_a_clock_that_cannot_be_is_refused(kind: str, tz: str | None, sentence: str):
+def test_an_invalid_clock_is_rejected(kind: str, tz: str | None, sentence: str):
     with pytest.raises(ValueError, match=sentence):
         Clock.from_json({"kind": kind, "tz": tz})
 
 
-# --- laws
+# --- properties
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> pd.DataFrame:
-    """Long tables, each series and time once and each series and channel seen somewhere."""
+    """Draw tables in long form with distinct times, in which each series and each channel has a value."""
     keys = draw(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-5, 20)), min_size=2, max_size=25, unique=True))
     cells = st.one_of(st.just(NAN), st.floats(-1e6, 1e6))
     x = draw(st.lists(cells, min_size=len(keys), max_size=len(keys)))
     y = draw(st.lists(st.floats(-1, 1), min_size=len(keys), max_size=len(keys)))
     gaps = draw(st.lists(st.booleans(), min_size=len(keys), max_size=len(keys)))
     frame = pd.DataFrame({"id": [k for k, _ in keys], "t": [t / 4 for _, t in keys], "x": x, "y": y})
-    frame.loc[np.array(gaps) & frame.duplicated("id"), "y"] = NAN  # the first row of a series keeps its y
+    frame.loc[np.array(gaps) & frame.duplicated("id"), "y"] = NAN  # the first row of a series has a y
     frame.loc[0, "x"] = 0.5
-    frame.loc[1, "y"] = 0.5  # two rows at least with something in them
+    frame.loc[1, "y"] = 0.5  # at least two rows have a value
     return frame
 
 
@@ -315,27 +315,27 @@ def test_the_order_of_rows_does_not_matter(frame: pd.DataFrame, data: st.DataObj
 
 @settings(max_examples=50, deadline=None)
 @given(frame=tables(), stamped=st.booleans())
-def test_a_table_told_again_reads_the_same(frame: pd.DataFrame, stamped: bool):
+def test_a_table_converted_to_a_frame_reads_the_same(frame: pd.DataFrame, stamped: bool):
     if stamped:
         frame = frame.assign(t=pd.to_datetime(frame["t"], unit="s", utc=True).dt.tz_convert("Asia/Kolkata"))
     table = read_series(frame, series="id", time="t")
-    told = table.frame()
-    assert list(told.columns) == ["id", "t", "x", "y"]
-    same(table, read_series(told, series="id", time="t"))
-    wanted = frame.dropna(how="all", subset=["x", "y"]).sort_values(["id", "t"]).reset_index(drop=True)
+    cells = table.frame()
+    assert list(cells.columns) == ["id", "t", "x", "y"]
+    same(table, read_series(cells, series="id", time="t"))
+    expected = frame.dropna(how="all", subset=["x", "y"]).sort_values(["id", "t"]).reset_index(drop=True)
     pd.testing.assert_frame_equal(
-        told.sort_values(["id", "t"]).reset_index(drop=True), wanted, check_dtype=False, check_index_type=False
+        cells.sort_values(["id", "t"]).reset_index(drop=True), expected, check_dtype=False, check_index_type=False
     )
 
 
-def test_a_frame_indexed_by_date_is_told_again_by_date():
+def test_a_frame_indexed_by_date_keeps_its_index():
     frame = pd.DataFrame({"x": [1.0, 2.0]}, index=pd.date_range("2026-01-01", periods=2, tz="Europe/Berlin"))
     table = read_series(frame)
     assert (table.frame().index == frame.index).all()
     same(table, read_series(table.frame()))
 
 
-# --- tables that are refused, each with one sentence
+# --- invalid tables
 
 LONG = {"series": "who", "time": "day"}
 BAD = {
@@ -348,7 +348,7 @@ BAD = {
     ),
     "no rows": (visits()[:0], LONG, "the table has no rows"),
     "no value column": (visits()[["who", "day"]], LONG, "no column is left for values among 'who', 'day'"),
-    "no values asked for": (visits(), LONG | {"values": []}, "no column is left for values"),
+    "no values options for": (visits(), LONG | {"values": []}, "no column is left for values"),
     "two roles": (visits(), {"series": "day", "time": "day"}, "column 'day' is given for series and for time"),
     "time is a value": (visits(), LONG | {"values": ["day"]}, "column 'day' is given for time and for values"),
     "value twice": (visits(), LONG | {"values": ["ill", "ill"]}, "column 'ill' is given for values and for values"),
@@ -407,7 +407,7 @@ BAD = {
     "forgotten series": (
         visits(ill=1),
         {"time": "day", "values": ["ill"]},
-        "1.0 at row 2 and again at row 5; wanted each time once (series= names a column",
+        "1.0 at row 2 and again at row 5; wanted each time once (series= names the column",
     ),
     "text as value": (
         visits(pulse=["1", "2", "n/a?", "3", ""]),
@@ -453,14 +453,14 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("source", "asked", "sentence"), BAD.values(), ids=BAD)
-def test_a_bad_table_is_refused_with_a_sentence_that_says_where(source: object, asked: dict, sentence: str):
+@pytest.mark.parametrize(("source", "options", "sentence"), BAD.values(), ids=BAD)
+def test_an_invalid_table_is_rejected_with_column_and_row(source: object, options: dict, sentence: str):
     with pytest.raises(ValueError, match=".") as caught:
-        read_series(source, **asked)
-    said = str(caught.value)
-    assert sentence in said
-    assert said.endswith(".")
-    assert "\n" not in said
+        read_series(source, **options)
+    message = str(caught.value)
+    assert sentence in message
+    assert message.endswith(".")
+    assert "\n" not in message
 
 
 FILES = {
@@ -485,22 +485,22 @@ FILES = {
 
 
 @pytest.mark.parametrize(("name", "content", "sentence"), FILES.values(), ids=FILES)
-def test_a_bad_file_is_refused_with_a_sentence(tmp_path: Path, name: str, content: bytes, sentence: str):
+def test_an_invalid_file_is_rejected_with_a_reason(tmp_path: Path, name: str, content: bytes, sentence: str):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=".") as caught:
         read_series(tmp_path / name)
-    said = str(caught.value)
-    assert sentence in said
-    assert said.endswith(".")
-    assert "\n" not in said
+    message = str(caught.value)
+    assert sentence in message
+    assert message.endswith(".")
+    assert "\n" not in message
 
 
-def test_a_missing_file_is_named(tmp_path: Path):
+def test_a_missing_file_raises_with_its_name(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="there is no file '.*gone.csv'"):
         read_table(tmp_path / "gone.csv")
 
 
 @pytest.mark.parametrize("source", [None, 3, [[1.0]], {"x": [1.0]}, pd.Series([1.0])])
-def test_what_is_no_table_is_a_type_error(source: object):
+def test_a_source_that_is_not_a_table_raises_a_type_error(source: object):
     with pytest.raises(TypeError, match=f"the table is a {type(source).__name__}; wanted a DataFrame"):
         read_table(source)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ def rows_of(**columns) -> Rows:
     return Rows(tuple(columns), np.column_stack([np.asarray(column, float) for column in columns.values()]))
 
 
-def test_the_common_scale_has_mean_0_and_deviation_1_and_can_be_undone():
+def test_standardized_columns_have_mean_0_and_deviation_1_and_can_be_inverted():
     values = np.random.default_rng(0).normal([5, -1e6, 1e-9], [1, 1e3, 1e-12], (500, 3))
     rows = Rows(("a", "b", "c"), values)
     standard = Standardization.fit(rows)
@@ -26,12 +26,12 @@ def test_the_common_scale_has_mean_0_and_deviation_1_and_can_be_undone():
     assert standard.remarks(rows) == []
 
 
-def test_numbers_whose_squares_are_none_have_a_scale():
+def test_numbers_whose_squares_overflow_are_standardized():
     values = np.linspace(1, 3, 40)[:, None] * [1e200, 1e-200]
     assert np.allclose(Standardization.fit(Rows(("a", "b"), values)).apply(values).std(0), 1)
 
 
-def test_a_change_of_units_changes_nothing_on_the_common_scale():
+def test_a_change_of_units_does_not_change_standardized_values():
     values = np.random.default_rng(0).normal(size=(50, 2))
     here = Standardization.fit(Rows(("a", "b"), values))
     there = Standardization.fit(Rows(("a", "b"), 1e-15 * values + [0, 1e-14]))
@@ -39,7 +39,7 @@ def test_a_change_of_units_changes_nothing_on_the_common_scale():
     assert there.log_volume - here.log_volume == pytest.approx(2 * math.log(1e-15))
 
 
-def test_a_constant_is_left_out_named_and_put_back():
+def test_a_constant_column_is_left_out_and_restored():
     rows = rows_of(a=np.linspace(0, 1, 20), rate=np.full(20, 0.1), b=np.linspace(5, 3, 20) ** 2)
     standard = Standardization.fit(rows)
     assert standard.constant == ("rate",)
@@ -57,7 +57,7 @@ def test_a_column_that_differs_by_rounding_is_constant():
     assert Standardization.fit(rows).constant == ("sum",)
 
 
-def test_rows_that_differ_from_a_constant_are_told_from_those_that_differ_by_rounding():
+def test_matches_constants_up_to_rounding():
     rows = rows_of(a=np.linspace(0, 1, 20), rate=0.3 + np.arange(20) % 2 * 1e-16, none=np.zeros(20))
     standard = Standardization.fit(rows)
     assert standard.constant == ("rate", "none")
@@ -67,12 +67,12 @@ def test_rows_that_differ_from_a_constant_are_told_from_those_that_differ_by_rou
     assert Standardization.fit(Rows(("a",), rows.values[:, :1])).matches_constants(others[:, :1]).all()
 
 
-def test_a_table_of_constants_is_refused():
+def test_a_table_of_constants_is_rejected():
     with pytest.raises(ValueError, match="no column changes among 'a', 'b'"):
         Standardization.fit(rows_of(a=[1, 1], b=[0, 0]))
 
 
-def test_columns_that_repeat_their_values_are_named_and_can_be_spread_to_the_next():
+def test_columns_that_repeat_values_are_reported_with_their_reach():
     rng = np.random.default_rng(0)
     rows = rows_of(age=rng.integers(20, 60, 300), weight=rng.normal(70, 10, 300), dose=rng.choice([0, 25, 50], 300))
     standard = Standardization.fit(rows)
@@ -86,7 +86,7 @@ def test_columns_that_repeat_their_values_are_named_and_can_be_spread_to_the_nex
     assert remark.endswith("so that there is no density: the likelihood is unbounded.")
 
 
-def test_repeated_values_are_spread_over_their_reach_alike_each_time_and_no_others():
+def test_dequantize_adds_the_same_uniform_noise_to_repeated_values_only():
     rng = np.random.default_rng(0)
     rows = rows_of(one=np.ones(400), sold=rng.integers(0, 2, 400) * 5.0, weight=rng.normal(70, 10, 400))
     standard = Standardization.fit(rows)
@@ -99,7 +99,7 @@ def test_repeated_values_are_spread_over_their_reach_alike_each_time_and_no_othe
     assert moved.std() == pytest.approx(5 / 12**0.5, rel=0.1)
 
 
-def test_columns_that_follow_from_others_are_told_of():
+def test_linearly_dependent_columns_are_reported():
     a, b = np.random.default_rng(0).normal(size=(2, 100))
     total, nearly = rows_of(a=a, b=b, total=a + 2 * b), rows_of(a=a, b=b, total=a + 2 * b + 1e-3 * a**2)
     [remark] = Standardization.fit(total).remarks(total)
@@ -107,7 +107,7 @@ def test_columns_that_follow_from_others_are_told_of():
     assert Standardization.fit(nearly).remarks(nearly) == []
 
 
-def test_a_scale_is_kept_as_json_bit_by_bit():
+def test_json_restores_every_bit():
     rows = rows_of(a=np.random.default_rng(0).normal(1 / 3, 1e-7, 30), b=np.ones(30))
     standard = Standardization.fit(rows)
     again = Standardization.from_json(json.loads(json.dumps(standard.to_json())))

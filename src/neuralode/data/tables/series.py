@@ -217,7 +217,7 @@ def _value_columns(
 def _channel_names(channels: Iterable[str] | None, columns: list[str], *, roles: set[str | None]) -> tuple[str, ...]:
     names = tuple(columns if channels is None else _strings(channels))
     if len(names) != len(columns) or len(set(names)) != len(names) or roles & set(names):
-        raise ValueError(f"channels={names!r} does not name {list_names(columns)}; wanted a name of its own for each.")
+        raise ValueError(f"channels={names!r} does not name {list_names(columns)}; wanted a different name for each.")
     return names
 
 
@@ -256,7 +256,7 @@ def _measurements(column: pd.Series, ids: pd.Series | None, new: bool) -> np.nda
 def _duplicate_time(when: pd.Series, ids: pd.Series | None, *, rows: np.ndarray) -> ValueError:
     """Return the error for two rows of a series with the same time."""
     first, second = rows
-    once = "once (series= names a column that tells series apart)" if ids is None else "once a series"
+    once = "once (series= names the column that identifies the series)" if ids is None else "once a series"
     time, again = cells.quote(when.iloc[first]), cells.row_label(second, ids)
     return ValueError(
         f"column {when.name!r} has {time} at row {first + 1} and again at {again}; wanted each time {once}."

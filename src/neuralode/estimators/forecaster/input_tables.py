@@ -1,4 +1,4 @@
-"""Tables that a forecaster reads: the first one in `fit`, and others in the same way; how the first one is saved."""
+"""Tables that a forecaster reads: that of `fit`, and new ones in the same way. The former is saved with it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read_training_table(
     reserved = [role for role in ("series", "time") if re.fullmatch(RESERVED_COLUMNS, str(columns[role]))]
     if reserved:
         name = columns[reserved[0]]
-        raise ValueError(f"{reserved[0]}={name!r} is what a column of every answer is called; wanted it under another.")
+        raise ValueError(f"{reserved[0]}={name!r} is the name of a column of predictions; wanted another name.")
     if isinstance(X, str | os.PathLike) or (isinstance(X, pd.DataFrame) and given):
         vars(estimator).pop("feature_names_in_", None)  # set by an earlier fit
         table = read_series(X, **columns)

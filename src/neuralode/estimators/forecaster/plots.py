@@ -30,8 +30,10 @@ def plot_predictions(
         Predictions of `LatentODEForecaster.predict`, with the quantiles ``low`` and ``high``.
     path : Path
         File to write.
-    low, high : str, default='q05' and 'q95'
-        Columns of the bounds of the interval.
+    low : str, default='q05'
+        Column of the lower bound of the interval.
+    high : str, default='q95'
+        Column of the upper bound of the interval.
     title : str, default=''
         Title of the figure.
     """

@@ -86,7 +86,7 @@ def read_training_table(
     (2, ('pulse',), ['y', 'n'])
     """
     if series is None:
-        raise ValueError("series is not given; wanted the column of the table that tells its series apart.")
+        raise ValueError("series is not given; wanted the column of the table that identifies the series.")
     table = read_table(source)
     values = [values] if isinstance(values, str) else None if values is None else list(values)
     if label is not None:
@@ -156,7 +156,7 @@ def series_from_sequences(X: Any) -> Observations | None:
         dimensions = 0 if timed else np.ndim(X[0])
         ragged = dimensions == 1 and len({len(x) for x in X}) > 1
     except (ValueError, TypeError) as error:  # numpy cannot make an array of it
-        raise ValueError("X[0] is no array; wanted series as (times, values) tuples or as arrays.") from error
+        raise ValueError("X[0] is not an array; wanted series as (times, values) tuples or as arrays.") from error
     if not (timed or dimensions == 2 or ragged):
         return None
     pairs = [_pair(x, timed, row) for row, x in enumerate(X)]

@@ -63,7 +63,7 @@ class SeriesScaling:
             ("covariates", covariates, self.covariates),
         ):
             if has != wanted:
-                raise ValueError(f"the series have {has} {what}; wanted {wanted}, as those that were learned from.")
+                raise ValueError(f"the series have {has} {what}; wanted {wanted}, as in the training series.")
         values = torch.as_tensor(self.values.apply(observed.values.numpy()))
         static = None
         if self.static is not None and observed.static is not None:
