@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from lightning.pytorch.callbacks import Callback
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -28,7 +26,7 @@ from neuralode.estimators.constraints import (
     one_of,
 )
 from neuralode.estimators.forecaster.evaluation import COLUMNS, compare_with_baselines, r_squared
-from neuralode.estimators.forecaster.holdout import GAP_FRACTION, HeldOut, HeldOutPart, hold_out
+from neuralode.estimators.forecaster.holdout import GAP_FRACTION, HeldOut, hold_out
 from neuralode.estimators.forecaster.hyperparameters import Setup, choose_setup
 from neuralode.estimators.forecaster.input_tables import (
     InputTable,
@@ -45,17 +43,14 @@ from neuralode.estimators.forecaster.output_tables import (
     predictions_frame,
     unused_name,
 )
-from neuralode.estimators.forecaster.prediction import Draws, predict, sample_prior
-from neuralode.estimators.isolation import forked_rng, isolated, seed_from
-from neuralode.estimators.serialization import Tensors, to_json
+from neuralode.estimators.forecaster.prediction import Draws
+from neuralode.estimators.forecaster.scaled_model import ScaledModel
+from neuralode.estimators.forecaster.training import StageCallbacks, StagedTraining, training_digest
+from neuralode.estimators.isolation import isolated, seed_from
+from neuralode.estimators.serialization import Tensors
 from neuralode.nn.series.latent_ode import RECOGNITION
-from neuralode.training.fit import FitResult
-from neuralode.training.modules.forecasting import Pair, WindowSpec, train_latent_ode
+from neuralode.training.modules.forecasting import Pair, WindowSpec
 
-# From the name of a stage of the training to Lightning callbacks: "first", with held-out observations, and "refit".
-StageCallbacks = Callable[[str], Sequence[Callback]]
-
-WITHOUT_EFFECT = ("accelerator", "verbose")  # parameters that a resumed training may change
 STEPS = Constraint("a whole number of steps, at least 1", COUNT.accepts)
 SERIES = Constraint("a whole number of series, at least 1", COUNT.accepts)
 SCORED_FRACTION = 0.2  # of each series, for scores of an estimator that holds out nothing
@@ -307,8 +302,8 @@ class LatentODEForecaster(TrainedEstimator):
         at = np.sort(np.atleast_1d(np.asarray(times, np.float64)))
         if at.ndim != 1 or not len(at) or at[0] < 0 or not np.isfinite(at).all():
             raise ValueError(f"times={times!r}; wanted at least one, finite and since the start: not below 0.")
-        scaled = sample_prior(self.network_, int(n), at / self.setup_.unit, seed=seed_from(self.random_state))
-        values = self.scaling_.invert(scaled).reshape(-1, len(self.channels_))
+        samples = self._model().sample_prior(int(n), at, seed=seed_from(self.random_state))
+        values = samples.reshape(-1, len(self.channels_))
         ids, clock = (unused_name(name, self.channels_) for name in ("series", "time"))
         index = pd.DataFrame({ids: np.repeat(np.arange(n), len(at)), clock: np.tile(at, int(n))})
         return pd.concat([index, pd.DataFrame(values, columns=pd.Index(self.channels_))], axis=1)
@@ -372,63 +367,45 @@ class LatentODEForecaster(TrainedEstimator):
             rtol=self.rtol,
             atol=self.atol,
         )
+        training = StagedTraining(
+            setup=self.setup_,
+            binary=self.binary_,
+            logs=self.logs,
+            options=self._fit_options(),
+            seed=self.seed_,
+            arguments=self._training_arguments(),
+            checkpoints=checkpoints,
+            callbacks=callbacks,
+        )
         held = hold_out(series, self.holdout, self.setup_.cut, rng=np.random.default_rng(self.seed_))
-        where: dict[str, Any] = {"checkpoints": checkpoints, "callbacks": callbacks}
-        first = self._train_stage("first", held.train, held.ends, epochs=int(self.max_epochs), **where)
+        model, first = training.run("first", held.train, held.ends, epochs=int(self.max_epochs))
+        self._set_model(model)
         self.evaluation_ = pd.DataFrame(columns=COLUMNS)
         if held.ends:
             self.evaluation_ = compare_with_baselines(self._predict, held, self.channels_)
         self.n_iter_, self.interrupted_ = first.epochs, first.interrupted
         if not self.refit or not held.ends or first.interrupted:
             return
-        evaluated = self.network_, self.scaling_
-        refit = self._train_stage("refit", series, [], epochs=first.best_epoch, **where)
+        model, refit = training.run("refit", series, epochs=first.best_epoch)
         self.interrupted_ = refit.interrupted
-        if refit.interrupted:  # a complete first training is better than a part of a second one
-            self.network_, self.scaling_ = evaluated
-        else:
+        if not refit.interrupted:  # a complete first training is better than a part of a second one
+            self._set_model(model)
             self.n_iter_ = refit.epochs
 
-    def _train_stage(
-        self,
-        stage: str,
-        series: Sequence[Pair],
-        ends: Sequence[HeldOutPart],
-        *,
-        epochs: int,
-        checkpoints: Path | None,
-        callbacks: StageCallbacks,
-    ) -> FitResult:
-        """Train a new network, with early stopping by its forecasts of ``ends`` if there are any."""
-        self.scaling_ = Scaling.fit(np.concatenate([values for _, values in series]), self.binary_, self.logs)
-        scaled = [self._scale(pair) for pair in series]
-        held = [(scaled[end.series], self._scale((end.times, end.values))) for end in ends]
-        with forked_rng(self.seed_):
-            self.network_ = self.setup_.network(len(self.channels_), self.binary_)
-            return train_latent_ode(
-                self.network_,
-                scaled,
-                ends=held,
-                windows=self.setup_.cut,
-                options=replace(self._fit_options(), epochs=epochs, patience=int(self.patience) if held else None),
-                seed=self.seed_,
-                batch_size=int(self.batch_size),
-                learning_rate=self.learning_rate,
-                kl_weight=self.kl_weight,
-                folder=checkpoints and checkpoints / stage,
-                callbacks=callbacks(stage),
-                progress_bar=bool(self.verbose),
-                belongs_to=self._digest(),
-            )
+    def _training_arguments(self) -> dict[str, Any]:
+        return {
+            "batch_size": int(self.batch_size),
+            "learning_rate": self.learning_rate,
+            "kl_weight": self.kl_weight,
+            "progress_bar": bool(self.verbose),
+            "belongs_to": training_digest(self.get_params(), self.seed_, self.table_),
+        }
 
-    def _digest(self) -> str:
-        """Return a digest of the table and the parameters, to identify the checkpoints of a training."""
-        parameters = {name: value for name, value in self.get_params().items() if name not in WITHOUT_EFFECT}
-        settings = repr((sorted(to_json(parameters).items()), self.seed_, self.table_.channels, self.table_.names))
-        digest = hashlib.sha256(settings.encode())
-        for array in (*self.table_.times, *self.table_.values):
-            digest.update(array.tobytes())
-        return digest.hexdigest()[:16]
+    def _set_model(self, model: ScaledModel) -> None:
+        self.network_, self.scaling_ = model.network, model.scaling
+
+    def _model(self) -> ScaledModel:
+        return ScaledModel(self.network_, self.setup_, self.scaling_)
 
     def _read(self, X: Any) -> InputTable:
         check_is_fitted(self)
@@ -443,10 +420,6 @@ class LatentODEForecaster(TrainedEstimator):
         self.channels_ = self.table_.channels
         self.n_features_in_ = len(self.channels_)
 
-    def _scale(self, pair: Pair) -> Pair:
-        times, values = pair
-        return times / self.setup_.unit, self.scaling_.apply(values)
-
     def _predictions_frame(
         self, table: SeriesTable, targets: Sequence[np.ndarray], quantiles: Sequence[float]
     ) -> pd.DataFrame:
@@ -454,17 +427,7 @@ class LatentODEForecaster(TrainedEstimator):
         return predictions_frame(table, targets, self._predict(table.pairs(), targets), quantiles=quantiles)
 
     def _predict(self, series: Sequence[Pair], targets: Sequence[np.ndarray]) -> list[Draws]:
-        """Return draws for each series at its target times, in the units of the data."""
-        scaled = predict(
-            self.network_,
-            [self._scale(pair) for pair in series],
-            [times / self.setup_.unit for times in targets],
-            context=self.setup_.cut.context,
-            samples=int(self.samples),
-            seed=self.seed_,
-            growth=np.where(self.scaling_.logged, self.scaling_.deviation, 0.0),
-        )
-        return [Draws(self.scaling_.invert(draws.means), self.scaling_.invert(draws.values)) for draws in scaled]
+        return self._model().predict(series, targets, samples=int(self.samples), seed=self.seed_)
 
     def _hold_out(self, table: SeriesTable, gap_fraction: float) -> HeldOut:
         held = hold_out(

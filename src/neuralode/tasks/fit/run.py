@@ -28,9 +28,10 @@ from lightning.pytorch.callbacks import Callback
 
 from neuralode.data.tables.series import SeriesTable, read_series
 from neuralode.estimators.constraints import check_parameters
-from neuralode.estimators.forecaster.estimator import LatentODEForecaster, StageCallbacks
+from neuralode.estimators.forecaster.estimator import LatentODEForecaster
 from neuralode.estimators.forecaster.output_tables import unused_name
 from neuralode.estimators.forecaster.plots import MAX_SERIES, plot_predictions
+from neuralode.estimators.forecaster.training import StageCallbacks
 from neuralode.estimators.isolation import seed_from
 from neuralode.estimators.serialization import to_json
 from neuralode.tasks.config import Series
