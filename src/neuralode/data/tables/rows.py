@@ -49,7 +49,7 @@ def read_rows(source: Source, columns: Iterable[str] | None = None) -> Rows:
     Parameters
     ----------
     source : DataFrame, array [rows, columns] or path of a .csv, .tsv or .parquet file
-        The table, see `neuralode.data.tables.series.read_table`. Text that is a number is converted.
+        The table, see `neuralode.data.tables.source.read_table`. Text that is a number is converted.
     columns : iterable of str, optional
         Columns to read; all of them unless given. Other columns are ignored.
 
