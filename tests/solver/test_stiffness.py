@@ -1,4 +1,4 @@
-"""The hint that a problem is stiff: where it comes, where it must not, and what it costs."""
+"""The stiffness warning: when it is given, when not, and its cost."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def state(numbers: list[float]) -> Tensor:
 
 @pytest.mark.parametrize("name", STIFF)
 @pytest.mark.parametrize("method", ["tsit5", "bosh3"])
-def test_a_stiff_problem_is_named_as_one(name: str, method: str) -> None:
+def test_stiff_problems_warn(name: str, method: str) -> None:
     f, y0, end = STIFF[name]
     with pytest.warns(StiffnessWarning, match="kvaerno5"):
         sol = solve(f, state(y0), (0.0, end), method=method, atol=1e-8)
@@ -67,13 +67,13 @@ def test_a_stiff_problem_is_named_as_one(name: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["dopri5", "dopri8"])
-def test_other_methods_see_it_too(method: str) -> None:
+def test_the_warning_names_the_method(method: str) -> None:
     with pytest.warns(StiffnessWarning, match=method):
         solve(tracking, state([0.0]), (0.0, 5.0), method=method)
 
 
-def test_rows_with_steps_of_their_own_are_looked_at_one_by_one() -> None:
-    """One stiff row is enough; without it there is no hint."""
+def test_one_stiff_row_with_its_own_steps_warns() -> None:
+    """Without that row there is no warning."""
     rates = torch.tensor([[1.0], [1000.0]], dtype=torch.float64)
 
     def f(t: Tensor, y: Tensor, rates: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def test_rows_with_steps_of_their_own_are_looked_at_one_by_one() -> None:
 @pytest.mark.parametrize(
     "name", ["lorenz", "oscillator", "van der Pol 2", "brusselator", "arenstorf", "pleiades", "mlp"]
 )
-def test_long_solves_that_are_not_stiff_give_no_alarm(name: str, rtol: float) -> None:
+def test_long_solves_that_are_not_stiff_do_not_warn(name: str, rtol: float) -> None:
     ends = {"lorenz": 60.0, "oscillator": 600.0, "van der Pol 2": 200.0, "brusselator": 100.0, "mlp": 100.0}
     fields = {"van der Pol 2": problems.van_der_pol, "lorenz": problems.lorenz, "oscillator": problems.oscillator}
     starts = {"van der Pol 2": [2.0, 0.0], "lorenz": [1.0, 1.0, 1.0], "oscillator": [1.0, 0.0]}
@@ -108,10 +108,10 @@ def test_long_solves_that_are_not_stiff_give_no_alarm(name: str, rtol: float) ->
         warnings.simplefilter("error")
         with torch.no_grad():
             sol = solve(f, y0, (0.0, ends[name]), rtol=rtol, atol=rtol * 1e-2)
-    assert name not in fields or int(sol.stats.accepted.max()) > 450, "too short to have been looked at"
+    assert name not in fields or int(sol.stats.accepted.max()) > 450, "too short to be tested"
 
 
-def test_no_hint_for_implicit_methods_stated_steps_or_short_solves() -> None:
+def test_implicit_methods_fixed_steps_and_short_solves_do_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         solve(tracking, state([0.0]), (0.0, 3.0), method="kvaerno5")
@@ -119,7 +119,7 @@ def test_no_hint_for_implicit_methods_stated_steps_or_short_solves() -> None:
         assert solve(tracking, state([0.0]), (0.0, 0.5)).stats.accepted < 400
 
 
-def test_one_place_warns_once() -> None:
+def test_one_caller_is_warned_once() -> None:
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("default")
         for end in (2.0, 3.0, 4.0):
@@ -128,7 +128,7 @@ def test_one_place_warns_once() -> None:
     assert found[0].filename == __file__
 
 
-def test_the_look_costs_few_evaluations_and_changes_nothing() -> None:
+def test_the_test_for_stiffness_costs_few_calls_and_is_not_counted() -> None:
     calls = [0]
 
     def counted(t: Tensor, y: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ def test_the_look_costs_few_evaluations_and_changes_nothing() -> None:
     assert calls[0] - sol.stats.calls <= 3
 
 
-def test_failures_name_implicit_methods_only_where_it_looks_stiff() -> None:
+def test_errors_name_implicit_methods_only_if_the_problem_looks_stiff() -> None:
     with pytest.raises(SolveError, match="(?s)looks stiff.*kvaerno5.*radauIIA5"):
         solve(tracking, state([0.0]), (0.0, 100.0), max_steps=400)
     for f, end, options in [
@@ -153,6 +153,6 @@ def test_failures_name_implicit_methods_only_where_it_looks_stiff() -> None:
         assert "stiff" not in str(raised.value)
 
 
-def test_a_stretch_between_doses_warns_too() -> None:
+def test_a_segment_between_doses_warns() -> None:
     with pytest.warns(StiffnessWarning):
         solve(tracking, state([0.0]), (0.0, 4.0), doses=Dose(0.5, 1.0))

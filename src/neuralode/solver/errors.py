@@ -10,7 +10,7 @@ from neuralode.core.record import Record
 from neuralode.core.solution import Solution
 from neuralode.core.status import MAX_STEPS, SolveError, Status
 from neuralode.engines.base import SolveConfig
-from neuralode.solver.stiffness import FEW, IMPLICIT, looks_stiff
+from neuralode.solver.stiffness import IMPLICIT, MIN_ATTEMPTS_FAILED, looks_stiff
 
 ADVICE = {
     Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol.",
@@ -39,7 +39,7 @@ def solve_error(solution: Solution, problem: Problem, record: Record, *, config:
         Status.STEP_UNDERFLOW: "the step size fell below what t resolves",
         Status.NONFINITE: "a state that is not finite",
     }[status]
-    stiff = looks_stiff(problem, record, config, least=FEW)
+    stiff = looks_stiff(problem, record, config, least=MIN_ATTEMPTS_FAILED)
     advice = f"{ADVICE[status]} {STIFF}" if stiff else ADVICE[status]
     return SolveError(
         f"solve failed with {status.name.lower()}:{who} at t={t:.10g} of {_of_row(problem.end, first):.10g}, step "

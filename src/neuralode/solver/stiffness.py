@@ -1,38 +1,40 @@
-"""Whether an explicit method was held up by stability rather than by accuracy: looked at once, after a long solve.
+"""Detect after a long solve whether stability, rather than accuracy, limited the steps of an explicit method.
 
-Where that is so, the step that the controller wants is about the stability limit of the method over the fastest mode,
-h |λ| of 2 to 6, that mode decays, and the state moves much more slowly than it. Where steps are short for accuracy
-h |λ| is smaller, or the state moves as fast as its fastest mode. Rejections tell nothing: a fifth of the attempts on
-stiff problems, as much on the Lorenz equations.
+If so, the step size is about the stability limit of the method for the fastest mode, h |λ| of 2 to 6; that mode decays;
+and the state changes much more slowly than it. If accuracy limits the steps, h |λ| is smaller, or the state changes as
+fast as its fastest mode. The share of rejected attempts does not distinguish the two: it is a fifth on stiff problems,
+and as large on the Lorenz equations.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from neuralode.core.jacobians import Linearised
 from neuralode.core.problem import Problem
 from neuralode.core.record import Record
 from neuralode.core.status import StiffnessWarning
 from neuralode.engines.base import SolveConfig
 
-MANY = 500  # attempts, from which on it is worth a look; the look costs a few dozen evaluations
-FEW = 50  # the same of a solve that failed
-TURNS = 15  # of the power iteration
-LIMIT = 2.0  # h |λ| near the limit of stability
-SLOW = 0.02  # |f| over |λ| |y| of a state that hardly notices its fastest mode
+MIN_ATTEMPTS = 500  # attempts from which on the test pays: it costs a few dozen evaluations of f
+MIN_ATTEMPTS_FAILED = 50  # the same for a solve that failed
+POWER_ITERATIONS = 15
+STABILITY_LIMIT = 2.0  # smallest h |λ| that counts as the stability limit
+SLOW_STATE = 0.02  # largest |f| / (|λ| |y|) of a state that has left its fastest mode behind
+EIGENVECTOR_RESIDUAL = 0.1  # largest relative residual of a real eigenvector
 
 IMPLICIT = (
-    "an implicit method takes it in few steps: method='kvaerno5' or 'kvaerno3', which adapt theirs, or 'radauIIA5' or "
+    "an implicit method takes few steps: method='kvaerno5' or 'kvaerno3' with adaptive steps, or 'radauIIA5' or "
     "'trbdf2' with a step_size"
 )
 
 
-def looks_stiff(problem: Problem, record: Record, config: SolveConfig, *, least: int = MANY) -> bool:
-    """Whether the steps look as if stability had kept them short, on any clock that made so many attempts."""
+def looks_stiff(problem: Problem, record: Record, config: SolveConfig, *, least: int = MIN_ATTEMPTS) -> bool:
+    """Return whether stability seems to have limited the steps, on any clock with ``least`` attempts or more."""
     method, controller, attempts = config.method, config.controller, torch.as_tensor(record.attempts)
     if method.implicit or not (method.adaptive and controller.adaptive) or not bool((attempts >= least).any()):
         return False
@@ -42,43 +44,48 @@ def looks_stiff(problem: Problem, record: Record, config: SolveConfig, *, least:
     t = torch.as_tensor(record.t, dtype=torch.float64).to(device=y.device, dtype=field.time_dtype)
     try:
         with torch.no_grad():
-            near, slope = field.linearised(t, y), field(t, y)
-            fastest, decays = _fastest_mode(near, slope, problem.per_sample)
+            slope = field(t, y)
+            fastest, decays = _fastest_mode(field.linearised(t, y), slope, problem.per_sample)
     except (RuntimeError, TypeError):
-        return False  # an f without products with its Jacobian
+        return False  # f has no products with its Jacobian
     size, speed = (_norm(x, problem.per_sample) for x in (y, slope))
     h = torch.as_tensor(record.h, dtype=torch.float64).to(y.device)
-    held = decays & (h * fastest >= LIMIT) & (speed <= SLOW * fastest * size)
-    return bool((held & (attempts.to(y.device) >= least)).any())
-
-
-def _fastest_mode(near: Any, guess: Tensor, per_sample: bool) -> tuple[Tensor, Tensor]:
-    """|λ| of the fastest mode, clock by clock, and whether it is real and decays."""
-    v = guess + 1e-3 * _norm(guess, per_sample, True) * torch.linspace(-1, 1, guess.numel()).to(guess).view_as(guess)
-    least = torch.finfo(v.dtype).tiny
-    last = rest = torch.zeros(())
-    for _ in range(TURNS):
-        v = v / _norm(v, per_sample, True).clamp_min(least)
-        image = near.jvp(v)
-        overlap = (v.conj() * image).real
-        overlap = overlap.sum(1, keepdim=True) if per_sample else overlap.sum()
-        rest = _norm(image - overlap * v, per_sample)
-        v, last = image, overlap.reshape(-1) if per_sample else overlap
-    fastest = _norm(v, per_sample)
-    return fastest.double(), (last < 0) & (rest <= 0.1 * fastest)
-
-
-def _norm(x: Tensor, per_sample: bool, keep: bool = False) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=1, keepdim=keep) if per_sample else torch.linalg.vector_norm(x)
+    limited = decays & (h * fastest >= STABILITY_LIMIT) & (speed <= SLOW_STATE * fastest * size)
+    return bool((limited & (attempts.to(y.device) >= least)).any())
 
 
 def warn_of_stiffness(problem: Problem, record: Record, config: SolveConfig) -> None:
-    """Warn where a solve that arrived looks stiff; with the same words each time, so that one place warns once."""
+    """Warn if a successful solve looks stiff; always with the same text, so that Python shows it once per caller."""
     if looks_stiff(problem, record, config):
         warnings.warn(
-            f"this solve looks stiff: the steps of the explicit method {config.method.name!r} were kept short by a "
-            f"mode that has long decayed, not by accuracy; {IMPLICIT}. To silence this: "
+            "this solve looks stiff: stability rather than accuracy limited the steps of the explicit method "
+            f"{config.method.name!r}, through a mode that has long decayed; {IMPLICIT}. To silence this: "
             "warnings.simplefilter('ignore', neuralode.StiffnessWarning).",
             StiffnessWarning,
             stacklevel=3,
         )
+
+
+def _fastest_mode(
+    linearised: Linearised, guess: Tensor, per_sample: bool
+) -> tuple[Float[Tensor, " clocks"], Bool[Tensor, " clocks"]]:
+    """Return |λ| of the fastest mode of each clock by power iteration, and whether λ is real and negative."""
+    # Add a part of every mode, in case the guess has none of the fastest.
+    ramp = torch.linspace(-1, 1, guess.numel()).to(guess).view_as(guess)
+    v = guess + 1e-3 * _norm(guess, per_sample, keepdim=True) * ramp
+    tiny = torch.finfo(v.dtype).tiny
+    eigenvalue = residual = torch.zeros(())
+    for _ in range(POWER_ITERATIONS):
+        v = v / _norm(v, per_sample, keepdim=True).clamp_min(tiny)
+        image = linearised.jvp(v)
+        overlap = (v.conj() * image).real
+        overlap = overlap.sum(1, keepdim=True) if per_sample else overlap.sum()
+        residual = _norm(image - overlap * v, per_sample)
+        v, eigenvalue = image, overlap.reshape(-1) if per_sample else overlap
+    fastest = _norm(v, per_sample)
+    return fastest.double(), (eigenvalue < 0) & (residual <= EIGENVECTOR_RESIDUAL * fastest)
+
+
+def _norm(x: Tensor, per_sample: bool, *, keepdim: bool = False) -> Tensor:
+    """Return the norm of each row, or of all rows together."""
+    return torch.linalg.vector_norm(x, dim=1, keepdim=keepdim) if per_sample else torch.linalg.vector_norm(x)
