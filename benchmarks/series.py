@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.timing import Table, Timing, interleaved
 from neuralode.data.physionet import Patients, physionet
 from neuralode.nn import ODERNN, LatentODE, Observations, SeriesNet
-from neuralode.tasks.physionet.interpolation import bound, half, latent_ode, on_unit_scale
+from neuralode.tasks.physionet.interpolation import elbo, latent_ode, random_half, scale_to_unit
 from neuralode.training.modules.series_classification import Batch, Batches
 
 BATCH = 64
@@ -132,14 +132,14 @@ def recurrences(patients: Patients, every: int, *, device: torch.device, samples
 def decoders(patients: Patients, every: int, *, device: torch.device, samples: int) -> list[Result]:
     """Time decoding by the latent ODE with its gradient from z0, and a whole training step with the encoder."""
     torch.manual_seed(0)
-    observed = on_unit_scale(patients)
+    observed = scale_to_unit(patients)
     chosen = torch.randperm(len(patients))[: BATCHES * BATCH].split(BATCH)
     batches = [observed[rows].to(device) for rows in chosen]
     runs: dict[tuple[str, str], Callable[[], None]] = {}
     for per_sample in (True, False):
         torch.manual_seed(1)
         reader = ODERNN(observed.channels, HIDDEN, width=WIDTH, method="euler")
-        model = latent_ode(observed.channels, LATENT, reader, WIDTH).to(device)
+        model = latent_ode(observed.channels, LATENT, encoder=reader, width=WIDTH).to(device)
         model.per_sample = per_sample
         variant = f"per_sample={per_sample}"
         runs["latent ODE, decoding", variant] = partial(decode, model, batches)
@@ -174,7 +174,7 @@ def decode(model: LatentODE, batches: Sequence[Observations]) -> None:
 
 def fit_bound(model: LatentODE, batches: Sequence[Observations]) -> None:
     for observed in batches:
-        bound(model, observed.keeping(half(observed)), observed).mean().backward()
+        elbo(model, observed.keeping(random_half(observed)), observed).mean().backward()
 
 
 def epoch(patients: Patients, device: torch.device) -> float:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from lightning.pytorch.callbacks import Callback
 
+from neuralode.tasks.runner import train
+
 
 class Cut(BaseException):
     """What nothing in the training expects."""
@@ -33,14 +35,14 @@ class CutOff(Callback):
             raise Cut
 
 
-def assert_cuts_leave_no_trace(task: Any, wanted: Any, home: Path, steps: Iterable[int]) -> None:
+def assert_cuts_leave_no_trace(task_type: Any, config: Any, home: Path, *, steps: Iterable[int]) -> None:
     """A run that is cut off at these steps comes to the weights and the figures of one that is left alone."""
-    through = task.train(wanted, home / "through", tell=lambda row: None)
+    through = train(task_type, config, home / "through", on_epoch=lambda row: None)
     folder = home / "cut"
     for step in steps:
         with pytest.raises(Cut):
-            task.train(wanted, folder, resume=folder.exists(), callbacks=[CutOff(step)], tell=lambda row: None)
-    done = task.train(wanted, folder, resume=True, tell=lambda row: None)
+            train(task_type, config, folder, resume=folder.exists(), callbacks=[CutOff(step)], on_epoch=print)
+    done = train(task_type, config, folder, resume=True, on_epoch=lambda row: None)
     weights, uninterrupted = (run.folder / "weights.safetensors" for run in (done, through))
     assert weights.read_bytes() == uninterrupted.read_bytes()
     figures = [[{**row, "seconds": 0} for row in run.metrics] for run in (done, through)]

@@ -35,7 +35,7 @@ def test_training_prints_a_table_and_sweeps_tolerances(trained):
     assert result.exit_code == 0, result.output
     assert re.search(r"test accuracy\s*│\s*\d+\.\d+%", result.output)
     assert "tsit5, rtol 0.1, gradient replay, engine eager" in result.output
-    assert "precision against work" in result.output
+    assert "accuracy against work" in result.output
     assert (folder / "plots" / "tolerance.png").exists()
 
 
@@ -86,7 +86,7 @@ def test_help_names_the_models_and_the_defaults(data, epochs):
 
 
 def test_a_long_epoch_is_told_of_where_there_is_no_terminal(tmp_path, monkeypatch):
-    monkeypatch.setattr("neuralode.cli.progress.QUIET", 0.0)
+    monkeypatch.setattr("neuralode.terminal.progress.QUIET", 0.0)
     options = ["--model", "noblock", "--epochs", "1", "--batches", "2", "--batch-size", "16", "--accelerator", "cpu"]
     result = run("train", "digits", *options, "--out", tmp_path / "run")
     assert re.search(r"epoch 1/1, batch 2/2, loss \d", result.output)
@@ -103,3 +103,18 @@ def test_without_typer_one_sentence_names_the_extra():
     assert result.stderr == (
         "The neuralode command cannot start: typer is not installed; pip install 'neuralode[cli]' brings it.\n"
     )
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "spirals", "--help"], ["fit", "--help"]])
+def test_help_does_not_load_lightning(words):
+    code = f"""
+import sys
+from neuralode.cli import app
+try:
+    app({words})
+finally:
+    sys.stderr.write(str("lightning" in sys.modules or "sklearn" in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr == "False"

@@ -1,15 +1,12 @@
 """The commands for densities, as they are typed."""
 
-from importlib import import_module
-
 import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from neuralode.cli import app
-from neuralode.cli.sample import SAMPLED
-from neuralode.cli.screen import show_frame, show_rows
+from neuralode.terminal.console import show_frame, show_rows
 from neuralode.training.run import Run
 
 SMALL = ["--epochs", "1", "--width", "4", "--layers", "1"]
@@ -46,7 +43,7 @@ def test_training_tells_what_was_learned_and_what_to_do_next(trained):
     assert "Note: column 'rate' is constant in the training rows and left out" in result.output
     modelled = next(line for line in result.output.splitlines() if "rows, columns modelled" in line)
     assert "40, 2" in modelled
-    assert f"A score for every row: {folder / 'scores.csv'}. Next: neuralode sample {folder}" in result.output
+    assert f"Scores of all rows: {folder / 'scores.csv'}. Next: neuralode sample {folder}" in result.output
     assert len(pd.read_csv(folder / "scores.csv")) == 40
 
 
@@ -167,7 +164,7 @@ def test_a_bad_table_is_refused_in_one_line_and_nothing_is_written(content, sent
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("train", "density"), "wanted rows to learn from by --data, or a run to go on with by --resume"),
+        (("train", "density"), "wanted either a table by --data, or a run to resume by --resume"),
         (("train", "density", "--data", "mons"), "did you mean 'moons'"),
         (("train", "density", "--data", "gone.csv"), "there is no file 'gone.csv'"),
         (("train", "density", "--data", "moons", "--columns", "x"), "the table has no column 'x'"),
@@ -211,9 +208,3 @@ def test_weights_of_which_half_are_there_are_named(trained, tmp_path):
         assert result.exit_code == 2
         assert f"{half} cannot be read" in result.output
         assert len(result.output.strip().splitlines()) == 1
-
-
-def test_every_task_that_is_named_can_draw():
-    assert SAMPLED
-    for module in SAMPLED.values():
-        assert callable(import_module(module).sample)

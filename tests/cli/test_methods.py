@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 import neuralode
 from neuralode.cli import app
-from neuralode.cli.screen import console
+from neuralode.terminal.console import console
 
 
 @pytest.fixture(autouse=True)

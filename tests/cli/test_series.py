@@ -22,7 +22,7 @@ def run(*words: object):
 @pytest.fixture(autouse=True, scope="module")
 def _few_points():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("neuralode.tasks.fit.run.FINE", 5)
+        patch.setattr("neuralode.tasks.fit.run.GRID_POINTS", 5)
         yield
 
 
@@ -50,8 +50,8 @@ def test_fitting_tells_what_was_learned_and_what_to_do_next(fitted):
     folder, result = fitted
     assert result.exit_code == 0, result.output
     assert "42 observations of 2 series, 2 channels" in result.output
-    assert "Learning, with the ends of series held out" in result.output
-    assert "Learning from everything" in result.output
+    assert "Training, with the ends of series held out" in result.output
+    assert "Training on all data" in result.output
     assert "root mean square error" in result.output
     assert f"Next: neuralode forecast {folder} --horizon 10" in result.output
     assert Run.open(folder).summary["channels"] == ["a", "b"]
@@ -129,10 +129,10 @@ def test_ctrl_c_ends_a_training_which_goes_on_with_an_unchanged_table_alone(tmp_
 
     data, folder = written(tmp_path / "table.csv", series=1), tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("neuralode.cli.progress.progress", lambda epochs, every: [Stop()])
+        patch.setattr("neuralode.terminal.progress.progress", lambda epochs, every: [Stop()])
         result = run("fit", data, *LONG, "--values", "a,b", "--out", folder, *SMALL, "--epochs", 2)
     assert result.exit_code == 130, result.output
-    assert f"Stopped by Ctrl-C; go on with: neuralode fit --resume {folder}" in result.output.replace("\n", "")
+    assert f"Stopped by Ctrl-C; resume with: neuralode fit --resume {folder}" in result.output.replace("\n", "")
     assert run("forecast", folder).exit_code == 0
     whole = data.read_text()
     data.write_text(whole.replace("11,", "11.5,"))
@@ -145,7 +145,7 @@ def test_ctrl_c_ends_a_training_which_goes_on_with_an_unchanged_table_alone(tmp_
     assert not (folder / "checkpoints").exists()
     result = run("fit", "--resume", folder)
     assert result.exit_code == 2
-    assert "is done: there is nothing to go on with" in result.output
+    assert "is finished: there is nothing to resume" in result.output
 
 
 HEAD = "who,day,a,b\n"
@@ -180,7 +180,7 @@ def test_a_bad_table_is_refused_in_one_line_and_nothing_is_written(content, sent
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("fit",), "wanted a table to learn from, or a run to go on with by --resume"),
+        (("fit",), "wanted either a table, or a run to resume by --resume"),
         (("fit", "table.csv", "--values", "a,zz"), "the table has no column 'zz' for values"),
         (("fit", "table.csv", "--values", "a", "--recognition", "lstm"), "recognition='lstm'; wanted one of"),
         (("fit", "table.csv", "--values", "a", "--learning-rate", "0"), "learning_rate=0.0; wanted a number above 0"),

@@ -16,8 +16,10 @@ from scipy.stats import multivariate_normal
 from neuralode.data.densities import find_density
 from neuralode.data.tables.rows import Rows
 from neuralode.data.tables.standardization import Standardization
-from neuralode.tasks.config import Density
+from neuralode.tasks.density import data, metrics
 from neuralode.tasks.density import run as task
+from neuralode.tasks.density.config import DensityConfig
+from neuralode.tasks.runner import train
 from neuralode.training.fit import FitOptions, fit
 from neuralode.training.modules.density_module import Batches, DensityModule, RowsData, with_solver
 from neuralode.training.modules.row_density import Architecture, RowDensity, train_density
@@ -31,7 +33,7 @@ FEW = {
     "training.modules.density_module.STEPS": 2,
     "tasks.density.plots.GRID": 8,
     "tasks.density.plots.FRAMES": 3,
-    "tasks.density.plots.REST": 1,
+    "tasks.density.plots.LAST_FRAMES": 1,
 }
 
 
@@ -58,7 +60,7 @@ def written(folder, columns: int = 2, count: int = 60):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("density")
-    return task.train(Density(str(written(folder)), **TINY), folder / "run")
+    return train(task.DensityTask, DensityConfig(str(written(folder)), **TINY), folder / "run")
 
 
 def test_a_run_leaves_scores_figures_and_pictures(run):
@@ -96,7 +98,7 @@ def test_validation_is_in_the_units_of_the_table(run):
 
 def test_a_run_is_read_back_to_the_bits_it_scored_with(run):
     density = task.load(run)
-    values = task.read(task.asked(run)).values
+    values = data.read(task.DensityTask.load_config(run)).values
     assert density.log_density(values).tolist() == scores_of(run)["log_density"].tolist()
 
 
@@ -109,9 +111,9 @@ def test_samples_have_the_columns_of_the_table_and_its_constants(run):
 
 
 def test_the_seed_decides_every_figure(run, tmp_path):
-    again = task.train(task.asked(run), tmp_path / "again")
+    again = train(task.DensityTask, task.DensityTask.load_config(run), tmp_path / "again")
     assert scores_of(again).equals(scores_of(run))
-    other = task.train(replace(task.asked(run), seed=1), tmp_path / "other")
+    other = train(task.DensityTask, replace(task.DensityTask.load_config(run), seed=1), tmp_path / "other")
     assert other.summary["test_nats"] != run.summary["test_nats"]
 
 
@@ -119,7 +121,7 @@ def test_the_seed_decides_every_figure(run, tmp_path):
 def test_one_column_and_many_have_their_pictures(columns, tmp_path):
     table = written(tmp_path, columns=max(2, columns))
     names = ("a",) if columns == 1 else None
-    run = task.train(Density(str(table), columns=names, **TINY), tmp_path / "run")
+    run = train(task.DensityTask, DensityConfig(str(table), columns=names, **TINY), tmp_path / "run")
     assert len(run.summary["columns"]) == (1 if columns == 1 else 5)
     for name in ("density.png", "flow.gif"):
         assert Image.open(run.plots / name).size[0] > 100
@@ -129,11 +131,11 @@ def test_one_column_and_many_have_their_pictures(columns, tmp_path):
 def test_nats_are_of_spread_rows_and_scores_of_the_values_themselves(spread, tmp_path):
     frame = pd.DataFrame({"sold": np.random.default_rng(0).integers(0, 2, 100)})
     frame.to_csv(tmp_path / "table.csv", index=False)
-    wanted = Density(str(tmp_path / "table.csv"), spread=spread, **TINY)
-    run = task.train(wanted, tmp_path / "run")
-    density, values, summary = task.load(run), task.read(wanted).values, run.summary
+    wanted = DensityConfig(str(tmp_path / "table.csv"), spread=spread, **TINY)
+    run = train(task.DensityTask, wanted, tmp_path / "run")
+    density, values, summary = task.load(run), data.read(wanted).values, run.summary
     seen = density.standard.dequantize(values) if spread else values
-    parts = task.split(100, seed=0)
+    parts = data.split_rows(100, seed=0)
     assert scores_of(run)["log_density"].tolist() == density.log_density(values).tolist()
     for name, part in parts._asdict().items():
         assert summary[f"{name}_nats"] == pytest.approx(-density.log_density(seen[part]).mean(), abs=1e-6)
@@ -146,16 +148,16 @@ def test_nats_are_of_spread_rows_and_scores_of_the_values_themselves(spread, tmp
     assert ("nats refer to the rows with noise" in summary["remarks"][0]) == spread
 
 
-def with_constant_but_in(folder, rows) -> Density:
+def with_constant_but_in(folder, rows) -> DensityConfig:
     frame = pd.read_csv(written(folder))
     frame.loc[rows, "rate"] = 8.0
     frame.to_csv(folder / "table.csv", index=False)
-    return Density(str(folder / "table.csv"), **TINY)
+    return DensityConfig(str(folder / "table.csv"), **TINY)
 
 
 def test_test_rows_without_the_constant_have_no_density_and_no_part_in_nats(tmp_path):
-    parts = task.split(60, seed=0)
-    run = task.train(with_constant_but_in(tmp_path, parts.test[:2]), tmp_path / "run")
+    parts = data.split_rows(60, seed=0)
+    run = train(task.DensityTask, with_constant_but_in(tmp_path, parts.test[:2]), tmp_path / "run")
     scores, summary = scores_of(run)["log_density"].to_numpy(), run.summary
     assert (scores[parts.test[:2]] == -math.inf).all()
     assert np.isfinite(scores).sum() == 58
@@ -166,9 +168,9 @@ def test_test_rows_without_the_constant_have_no_density_and_no_part_in_nats(tmp_
 
 
 def test_a_test_of_next_to_nothing_is_refused_before_anything_is_written(tmp_path):
-    wanted = with_constant_but_in(tmp_path, task.split(60, seed=0).test[1:])
+    wanted = with_constant_but_in(tmp_path, data.split_rows(60, seed=0).test[1:])
     with pytest.raises(ValueError, match=r"\('rate'\), 11 of the 12 test rows have another value; wanted another seed"):
-        task.train(wanted, tmp_path / "run")
+        train(task.DensityTask, wanted, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -178,23 +180,23 @@ def test_no_more_samples_are_drawn_than_the_picture_shows(tmp_path, monkeypatch)
         RowDensity, "sample", lambda self, count, seed: drawn.append(count) or sample(self, count, seed)
     )
     monkeypatch.setattr("neuralode.tasks.density.run.POINTS", 7)
-    task.train(Density("moons", rows=50, **TINY), tmp_path / "run")
+    train(task.DensityTask, DensityConfig("moons", rows=50, **TINY), tmp_path / "run")
     assert drawn == [7]
 
 
 def test_drawn_rows_come_with_the_entropy_of_the_truth(tmp_path):
-    run = task.train(Density("moons", rows=50, **TINY), tmp_path / "run")
+    run = train(task.DensityTask, DensityConfig("moons", rows=50, **TINY), tmp_path / "run")
     moons = find_density("moons")
     assert run.summary["entropy"] == moons.entropy
     expected = moons.sample(50, torch.Generator().manual_seed(0)).double().numpy()
-    assert np.array_equal(task.read(task.asked(run)).values, expected)
+    assert np.array_equal(data.read(task.DensityTask.load_config(run)).values, expected)
 
 
 def test_an_unknown_name_is_told_from_a_file_that_is_not_there():
     with pytest.raises(ValueError, match="density='mons' is unknown; did you mean 'moons'"):
-        task.read(Density("mons"))
+        data.read(DensityConfig("mons"))
     with pytest.raises(FileNotFoundError, match=r"there is no file 'mons\.csv'"):
-        task.read(Density("mons.csv"))
+        data.read(DensityConfig("mons.csv"))
 
 
 @pytest.mark.parametrize(
@@ -211,9 +213,9 @@ def test_an_unknown_name_is_told_from_a_file_that_is_not_there():
     ],
 )
 def test_options_that_cannot_be_are_refused_before_anything_is_written(options, sentence, tmp_path):
-    wanted = Density(str(written(tmp_path)), **{**TINY, **options})
+    wanted = DensityConfig(str(written(tmp_path)), **{**TINY, **options})
     with pytest.raises(ValueError, match=sentence):
-        task.train(wanted, tmp_path / "run")
+        train(task.DensityTask, wanted, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -224,15 +226,15 @@ def test_a_run_that_was_cut_off_goes_on_with_the_same_table_alone(tmp_path):
                 raise KeyboardInterrupt
 
     table = written(tmp_path)
-    run = task.train(Density(str(table), **TINY), tmp_path / "run", callbacks=[Stop()])
+    run = train(task.DensityTask, DensityConfig(str(table), **TINY), tmp_path / "run", callbacks=[Stop()])
     assert run.summary["interrupted"]
     assert len(run.metrics) == 1
     text = table.read_text()
     table.write_text(text + "1,2,7\n")
     with pytest.raises(ValueError, match="is not the table that"):
-        task.train(task.asked(run), run.folder, resume=True)
+        train(task.DensityTask, task.DensityTask.load_config(run), run.folder, resume=True)
     table.write_text(text)
-    done = task.train(task.asked(run), run.folder, resume=True)
+    done = train(task.DensityTask, task.DensityTask.load_config(run), run.folder, resume=True)
     assert not done.summary["interrupted"]
     assert [row["epoch"] for row in done.metrics] == [0, 1]
 
@@ -391,13 +393,13 @@ def test_what_a_normal_distribution_makes_of_rows_is_the_figure_beside():
     rows = normal_rows(20_000)
     standard = Standardization.fit(Rows(("a", "b"), rows))
     truth = -multivariate_normal(MEAN, FACTOR @ FACTOR.T).logpdf(rows[10_000:]).mean()
-    assert task.gaussian_nats(standard, rows[:10_000], rows[10_000:]) == pytest.approx(truth, abs=1e-3)
+    assert metrics.gaussian_nats(standard, rows[:10_000], rows[10_000:]) == pytest.approx(truth, abs=1e-3)
 
 
 def test_columns_that_depend_on_each_other_are_told_of_and_do_not_stop_a_run(tmp_path):
     frame = pd.DataFrame(normal_rows(50), columns=["a", "b"])
     frame.assign(total=frame["a"] + frame["b"]).to_csv(tmp_path / "table.csv", index=False)
-    run = task.train(Density(str(tmp_path / "table.csv"), **TINY), tmp_path / "run")
+    run = train(task.DensityTask, DensityConfig(str(tmp_path / "table.csv"), **TINY), tmp_path / "run")
     assert "is a linear combination of the others" in run.summary["remarks"][0]
     assert math.isfinite(run.summary["gaussian_nats"])
     json.dumps(run.summary, allow_nan=False)

@@ -1,5 +1,6 @@
 """A forecaster in a folder, and what is asked of it there."""
 
+import hashlib
 import json
 from datetime import date
 from pathlib import Path
@@ -13,8 +14,10 @@ from matplotlib.ticker import MaxNLocator
 from neuralode.data.tables.series import read_series
 from neuralode.estimators.forecaster import plots
 from neuralode.estimators.forecaster.estimator import LatentODEForecaster
-from neuralode.tasks.config import Series
+from neuralode.tasks.base import FitSession
 from neuralode.tasks.fit import run as runs
+from neuralode.tasks.fit.config import SeriesConfig
+from neuralode.tasks.runner import train
 from neuralode.training.run import Run
 
 NAN = float("nan")
@@ -23,7 +26,7 @@ TINY = {"latent": 2, "epochs": 2, "batch_size": 4, "window": 8}
 
 @pytest.fixture(autouse=True)
 def _few_points(monkeypatch):
-    monkeypatch.setattr("neuralode.tasks.fit.run.FINE", 5)
+    monkeypatch.setattr("neuralode.tasks.fit.run.GRID_POINTS", 5)
 
 
 def written(folder: Path, name: str = "table.csv", count: int = 5) -> Path:
@@ -39,16 +42,16 @@ def written(folder: Path, name: str = "table.csv", count: int = 5) -> Path:
     return path
 
 
-def asked(path: Path, **options) -> Series:
-    return Series(str(path), series="who", time="day", **{**TINY, **options})
+def config(path: Path, **options) -> SeriesConfig:
+    return SeriesConfig(str(path), series="who", time="day", **{**TINY, **options})
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("neuralode.tasks.fit.run.FINE", 5)
-        return runs.fit_run(asked(written(folder)), folder / "run")
+        patch.setattr("neuralode.tasks.fit.run.GRID_POINTS", 5)
+        return train(runs.SeriesTask, config(written(folder)), folder / "run")
 
 
 def test_a_run_is_plain_files(run):
@@ -69,15 +72,15 @@ def test_what_was_learned_is_loaded_without_unpickling(run, monkeypatch):
     monkeypatch.setattr("pickle.Unpickler", None)
     monkeypatch.setattr("torch.load", None)
     assert len(runs.load(run).forecast()) == 10
-    assert runs.evaluate_run(run).equals(pd.read_csv(run.folder / "evaluation.csv"))
+    assert runs.evaluate(run).equals(pd.read_csv(run.folder / "evaluation.csv"))
 
 
 def test_forecasts_and_fillings_go_into_the_run(run):
-    found = runs.forecast_run(run, 3)
+    found = runs.forecast(run, 3)
     kept = pd.read_csv(run.folder / "forecast.csv")
     pd.testing.assert_frame_equal(kept, found)
     assert len(kept) == 5 * 3 * 2
-    filled = runs.impute_run(run)
+    filled = runs.impute(run)
     kept = pd.read_csv(run.folder / "imputed.csv")
     assert list(kept) == ["who", "day", "x", "y"]
     assert kept.notna().all(axis=None)
@@ -87,9 +90,9 @@ def test_forecasts_and_fillings_go_into_the_run(run):
 
 def test_another_table_is_forecast_filled_and_evaluated(run, tmp_path):
     other = written(tmp_path, "other.csv", count=1)
-    assert set(runs.forecast_run(run, 2, other)["who"]) == {"s0"}
-    assert len(runs.impute_run(run, other)) == 12
-    told = runs.evaluate_run(run, other)
+    assert set(runs.forecast(run, 2, other)["who"]) == {"s0"}
+    assert len(runs.impute(run, other)) == 12
+    told = runs.evaluate(run, other)
     assert told[told["what"] == "forecast"]["values"].sum() == 4
 
 
@@ -100,8 +103,8 @@ def test_times_that_stand_in_no_column_are_written(tmp_path):
     pd.DataFrame({"x": x}, index=days).to_parquet(tmp_path / "dated.parquet")
     pd.DataFrame({"x": x}).to_csv(tmp_path / "plain.csv", index=False)
     for name, column, times in (("dated.parquet", "time", days.tolist()), ("plain.csv", "row", list(range(10)))):
-        run = runs.fit_run(Series(str(tmp_path / name), **TINY), tmp_path / f"of {name}")
-        runs.impute_run(run)
+        run = train(runs.SeriesTask, SeriesConfig(str(tmp_path / name), **TINY), tmp_path / f"of {name}")
+        runs.impute(run)
         kept = pd.read_csv(run.folder / "imputed.csv", parse_dates=["time"] if column == "time" else None)
         assert list(kept) == [column, "x"]
         assert kept[column].tolist() == times
@@ -119,17 +122,17 @@ def test_times_that_stand_in_no_column_are_written(tmp_path):
     ],
 )
 def test_what_cannot_be_done_is_refused_before_a_folder_is_made(tmp_path, options, sentence):
-    wanted = asked(written(tmp_path))
+    wanted = config(written(tmp_path))
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
-        runs.fit_run(Series(**{**vars(wanted), **options}), tmp_path / "run")
+        train(runs.SeriesTask, SeriesConfig(**{**vars(wanted), **options}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_ids_that_cannot_be_kept_are_refused_before_training(tmp_path):
     days = [date(2026, 1, 1), date(2026, 1, 2)] * 6
     pd.DataFrame({"who": days, "day": np.arange(12), "x": np.arange(12.0)}).to_parquet(tmp_path / "x.parquet")
-    with pytest.raises(TypeError, match="told apart by a date, which cannot be kept; wanted text or numbers"):
-        runs.fit_run(asked(tmp_path / "x.parquet"), tmp_path / "run")
+    with pytest.raises(TypeError, match="series ids have type date, which cannot be saved; wanted text or numbers"):
+        train(runs.SeriesTask, config(tmp_path / "x.parquet"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -139,18 +142,18 @@ def test_a_training_that_was_cut_off_goes_on(tmp_path):
             if trainer.current_epoch == 1:
                 raise KeyboardInterrupt
 
-    wanted = asked(written(tmp_path, count=1), epochs=3)
-    first = runs.fit_run(wanted, tmp_path / "run", callbacks=lambda stage: [Stop()])
+    wanted = config(written(tmp_path, count=1), epochs=3)
+    first = train(runs.SeriesTask, wanted, tmp_path / "run", callbacks=lambda stage: [Stop()])
     assert first.summary["interrupted"] is True
     assert first.checkpoints.exists()
     assert len(runs.load(first).forecast()) == 2
-    assert runs.asked(first) == Series(**{**vars(wanted), "data": str(tmp_path / "table.csv")})
-    again = runs.fit_run(runs.asked(first), first.folder, resume=True)
+    assert runs.SeriesTask.load_config(first) == SeriesConfig(**{**vars(wanted), "data": str(tmp_path / "table.csv")})
+    again = train(runs.SeriesTask, runs.SeriesTask.load_config(first), first.folder, resume=True)
     assert again.summary["interrupted"] is False
     assert [row["epoch"] for row in again.metrics] == [0, 1, 2]
     assert not again.checkpoints.exists()
-    with pytest.raises(ValueError, match="is done: there is nothing to go on with"):
-        runs.fit_run(runs.asked(first), first.folder, resume=True)
+    with pytest.raises(ValueError, match="is finished: there is nothing to resume"):
+        train(runs.SeriesTask, runs.SeriesTask.load_config(first), first.folder, resume=True)
 
 
 def test_a_run_goes_on_with_its_own_table_alone(run):
@@ -158,19 +161,19 @@ def test_a_run_goes_on_with_its_own_table_alone(run):
     before = path.read_bytes()
     try:
         path.write_bytes(before + b"s9,1,2,3\n")
-        with pytest.raises(ValueError, match="is not the table that .* was begun with; wanted it unchanged"):
-            runs.fit_run(runs.asked(run), run.folder, resume=True)
+        with pytest.raises(ValueError, match="is not the table that .* was started with; wanted it unchanged"):
+            train(runs.SeriesTask, runs.SeriesTask.load_config(run), run.folder, resume=True)
     finally:
         path.write_bytes(before)
 
 
 def test_other_runs_and_empty_ones_are_named(run, tmp_path):
     other = Run.create(tmp_path / "other", {"task": "digits"})
-    for ask in (runs.load, runs.asked):
+    for ask in (runs.load, runs.SeriesTask.load_config):
         with pytest.raises(ValueError, match="is a run of 'digits'; wanted one of `neuralode fit`"):
             ask(other)
     begun = Run.create(tmp_path / "begun", json.loads((run.folder / "config.json").read_text()))
-    with pytest.raises(FileNotFoundError, match="has no forecaster yet: go on with its training by --resume"):
+    with pytest.raises(FileNotFoundError, match="has no forecaster yet: resume its training by --resume"):
         runs.load(begun)
 
 
@@ -218,12 +221,42 @@ def test_only_the_series_that_are_drawn_are_asked_for_on_a_fine_grid(run, monkey
         LatentODEForecaster, "predict", lambda self, X, times: asked_for.append((X.names, [*times])) or pd.DataFrame()
     )
     model = runs.load(run)
-    runs._everywhere(model, model.table_, 2)
+    runs._predict_on_grid(model, model.table_, 2)
     assert asked_for == [(("s0", "s1", "s2", "s3"), ["s0", "s1", "s2", "s3"])]
 
 
 def test_a_channel_that_is_called_as_the_row_numbers_are_can_be_imputed(tmp_path):
     path = tmp_path / "rows.csv"
     pd.DataFrame({"row": np.arange(12.0), "v": np.arange(12.0)}).to_csv(path, index=False)
-    run = runs.fit_run(Series(str(path), epochs=1, refit=False), tmp_path / "run")
-    assert runs.impute_run(run).columns.tolist() == ["_row", "row", "v"]
+    run = train(runs.SeriesTask, SeriesConfig(str(path), epochs=1, refit=False), tmp_path / "run")
+    assert runs.impute(run).columns.tolist() == ["_row", "row", "v"]
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.tsv", "table.parquet"])
+def test_the_file_is_read_once_and_its_digest_is_of_what_was_read(tmp_path, monkeypatch, name):
+    path, reads, read_bytes = written(tmp_path, count=1), [], Path.read_bytes
+    frame = pd.read_csv(path)
+    path = tmp_path / name
+    {".csv": lambda: None, ".tsv": lambda: frame.to_csv(path, sep="\t", index=False),
+     ".parquet": lambda: frame.to_parquet(path)}[path.suffix]()  # fmt: skip
+    content = path.read_bytes()
+    monkeypatch.setattr(Path, "read_bytes", lambda self: reads.append(self) or read_bytes(self))
+    task = runs.SeriesTask.prepare(config(path))
+    assert reads == [path]
+    path.unlink()  # nothing reads it from here on
+    assert task.describe()["digest"] == hashlib.sha256(content).hexdigest()
+    run = Run.create(tmp_path / "run", task.describe())
+    result = task.fit(run, FitSession())
+    assert result.epochs == len(run.metrics) == 2
+    assert task.evaluate(run, result)["observations"] == 21
+
+
+def test_a_fit_that_names_no_column_gives_the_estimator_that_reads_the_file_itself(tmp_path):
+    path = tmp_path / "rows.csv"
+    pd.DataFrame({"a": np.arange(12.0), "b": np.sin(np.arange(12.0))}).to_csv(path, index=False)
+    run = train(runs.SeriesTask, SeriesConfig(str(path), latent=2, window=8, epochs=2, batch_size=4), tmp_path / "run")
+    options = {"latent": 2, "window": 8, "max_epochs": 2, "batch_size": 4, "random_state": 0}
+    alone = LatentODEForecaster(**options).fit(path)
+    again = runs.load(run)
+    assert (alone.n_features_in_, alone.channels_) == (again.n_features_in_, again.channels_)
+    pd.testing.assert_frame_equal(alone.forecast(path, horizon=2), again.forecast(path, horizon=2))

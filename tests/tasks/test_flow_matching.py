@@ -11,15 +11,16 @@ from typer.testing import CliRunner
 from neuralode.cli import app
 from neuralode.nn.flows import ConcatSquashField, flow_matching_loss, sample
 from neuralode.nn.flows.coupling import COUPLINGS, optimal_transport
-from neuralode.tasks.config import MATCHING_IMAGES, MATCHING_POINTS
 from neuralode.tasks.flow_matching import run as task
-from neuralode.tasks.flow_matching.data import Draws, MatchingData, examples
-from neuralode.tasks.flow_matching.metrics import judged, two_samples
+from neuralode.tasks.flow_matching.config import IMAGES, POINTS
+from neuralode.tasks.flow_matching.data import FlowMatchingData, RandomBatches, load_examples
+from neuralode.tasks.flow_matching.metrics import image_metrics, two_sample_test
+from neuralode.tasks.runner import train
 from neuralode.training import Run
 from neuralode.training.fit import FitOptions, fit
 
 SMALL = {"epochs": 2, "batches": 3, "batch_size": 16, "width": 8, "layers": 1, "steps": 3}
-KINDS = {"moons": replace(MATCHING_POINTS, **SMALL), "digits": replace(MATCHING_IMAGES, **SMALL)}
+KINDS = {"moons": replace(POINTS, **SMALL), "digits": replace(IMAGES, **SMALL)}
 FIGURES = {
     "moons": {"energy_distance", "energy_by_chance", "p_value", "test_nats", "divergence"},
     "digits": {"class_accuracy", "class_accuracy_of_test", "taught_accuracy", "nearest", "nearest_of_test"},
@@ -32,7 +33,12 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture(scope="module", params=KINDS)
 def trained(request, tmp_path_factory) -> Run:
-    return task.train(KINDS[request.param], tmp_path_factory.mktemp("runs") / request.param, tell=lambda row: None)
+    return train(
+        task.FlowMatchingTask,
+        KINDS[request.param],
+        tmp_path_factory.mktemp("runs") / request.param,
+        on_epoch=lambda row: None,
+    )
 
 
 # --- runs
@@ -51,7 +57,7 @@ def test_the_summary_holds_what_the_data_allows(trained):
 
 
 def test_what_was_trained_is_what_is_loaded(trained):
-    assert task.asked(trained) == KINDS[trained.config["data"]]
+    assert task.FlowMatchingTask.load_config(trained) == KINDS[trained.config["data"]]
     sampler = task.load(trained)
     figures = (task.image_figures if sampler.examples.classes else task.point_figures)(sampler)
     assert figures == pytest.approx({name: trained.summary[name] for name in figures}, rel=1e-4)
@@ -59,8 +65,8 @@ def test_what_was_trained_is_what_is_loaded(trained):
 
 def test_it_goes_on_where_it_was_left(trained, tmp_path):
     kind = KINDS[trained.config["data"]]
-    run = task.train(replace(kind, epochs=1), tmp_path / "run", tell=lambda row: None)
-    task.train(replace(kind, epochs=2), run.folder, resume=True, tell=lambda row: None)
+    run = train(task.FlowMatchingTask, replace(kind, epochs=1), tmp_path / "run", on_epoch=lambda row: None)
+    train(task.FlowMatchingTask, replace(kind, epochs=2), run.folder, resume=True, on_epoch=lambda row: None)
     assert [row["epoch"] for row in run.metrics] == [0, 1]
     assert not run.summary["interrupted"]
 
@@ -79,7 +85,7 @@ def test_it_goes_on_where_it_was_left(trained, tmp_path):
 )
 def test_what_does_not_exist_leaves_no_folder(tmp_path, wrong, words):
     with pytest.raises(ValueError, match=words):
-        task.train(replace(KINDS["moons"], **wrong), tmp_path / "run")
+        train(task.FlowMatchingTask, replace(KINDS["moons"], **wrong), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -117,15 +123,15 @@ def test_the_command_trains(tmp_path):
 
 
 def test_a_few_steps_bring_points_near_the_truth():
-    wanted = replace(
-        MATCHING_POINTS, data="8gaussians", epochs=3, batches=100, width=64, averaged=0.98, learning_rate=5e-3
-    )
-    some = examples(wanted.data, wanted.seed)
+    wanted = replace(POINTS, data="8gaussians", epochs=3, batches=100, width=64, averaged=0.98, learning_rate=5e-3)
+    some = load_examples(wanted.data, wanted.seed)
     some = replace(some, test=(some.test[0][:400],))
     torch.manual_seed(0)
     built = task.build(wanted, some)
     before = task.point_figures(task.Sampler(built.mean, some, wanted))
-    data = MatchingData(some.seen(some.train), some.seen(some.validation), wanted.batches, 256, seed=0)
+    data = FlowMatchingData(
+        some.standardize(some.train), some.standardize(some.validation), batches=wanted.batches, size=256, seed=0
+    )
     fit(built, data, FitOptions(wanted.epochs, wanted.epochs))
     after = task.point_figures(task.Sampler(built.mean.eval(), some, wanted))
     assert after["energy_distance"] < 0.25 * before["energy_distance"]
@@ -134,10 +140,12 @@ def test_a_few_steps_bring_points_near_the_truth():
 
 @pytest.mark.parametrize("coupling", ["independent", "optimal-transport"])
 def test_the_mean_of_weights_follows_and_is_what_is_validated(coupling):
-    wanted, some = replace(KINDS["moons"], averaged=0.5, coupling=coupling), examples("moons", 0)
+    wanted, some = replace(KINDS["moons"], averaged=0.5, coupling=coupling), load_examples("moons", 0)
     built = task.build(wanted, some)
     first = [parameter.detach().clone() for parameter in built.mean.parameters()]
-    data = MatchingData(some.seen(some.train), some.seen(some.validation), 3, 500, seed=0)
+    data = FlowMatchingData(
+        some.standardize(some.train), some.standardize(some.validation), batches=3, size=500, seed=0
+    )
     fitted = fit(built, data, FitOptions(1, 1))
 
     def farthest(some, others) -> float:
@@ -156,10 +164,10 @@ def test_the_mean_of_weights_follows_and_is_what_is_validated(coupling):
 
 @pytest.mark.parametrize("name", ["pinwheel", "digits"])
 def test_a_field_sees_examples_on_a_scale_from_which_they_come_back(name):
-    some = examples(name, 0)
-    [x, *labels] = some.seen(some.train)
+    some = load_examples(name, 0)
+    [x, *labels] = some.standardize(some.train)
     assert 0.5 < float(x.std()) < 1.1
-    torch.testing.assert_close(some.unseen(x), some.train[0])
+    torch.testing.assert_close(some.unstandardize(x), some.train[0])
     assert len(labels) == (1 if some.classes else 0)
 
 
@@ -167,7 +175,7 @@ def test_an_epoch_is_drawn_again_as_it_was_and_the_next_is_another():
     rows = (torch.arange(20),)
 
     def epoch(number: int) -> list[list[int]]:
-        return [batch.tolist() for (batch,) in Draws(rows, 4, 8, seed=0, epoch=lambda: number)]
+        return [batch.tolist() for (batch,) in RandomBatches(rows, batches=4, size=8, seed=0, epoch=lambda: number)]
 
     assert epoch(3) == epoch(3) != epoch(4)
     assert [len(batch) for batch in epoch(0)] == [8] * 4
@@ -175,7 +183,7 @@ def test_an_epoch_is_drawn_again_as_it_was_and_the_next_is_another():
 
 def test_labels_stay_with_their_rows_and_batches_larger_than_the_table_are_whole_passes():
     rows = (torch.arange(5), torch.arange(5) * 10)
-    for some, labels in Draws(rows, 3, 12, seed=0, epoch=lambda: 0):
+    for some, labels in RandomBatches(rows, batches=3, size=12, seed=0, epoch=lambda: 0):
         assert torch.equal(labels, some * 10)
         counts = torch.bincount(some, minlength=5)
         assert counts.sum() == 12
@@ -223,24 +231,26 @@ def test_paths_that_hardly_cross_are_straight_enough_for_few_steps():
 def test_the_energy_distance_is_that_of_its_definition():
     a, b = normal(30, 2).double(), normal(30, 2, seed=1).double() + 0.3
     apart = 2 * torch.cdist(a, b).mean() - torch.cdist(a, a).mean() - torch.cdist(b, b).mean()
-    assert two_samples(a, b)["energy_distance"] == pytest.approx(float(apart), abs=1e-6)
+    assert two_sample_test(a, b)["energy_distance"] == pytest.approx(float(apart), abs=1e-6)
     with pytest.raises(ValueError, match=r"b has shape \[29, 2\]; wanted that of a, \[30, 2\]"):
-        two_samples(a, b[:29])
+        two_sample_test(a, b[:29])
 
 
 def test_the_p_value_of_equal_distributions_is_evenly_spread():
-    found = [two_samples(normal(40, 2, seed=2 * n), normal(40, 2, seed=2 * n + 1))["p_value"] for n in range(60)]
+    found = [two_sample_test(normal(40, 2, seed=2 * n), normal(40, 2, seed=2 * n + 1))["p_value"] for n in range(60)]
     assert 0.35 < sum(found) / len(found) < 0.65
     assert sum(p < 0.1 for p in found) < 15
 
 
 def test_copies_and_wrong_classes_are_told_from_new_and_right_ones():
-    some = examples("digits", 0)
+    some = load_examples("digits", 0)
     images, labels = some.train
-    copies = judged(images[:300], labels[:300], some.train, some.test)
+    copies = image_metrics(images[:300], labels[:300], train=some.train, test=some.test)
     assert copies["nearest"] == 0.0 < copies["nearest_of_test"]
     assert copies["class_accuracy"] > 0.99
-    held_out = judged(*some.test, some.train, some.test)
+    held_out = image_metrics(*some.test, train=some.train, test=some.test)
     assert held_out["nearest"] == held_out["nearest_of_test"]
     assert held_out["class_accuracy"] == held_out["class_accuracy_of_test"] > 0.97
-    assert judged(images[:300], (labels[:300] + 1) % 10, some.train, some.test)["class_accuracy"] < 0.05
+    assert (
+        image_metrics(images[:300], (labels[:300] + 1) % 10, train=some.train, test=some.test)["class_accuracy"] < 0.05
+    )

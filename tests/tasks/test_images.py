@@ -10,11 +10,13 @@ import torch
 from torch.utils.data import TensorDataset
 
 from neuralode.data import Split
-from neuralode.tasks.config import Images
+from neuralode.tasks.images import data
 from neuralode.tasks.images import run as task
+from neuralode.tasks.images.config import ImagesConfig
+from neuralode.tasks.runner import train
 from neuralode.training import Run
 
-SMALL = Images(epochs=1, batches=2, batch_size=16, rtol=1e-1, accelerator="cpu", devices="1")
+SMALL = ImagesConfig(epochs=1, batches=2, batch_size=16, rtol=1e-1, accelerator="cpu", devices="1")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -26,7 +28,7 @@ def _a_light_reference():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Run:
-    return task.train(SMALL, tmp_path_factory.mktemp("runs") / "odenet", tell=lambda row: None)
+    return train(task.ImagesTask, SMALL, tmp_path_factory.mktemp("runs") / "odenet", on_epoch=lambda row: None)
 
 
 def test_the_folder_has_everything(trained):
@@ -91,14 +93,21 @@ def test_tolerances_are_swept_into_table_and_picture(trained):
 
 def test_the_test_images_are_never_seen_in_training(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(task.Classifier, "test_step", lambda self, batch, index: seen.append(self.trainer.state.fn))
+    monkeypatch.setattr(
+        task.ImageClassifierModule, "test_step", lambda self, batch, index: seen.append(self.trainer.state.fn)
+    )
     monkeypatch.setattr(L.Trainer, "test", lambda trainer, *args, **kwargs: [{"test_accuracy": 0.0}])
-    task.train(Images(model="noblock", epochs=1, batches=1, accelerator="cpu"), tmp_path / "run", tell=print)
+    train(
+        task.ImagesTask,
+        ImagesConfig(model="noblock", epochs=1, batches=1, accelerator="cpu"),
+        tmp_path / "run",
+        on_epoch=print,
+    )
     assert seen == []
 
 
 def test_training_goes_on_where_it_stopped(tmp_path):
-    two = Images(model="noblock", epochs=2, batches=2, accelerator="cpu")
+    two = ImagesConfig(model="noblock", epochs=2, batches=2, accelerator="cpu")
     stopped = {}
 
     class Stop(L.Callback):
@@ -107,19 +116,21 @@ def test_training_goes_on_where_it_stopped(tmp_path):
                 stopped["yes"] = True
                 raise KeyboardInterrupt
 
-    first = task.train(two, tmp_path / "run", callbacks=[Stop()], tell=lambda row: None)
+    first = train(task.ImagesTask, two, tmp_path / "run", callbacks=[Stop()], on_epoch=lambda row: None)
     assert first.summary["interrupted"] is True
     assert (first.summary["epochs"], len(first.metrics)) == (1, 1)
-    again = task.train(task.asked(first), first.folder, resume=True, tell=lambda row: None)
+    again = train(
+        task.ImagesTask, task.ImagesTask.load_config(first), first.folder, resume=True, on_epoch=lambda row: None
+    )
     assert again.summary["interrupted"] is False
     assert [row["epoch"] for row in again.metrics] == [0, 1]
 
 
 def test_a_model_without_an_ode_has_no_solver_in_its_config(tmp_path):
-    wanted = Images(model="noblock", epochs=1, batches=1, accelerator="cpu")
-    run = task.train(wanted, tmp_path / "run", tell=lambda row: None)
+    wanted = ImagesConfig(model="noblock", epochs=1, batches=1, accelerator="cpu")
+    run = train(task.ImagesTask, wanted, tmp_path / "run", on_epoch=lambda row: None)
     assert run.config["solver"] is None
-    assert not task.takes_tolerances(run)
+    assert not task.has_tolerances(run)
     assert not (run.plots / "evaluations.png").exists()
     with pytest.raises(ValueError, match="this one has 0"):
         task.evaluate(run)
@@ -128,17 +139,17 @@ def test_a_model_without_an_ode_has_no_solver_in_its_config(tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "says"),
     [
-        (Images(model="odnet"), "did you mean 'odenet'"),
-        (Images(method="tsit"), "did you mean 'tsit5'"),
-        (Images(gradient="repaly"), "did you mean 'replay'"),
-        (Images(engine="eagre"), "did you mean 'eager'"),
-        (Images(method="rk4"), "step_size"),
-        (Images(precision="31-true"), "[Pp]recision"),
+        (ImagesConfig(model="odnet"), "did you mean 'odenet'"),
+        (ImagesConfig(method="tsit"), "did you mean 'tsit5'"),
+        (ImagesConfig(gradient="repaly"), "did you mean 'replay'"),
+        (ImagesConfig(engine="eagre"), "did you mean 'eager'"),
+        (ImagesConfig(method="rk4"), "step_size"),
+        (ImagesConfig(precision="31-true"), "[Pp]recision"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_a_folder_is_made(tmp_path, wanted, says):
     with pytest.raises(ValueError, match=says):
-        task.train(wanted, tmp_path / "run")
+        train(task.ImagesTask, wanted, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -153,16 +164,16 @@ def test_larger_images_are_trained_and_evaluated_alike(name, tmp_path, monkeypat
         images, labels = torch.rand(24, 1, 28, 28, generator=drawing), torch.arange(24) % 10
         return Split(*[TensorDataset(images[part::3], labels[part::3]) for part in range(3)])
 
-    monkeypatch.setitem(task.SETS, name, replace(task.SETS[name], split=split))
+    monkeypatch.setitem(data.IMAGE_SETS, name, replace(data.IMAGE_SETS[name], split=split))
     options = {"epochs": 2, "batch_size": 4, "rtol": 0.1, "channels_last": True, "precision": "bf16-mixed"}
-    wanted = Images(data=name, accelerator="cpu", devices="1", **options)
-    run = task.train(wanted, tmp_path / "run", tell=lambda row: None)
+    wanted = ImagesConfig(data=name, accelerator="cpu", devices="1", **options)
+    run = train(task.ImagesTask, wanted, tmp_path / "run", on_epoch=lambda row: None)
     assert run.config["task"] == name
     assert (run.summary["parameters"], run.summary["epochs"]) == (208_266, 2)
-    assert task.asked(run) == replace(wanted, gradient="replay", atol=0.1)
+    assert task.ImagesTask.load_config(run) == replace(wanted, gradient="replay", atol=0.1)
     assert [point.rtol for point in task.evaluate(run, [0.1])] == [0.1]
 
 
 def test_images_of_an_unknown_name_are_refused_with_the_nearest_one(tmp_path):
     with pytest.raises(ValueError, match="did you mean 'mnist'"):
-        task.train(Images(data="mnits"), tmp_path / "run")
+        train(task.ImagesTask, ImagesConfig(data="mnits"), tmp_path / "run")

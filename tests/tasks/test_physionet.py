@@ -14,13 +14,15 @@ pd = pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
 
 from neuralode.data.physionet import physionet  # noqa: E402
-from neuralode.tasks.config import PhysioNet  # noqa: E402
-from neuralode.tasks.physionet import interpolation  # noqa: E402
+from neuralode.tasks.physionet import interpolation, mortality  # noqa: E402
 from neuralode.tasks.physionet import run as task  # noqa: E402
+from neuralode.tasks.physionet.config import PhysioNetConfig  # noqa: E402
+from neuralode.tasks.physionet.data import split_patients  # noqa: E402
+from neuralode.tasks.runner import train  # noqa: E402
 
 PATIENTS = 60
-SMALL = PhysioNet(sets="a", epochs=1, batch_size=16, hidden=4, width=4, latent=3)
-FILL = PhysioNet(task="interpolation", model="latent-ode", sets="a", epochs=1, batch_size=16, hidden=4, width=4)
+SMALL = PhysioNetConfig(sets="a", epochs=1, batch_size=16, hidden=4, width=4, latent=3)
+FILL = PhysioNetConfig(task="interpolation", model="latent-ode", sets="a", epochs=1, batch_size=16, hidden=4, width=4)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -47,12 +49,12 @@ def _made_up_patients(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Run:
-    return task.train(SMALL, tmp_path_factory.mktemp("runs") / "odernn", tell=lambda row: None)
+    return train(task.PhysioNetTask, SMALL, tmp_path_factory.mktemp("runs") / "odernn", on_epoch=lambda row: None)
 
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory) -> Run:
-    return task.train(FILL, tmp_path_factory.mktemp("runs") / "latent-ode", tell=lambda row: None)
+    return train(task.PhysioNetTask, FILL, tmp_path_factory.mktemp("runs") / "latent-ode", on_epoch=lambda row: None)
 
 
 def files(run: Run) -> set[str]:
@@ -66,7 +68,9 @@ ALWAYS = {"config.json", "metrics.csv", "weights.safetensors", "summary.json"}
 @pytest.mark.parametrize("wanted", [SMALL, FILL], ids=["mortality", "interpolation"])
 def test_a_training_cut_off_at_any_step_comes_to_the_same_bits(wanted, tmp_path, monkeypatch):
     monkeypatch.setattr("neuralode.training.resume.SECONDS", 0.0)  # a checkpoint each step
-    assert_cuts_leave_no_trace(task, replace(wanted, epochs=2), tmp_path, (2, 4))  # of three an epoch
+    assert_cuts_leave_no_trace(
+        task.PhysioNetTask, replace(wanted, epochs=2), tmp_path, steps=(2, 4)
+    )  # of three an epoch
 
 
 def test_the_folder_of_a_mortality_run_has_everything(trained):
@@ -89,79 +93,79 @@ def test_the_summary_holds_the_figures(trained, filled):
 
 
 def test_what_was_asked_is_found_again(trained, filled):
-    assert task.asked(trained) == SMALL
-    assert task.asked(filled) == FILL
+    assert task.PhysioNetTask.load_config(trained) == SMALL
+    assert task.PhysioNetTask.load_config(filled) == FILL
     assert trained.config["solver"] == {"method": "euler", "steps": 1, "carry": True}
 
 
 def test_the_last_value_seen_is_shown_where_there_is_none_now():
     nan = float("nan")
     observed = Observations.gather([([0.0, 1.0, 2.0], [[5.0, nan], [nan, 7.0], [6.0, nan]])])
-    shown = task.CarryingODERNN(2, 3).inputs(observed)[0].tolist()
+    shown = mortality.CarryingODERNN(2, 3).inputs(observed)[0].tolist()
     assert shown == [[5, 0, 1, 0], [5, 7, 0, 1], [6, 7, 1, 0]]
 
 
 def test_what_was_trained_is_what_is_loaded(trained, filled):
     model, patients = task.load(trained)
-    again = task.binary_auroc(task.chances(model, patients.observed), patients.died.long())
+    again = mortality.binary_auroc(mortality.death_probabilities(model, patients.observed), patients.died.long())
     assert float(again) == pytest.approx(trained.summary["test_auroc"], abs=1e-5)
     model, patients = task.load(filled)
-    assert interpolation.errors(model, patients.observed)["test_error"] == filled.summary["test_error"]
+    assert interpolation.interpolation_metrics(model, patients.observed)["test_error"] == filled.summary["test_error"]
 
 
 @pytest.mark.parametrize("model", ["gru-decay", "rnn"])
 def test_the_baselines_train_alike_and_have_no_solver(tmp_path, model):
-    wanted = PhysioNet(model=model, sets="a", epochs=1, batch_size=16, hidden=4, batches=1)
-    run = task.train(wanted, tmp_path / "run", tell=lambda row: None)
+    wanted = PhysioNetConfig(model=model, sets="a", epochs=1, batch_size=16, hidden=4, batches=1)
+    run = train(task.PhysioNetTask, wanted, tmp_path / "run", on_epoch=lambda row: None)
     assert run.config["solver"] is None
     assert run.summary["patients"]["train"] == 16
 
 
 def test_training_goes_on_where_it_stopped(tmp_path):
-    one = PhysioNet(sets="a", epochs=1, batch_size=16, hidden=4, batches=1)
-    run = task.train(one, tmp_path / "run", tell=lambda row: None)
-    two = PhysioNet(sets="a", epochs=2, batch_size=16, hidden=4, batches=1)
-    again = task.train(two, run.folder, resume=True, tell=lambda row: None)
+    one = PhysioNetConfig(sets="a", epochs=1, batch_size=16, hidden=4, batches=1)
+    run = train(task.PhysioNetTask, one, tmp_path / "run", on_epoch=lambda row: None)
+    two = PhysioNetConfig(sets="a", epochs=2, batch_size=16, hidden=4, batches=1)
+    again = train(task.PhysioNetTask, two, run.folder, resume=True, on_epoch=lambda row: None)
     assert [row["epoch"] for row in again.metrics] == [0, 1]
 
 
 @pytest.mark.parametrize(
     ("wanted", "says"),
     [
-        (PhysioNet(model="odern"), "did you mean 'odernn'"),
-        (PhysioNet(task="mortal"), "did you mean 'mortality'"),
-        (PhysioNet(task="interpolation"), "Known: 'latent-ode'"),
-        (PhysioNet(method="eulr", sets="a"), "did you mean 'euler'"),
-        (PhysioNet(steps=0, sets="a"), "steps=0"),
+        (PhysioNetConfig(model="odern"), "did you mean 'odernn'"),
+        (PhysioNetConfig(task="mortal"), "did you mean 'mortality'"),
+        (PhysioNetConfig(task="interpolation"), "Known: 'latent-ode'"),
+        (PhysioNetConfig(method="eulr", sets="a"), "did you mean 'euler'"),
+        (PhysioNetConfig(steps=0, sets="a"), "steps=0"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_a_folder_is_made(tmp_path, wanted, says):
     with pytest.raises(ValueError, match=says):
-        task.train(wanted, tmp_path / "run")
+        train(task.PhysioNetTask, wanted, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_each_part_has_the_same_share_of_deaths_and_no_patient_twice():
     died = torch.arange(1000) % 7 == 0
-    rows = task.split(died, seed=3)
+    rows = split_patients(died, seed=3)
     assert sorted(torch.cat(rows).tolist()) == list(range(1000))
     assert [len(some) for some in rows] == [700, 100, 200]
     for some in rows:
         assert float(died[some].float().mean()) == pytest.approx(1 / 7, abs=0.01)
-    assert not torch.equal(rows.test, task.split(died, seed=4).test)
+    assert not torch.equal(rows.test, split_patients(died, seed=4).test)
 
 
 def test_half_of_the_times_are_read_and_never_the_padding():
     observed = physionet("a").observed
-    chosen = interpolation.half(observed, torch.Generator().manual_seed(0))
+    chosen = interpolation.random_half(observed, torch.Generator().manual_seed(0))
     assert torch.equal(chosen.sum(1), (observed.lengths // 2).clamp(min=1))
     assert not (chosen & ~observed.inside).any()
-    assert not torch.equal(chosen, interpolation.half(observed, torch.Generator().manual_seed(1)))
+    assert not torch.equal(chosen, interpolation.random_half(observed, torch.Generator().manual_seed(1)))
 
 
 def test_the_unit_scale_is_of_the_values_as_measured():
     patients = physionet("a")
-    unit = interpolation.on_unit_scale(patients)
+    unit = interpolation.scale_to_unit(patients)
     lactate = patients.channels.index("Lactate")
     raw = patients.observed.values[..., lactate][patients.observed.seen[..., lactate]].expm1()
     wanted = (raw - raw.min()) / (raw.max() - raw.min())
@@ -172,17 +176,17 @@ def test_the_unit_scale_is_of_the_values_as_measured():
 def test_errors_are_averaged_within_a_channel_first_and_unseen_channels_count_as_nothing():
     values = torch.tensor([[[1.0, 9.0], [3.0, 9.0]]])
     seen = torch.tensor([[[True, False], [True, False]]])
-    assert interpolation.by_channel(values, seen).tolist() == [[2.0, 0.0]]
+    assert interpolation.channel_means(values, seen).tolist() == [[2.0, 0.0]]
 
 
 def test_the_bound_of_one_full_series_is_the_likelihood_less_the_divergence():
     batch = Observations.gather([([0.0, 1.0], [[0.2], [0.4]])])
-    model = interpolation.latent_ode(1, 3, ODERNN(1, 4), width=4)
+    model = interpolation.latent_ode(1, 3, encoder=ODERNN(1, 4), width=4)
     model.likelihood = Likelihood(1, scale=1e3)  # so wide that z0 does not matter
     flat = -0.5 * np.log(2 * np.pi) - np.log(1e3)
     with torch.no_grad():
-        found = interpolation.bound(model, batch, batch, kl_weight=0.0)
-        less = interpolation.bound(model, batch, batch, kl_weight=1.0)
+        found = interpolation.elbo(model, batch, batch, kl_weight=0.0)
+        less = interpolation.elbo(model, batch, batch, kl_weight=1.0)
     assert found.item() == pytest.approx(flat, abs=1e-4)
     assert less.item() < found.item()
 

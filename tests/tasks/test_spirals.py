@@ -9,26 +9,31 @@ import torch
 from neuralode.data.spirals import spirals
 from neuralode.nn import LatentODE, Observations
 from neuralode.reproduce import table2
-from neuralode.tasks.config import Spirals
+from neuralode.tasks.runner import train
+from neuralode.tasks.spirals import data
 from neuralode.tasks.spirals import run as task
-from neuralode.tasks.spirals.modules import Autoregressive, Explaining, Parts, part
+from neuralode.tasks.spirals.config import SpiralsConfig
+from neuralode.tasks.spirals.data import CroppedWindows, crop
+from neuralode.tasks.spirals.metrics import errors
+from neuralode.tasks.spirals.models import AutoregressiveRNN
+from neuralode.tasks.spirals.module import LatentODEModule
 from neuralode.training import Run
 
-SMALL = Spirals(observed=30, series=40, epochs=2, batches=2, batch_size=8, hidden=6, width=6, latent=3, rtol=1e-1)
+SMALL = SpiralsConfig(observed=30, series=40, epochs=2, batches=2, batch_size=8, hidden=6, width=6, latent=3, rtol=1e-1)
 ERRORS = {"test_rmse", "test_rmse_clockwise", "test_rmse_counterclockwise", "window_rmse"}
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _few_test_series():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "TESTED", 12)
+        patch.setattr(data, "TEST_SERIES", 12)
         yield
 
 
 @pytest.fixture(scope="module", params=["latent-ode", "rnn"])
 def trained(request, tmp_path_factory) -> Run:
     wanted = replace(SMALL, model=request.param)
-    return task.train(wanted, tmp_path_factory.mktemp("runs") / request.param, tell=lambda row: None)
+    return train(task.SpiralsTask, wanted, tmp_path_factory.mktemp("runs") / request.param, on_epoch=lambda row: None)
 
 
 def test_the_folder_has_everything(trained):
@@ -47,8 +52,8 @@ def test_the_summary_holds_the_errors_and_what_the_noise_leaves_of_them(trained)
 
 def test_what_was_trained_is_what_is_loaded(trained):
     model, test = task.load(trained)
-    errors = task.errors(task.forecasts(model, test.observed), test)
-    assert errors == pytest.approx({name: trained.summary[name] for name in ERRORS}, rel=1e-4)
+    found = errors(task.forecasts(model, test.observed), test)
+    assert found == pytest.approx({name: trained.summary[name] for name in ERRORS}, rel=1e-4)
 
 
 def test_only_a_model_with_an_ode_has_a_solver_to_speak_of(trained):
@@ -57,7 +62,7 @@ def test_only_a_model_with_an_ode_has_a_solver_to_speak_of(trained):
 
 def test_a_model_that_does_not_exist_leaves_no_folder(tmp_path):
     with pytest.raises(ValueError, match="latent-ode"):
-        task.train(Spirals(model="latent-od"), tmp_path / "run")
+        train(task.SpiralsTask, SpiralsConfig(model="latent-od"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -66,7 +71,7 @@ def test_a_model_that_does_not_exist_leaves_no_folder(tmp_path):
 
 def test_a_part_begins_its_clock_where_it_is_read_from_and_goes_on_to_the_end_of_the_window():
     observed = spirals(6, 100, last=300, seed=0).observed
-    read, targets = part(observed, 20, 60)
+    read, targets = crop(observed, 20, 60)
     assert read.lengths.tolist() == [40] * 6
     assert targets.lengths.tolist() == [80] * 6
     assert torch.equal(read.values, observed.values[:, 20:60])
@@ -75,7 +80,7 @@ def test_a_part_begins_its_clock_where_it_is_read_from_and_goes_on_to_the_end_of
 
 def test_a_series_without_a_point_to_read_is_left_out():
     observed = Observations.gather([([0.1], [[1.0]]), ([0.5], [[2.0]])], start=0.0)
-    read, targets = part(observed, 30, 60)
+    read, targets = crop(observed, 30, 60)
     assert read.values.flatten().tolist() == targets.values.flatten().tolist() == [2.0]
 
 
@@ -83,14 +88,14 @@ def test_an_epoch_is_drawn_again_as_it_was_and_the_next_is_another():
     observed = spirals(20, 30, last=300, seed=0).observed
 
     def epoch(number: int) -> list[int]:
-        parts = Parts(observed, 5, 4, 0.5, seed=0, epoch=lambda: number)
+        parts = CroppedWindows(observed, batches=5, size=4, shorter=0.5, seed=0, epoch=lambda: number)
         return [int(1000 * targets.values.sum()) for _, targets in parts]
 
     assert epoch(3) == epoch(3) != epoch(4)
 
 
 def test_series_that_validate_are_of_both_curves_alike():
-    held = task.held_out(1000)
+    held = data.validation_mask(1000)
     assert int(held.sum()) == 100
     assert int(held[::2].sum()) == 50
 
@@ -100,7 +105,7 @@ def test_series_that_validate_are_of_both_curves_alike():
 
 def test_the_recurrent_network_goes_on_from_its_own_forecasts():
     torch.manual_seed(0)
-    model, times = Autoregressive(2, 5, 5), torch.arange(200, dtype=torch.float64) / 100
+    model, times = AutoregressiveRNN(2, 5, 5), torch.arange(200, dtype=torch.float64) / 100
     observed = spirals(4, 100, last=300, seed=0).observed
     forecast = model.forecast(observed, times).detach()
     values = torch.cat((observed.values, forecast[:, 100:150]), 1)
@@ -110,7 +115,7 @@ def test_the_recurrent_network_goes_on_from_its_own_forecasts():
 
 def test_forecasts_are_read_as_often_as_observations_were():
     torch.manual_seed(0)
-    model, times = Autoregressive(2, 5, 5), torch.arange(200, dtype=torch.float64) / 100
+    model, times = AutoregressiveRNN(2, 5, 5), torch.arange(200, dtype=torch.float64) / 100
     observed = spirals(4, 100, last=300, seed=0).observed
     third = observed.keeping(torch.arange(100).expand(4, -1) % 3 == 0)  # the last is point 99
     forecast = model.forecast(third, times).detach()
@@ -121,7 +126,7 @@ def test_forecasts_are_read_as_often_as_observations_were():
 
 
 def test_what_is_expected_of_an_observation_does_not_know_it():
-    model = Autoregressive(2, 5, 5)
+    model = AutoregressiveRNN(2, 5, 5)
     observed = spirals(2, 30, last=300, seed=0).observed
     before = model(observed)
     observed.values[:, 10] += 1
@@ -154,7 +159,7 @@ def test_later_observations_are_encoded_with_what_does_not_change():
 @pytest.mark.parametrize("per_sample", [False, True])
 def test_consistency_adds_to_the_bound_and_changes_nothing_else_of_it(per_sample):
     model = LatentODE(2, 3, per_sample=per_sample, rtol=1e-5, atol=1e-5)
-    read, targets = part(spirals(4, 30, last=300, seed=0).observed, 0, 60)
+    read, targets = crop(spirals(4, 30, last=300, seed=0).observed, 0, 60)
     bounds = []
     for weight in (0.0, 2.0):
         torch.manual_seed(0)
@@ -185,7 +190,9 @@ def done(tmp_path_factory):
     for recipe in RECIPES:
         for seed in (0, 1):
             wanted = replace(recipe, seed=seed)
-            task.train(wanted, folder / "observed-30" / f"{recipe.model}-{seed}", tell=lambda row: None)
+            train(
+                task.SpiralsTask, wanted, folder / "observed-30" / f"{recipe.model}-{seed}", on_epoch=lambda row: None
+            )
     return folder
 
 
@@ -219,8 +226,8 @@ def test_a_training_that_was_cut_off_goes_on(done):
 def test_a_latent_ode_can_be_sampled_and_a_recurrent_network_cannot():
     test = spirals(3, 30, last=300, seed=0)
     ode, rnn = (task.build(recipe) for recipe in RECIPES)
-    assert isinstance(ode, Explaining)
-    curves = task.sampled(ode, test.observed, samples=5)
+    assert isinstance(ode, LatentODEModule)
+    curves = task.sample_forecasts(ode, test.observed, samples=5)
     assert curves is not None
     assert curves.shape == (5, 3, 200, 2)
-    assert task.sampled(rnn, test.observed) is None
+    assert task.sample_forecasts(rnn, test.observed) is None

@@ -24,13 +24,18 @@ from torch import nn
 from typer.testing import CliRunner
 
 from neuralode.cli import app
-from neuralode.tasks.config import Density, Images, Matching, Spirals
 from neuralode.tasks.density import run as density
-from neuralode.tasks.fit import run as runs
+from neuralode.tasks.density.config import DensityConfig
+from neuralode.tasks.fit.run import SeriesTask
 from neuralode.tasks.flow_matching import run as matching
+from neuralode.tasks.flow_matching.config import FlowMatchingConfig
 from neuralode.tasks.images import run as images
-from neuralode.tasks.physionet import run as physionet
+from neuralode.tasks.images.config import ImagesConfig
+from neuralode.tasks.images.run import ImagesTask
+from neuralode.tasks.physionet.run import PhysioNetTask
+from neuralode.tasks.runner import train
 from neuralode.tasks.spirals import run as spirals
+from neuralode.tasks.spirals.config import SpiralsConfig
 from neuralode.training import preflight
 from neuralode.training.atomic_write import replace_file
 from neuralode.training.checkpoints import Checkpoints, CheckpointWarning
@@ -41,7 +46,9 @@ from neuralode.training.preflight import check_folder, check_room
 from neuralode.training.resumable_loader import ResumableLoader
 from neuralode.training.run import Run, write_json
 
-SMALL = Images(model="noblock", epochs=1, batches=2, batch_size=16, accelerator="cpu", devices="1", checkpoint_every=1)
+SMALL = ImagesConfig(
+    model="noblock", epochs=1, batches=2, batch_size=16, accelerator="cpu", devices="1", checkpoint_every=1
+)
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -282,19 +289,19 @@ def test_what_was_being_written_as_a_training_was_killed_is_removed(folder):
 
 
 CONFIGS = {
-    "digits": (images.asked, lambda: images._config(SMALL, images.build(SMALL))),
-    "density": (density.asked, lambda: {
+    "digits": (ImagesTask.load_config, lambda: images.describe(SMALL, images.build(SMALL))),
+    "density": (density.DensityTask.load_config, lambda: {
         "task": "density",
         "data": {"data": "moons", "columns": ["a"], "rows": 100},
-        "flow": {name: getattr(Density("moons"), name) for name in density.ARCHITECTURE},
+        "flow": {name: getattr(DensityConfig("moons"), name) for name in density.ARCHITECTURE},
         "training": {"seed": 0, "epochs": 2},
     }),
-    "matching": (matching.asked, lambda: matching.describe(Matching())),
-    "spirals": (spirals.asked, lambda: spirals.describe(Spirals())),
-    "physionet": (physionet.asked, lambda: {
+    "matching": (matching.FlowMatchingTask.load_config, lambda: matching.describe(FlowMatchingConfig())),
+    "spirals": (spirals.SpiralsTask.load_config, lambda: spirals.describe(SpiralsConfig())),
+    "physionet": (PhysioNetTask.load_config, lambda: {
         "task": "physionet", "model": "rnn", "solver": None, "training": {"task": "mortality", "epochs": 2}
     }),
-    "series": (runs.asked, lambda: {
+    "series": (SeriesTask.load_config, lambda: {
         "task": "series", "asked": {"data": "table.csv", "values": ["a", "b"]}, "digest": ""
     }),
 }  # fmt: skip
@@ -363,15 +370,15 @@ def test_what_is_no_config_ends_every_command_with_a_sentence(tmp_path, words, c
     ],
 )
 def test_the_sentence_names_the_entry(tmp_path, changed, says):
-    config = images._config(SMALL, images.build(SMALL))
+    config = images.describe(SMALL, images.build(SMALL))
     write_json(tmp_path / "config.json", {**config, "training": {**config["training"], **changed}})
     with pytest.raises(ValueError, match="config.json") as raised:
-        images.asked(Run(tmp_path))
+        ImagesTask.load_config(Run(tmp_path))
     assert says in str(raised.value)
 
 
 def test_a_run_is_gone_on_with_by_its_own_task_alone(tmp_path):
-    write_json(tmp_path / "config.json", images._config(SMALL, images.build(SMALL)))
+    write_json(tmp_path / "config.json", images.describe(SMALL, images.build(SMALL)))
     for task in ("mnist", "density", "matching", "spirals", "physionet"):
         result = CliRunner().invoke(app, ["train", task, "--resume", str(tmp_path)])
         assert result.exit_code == 2
@@ -382,18 +389,18 @@ def test_a_run_is_gone_on_with_by_its_own_task_alone(tmp_path):
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_at_the_beginning(tmp_path):
-    through = images.train(SMALL, tmp_path / "through", tell=lambda row: None)
+    through = train(ImagesTask, SMALL, tmp_path / "through", on_epoch=lambda row: None)
     Run.create(tmp_path / "killed", through.config)
-    run = images.train(SMALL, tmp_path / "killed", resume=True, tell=lambda row: None)
+    run = train(ImagesTask, SMALL, tmp_path / "killed", resume=True, on_epoch=lambda row: None)
     names = ("weights.safetensors", "config.json")
     assert all((run.folder / name).read_bytes() == (through.folder / name).read_bytes() for name in names)
 
 
 def test_a_finished_run_says_so_and_is_left_as_it_is(tmp_path):
-    run = images.train(SMALL, tmp_path / "run", tell=lambda row: None)
+    run = train(ImagesTask, SMALL, tmp_path / "run", on_epoch=lambda row: None)
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
     with pytest.warns(RunWarning, match="is finished: there is nothing to resume"):
-        images.train(images.asked(run), run.folder, resume=True)
+        train(ImagesTask, ImagesTask.load_config(run), run.folder, resume=True)
     result = CliRunner().invoke(app, ["train", "digits", "--resume", str(run.folder)])
     assert result.exit_code == 0
     assert "is finished: there is nothing to resume." in result.output
@@ -401,21 +408,24 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(tmp_path):
 
 
 SPOILED = {
-    "digits": (images, replace(SMALL, model="resnet1", epochs=1)),
-    "spirals": (spirals, Spirals(observed=30, series=20, epochs=1, batches=2, batch_size=8, hidden=4, width=4)),
+    "digits": (ImagesTask, replace(SMALL, model="resnet1", epochs=1)),
+    "spirals": (
+        spirals.SpiralsTask,
+        SpiralsConfig(observed=30, series=20, epochs=1, batches=2, batch_size=8, hidden=4, width=4),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", SPOILED)
 def test_a_training_that_comes_to_weights_that_are_no_numbers_is_no_success(tmp_path, monkeypatch, name):
-    task, wanted = SPOILED[name]
+    task_type, config = SPOILED[name]
 
     class Spoil(L.Callback):
         def on_train_batch_end(self, trainer, module, *rest):
             torch.nn.init.constant_(next(module.parameters()), torch.nan)
 
-    with pytest.raises(ValueError, match=rf"learning_rate={wanted.learning_rate} led to weights that are not finite"):
-        task.train(wanted, tmp_path / "run", callbacks=[Spoil()], tell=lambda row: None)
+    with pytest.raises(ValueError, match=rf"learning_rate={config.learning_rate} led to weights that are not finite"):
+        train(task_type, config, tmp_path / "run", callbacks=[Spoil()], on_epoch=lambda row: None)
     assert not Run(tmp_path / "run").finished
     assert not (tmp_path / "run" / "weights.safetensors").exists()
 
@@ -448,7 +458,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_work_starts(tmp_path, mo
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(OSError, match=r"run cannot be written \(Read-only file system\); wanted a writable folder."):
-        images.train(SMALL, tmp_path / "run", tell=lambda row: None)
+        train(ImagesTask, SMALL, tmp_path / "run", on_epoch=lambda row: None)
     assert not (tmp_path / "run").exists()
 
 

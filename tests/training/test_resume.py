@@ -12,11 +12,14 @@ from cuts import Cut, CutOff, assert_cuts_leave_no_trace
 from torch import nn
 from torch.utils.data import DataLoader
 
-from neuralode.tasks.config import Density, Images, Matching, Spirals
 from neuralode.tasks.density import run as density
+from neuralode.tasks.density.config import DensityConfig
 from neuralode.tasks.flow_matching import run as matching
+from neuralode.tasks.flow_matching.config import FlowMatchingConfig
 from neuralode.tasks.images import run as images
+from neuralode.tasks.images.config import ImagesConfig
 from neuralode.tasks.spirals import run as spirals
+from neuralode.tasks.spirals.config import SpiralsConfig
 from neuralode.training.checkpoints import Checkpoints, CheckpointWarning
 from neuralode.training.fit import FitOptions, fit
 from neuralode.training.module import TrainingModule
@@ -177,12 +180,22 @@ def test_other_threads_are_warned_of(tmp_path):
         torch.set_num_threads(threads)
 
 
+SHORT = {"epochs": 2, "batches": 4, "batch_size": 32, "width": 8, "layers": 1, "steps": 2}
 TASKS = {
-    "digits": (images, Images(model="resnet1", epochs=2, batches=4, accelerator="cpu", devices="1")),
-    "density": (density, Density("moons", rows=60, width=4, epochs=1, batch_size=20)),
-    "matching": (matching, Matching(epochs=2, batches=4, batch_size=32, width=8, layers=1, steps=2)),
-    "matching digits": (matching, Matching("digits", epochs=2, batches=4, batch_size=32, width=8, layers=1, steps=2)),
-    "spirals": (spirals, Spirals(observed=30, series=20, epochs=2, batches=4, batch_size=8, hidden=4, width=4)),
+    "digits": (images.ImagesTask, ImagesConfig(model="resnet1", epochs=2, batches=4, accelerator="cpu", devices="1")),
+    "density": (density.DensityTask, DensityConfig("moons", rows=60, width=4, epochs=1, batch_size=20)),
+    "matching": (
+        matching.FlowMatchingTask,
+        FlowMatchingConfig(epochs=2, batches=4, batch_size=32, width=8, layers=1, steps=2),
+    ),
+    "matching digits": (
+        matching.FlowMatchingTask,
+        FlowMatchingConfig("digits", epochs=2, batches=4, batch_size=32, width=8, layers=1, steps=2),
+    ),
+    "spirals": (
+        spirals.SpiralsTask,
+        SpiralsConfig(observed=30, series=20, epochs=2, batches=4, batch_size=8, hidden=4, width=4),
+    ),
 }
 
 
@@ -191,7 +204,7 @@ def _no_pictures(monkeypatch):
     monkeypatch.setattr("neuralode.training.resume.SECONDS", 0.0)  # a checkpoint each step
     for module, names in {
         density: ("plot_rows", "plot_flow"),
-        matching: ("point_figures", "image_figures", "draw_picture"),
+        matching: ("point_figures", "image_figures", "plot_samples"),
         spirals: ("plot_forecasts",),
     }.items():
         for name in names:
@@ -201,8 +214,8 @@ def _no_pictures(monkeypatch):
 @pytest.mark.usefixtures("_no_pictures")
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_comes_to_the_same_weights_and_figures_after_it_was_cut_off(name, tmp_path):
-    task, wanted = TASKS[name]
-    assert_cuts_leave_no_trace(task, wanted, tmp_path, (3, 5, 6))  # the second begins at the end of an epoch
+    task_type, config = TASKS[name]
+    assert_cuts_leave_no_trace(task_type, config, tmp_path, steps=(3, 5, 6))  # the second begins at the end of an epoch
 
 
 def test_a_cut_costs_the_steps_since_the_last_checkpoint_alone(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""`neuralode evaluate`: what a trained model is worth, on data it has not seen."""
+"""`neuralode evaluate`: evaluate a trained model on test data."""
 
 from __future__ import annotations
 
@@ -7,36 +7,25 @@ from typing import Annotated
 
 import typer
 
-from neuralode.cli.screen import in_one_sentence, say, show_comparison, show_points
+from neuralode.tasks.registry import task_of
+from neuralode.terminal.console import in_one_sentence
 from neuralode.training.run import Run
 
 
 @in_one_sentence
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     rtol: Annotated[
         list[float] | None,
-        typer.Option(help="Of images: relative tolerance; give it once or several times.", show_default="1e-1 to 1e-5"),
+        typer.Option(help="Image models: relative tolerance; may be given several times.", show_default="1e-1 to 1e-5"),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Of series: another table, whose ends are forecast.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Forecasters: another table, whose ends of series are forecast.")
+    ] = None,
 ) -> None:
-    """Precision against work of an image model on its test images; errors of a forecaster beside the baselines."""
+    """Evaluate an image model at several solver tolerances, or compare a forecaster with baselines."""
     opened = Run.open(run)
-    named = opened.config.get("task")
-    # Here, not above: Lightning takes seconds to load, which --help and a mistyped folder should not.
-    if named == "series":
-        from neuralode.tasks.fit import run as runs
-
-        if rtol:
-            raise ValueError("--rtol is of images; wanted nothing, or --data, for a run on series.")
-        show_comparison(runs.evaluate_run(opened, data))
-        return
-    from neuralode.tasks.images import run as task
-    from neuralode.tasks.images.tolerance_sweep import RTOLS
-
-    if named not in task.SETS:
-        raise ValueError(f"{run} is a run of {named!r}; its figures are in its summary.json.")
-    if data is not None:
-        raise ValueError("--data is of series; wanted nothing, or --rtol, for a run on images.")
-    show_points(task.evaluate(opened, rtol or RTOLS))
-    say(f"Table and picture: {opened.folder / 'tolerances.csv'}, {opened.plots / 'tolerance.png'}.")
+    task = task_of(opened)
+    if task is None or task.evaluate is None:
+        raise ValueError(f"{run} is a run of {opened.config.get('task')!r}; its results are in its summary.json.")
+    task.evaluate(opened, rtol or None, data)

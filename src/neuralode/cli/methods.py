@@ -1,4 +1,4 @@
-"""`neuralode methods`: what a step can be."""
+"""`neuralode methods`: list the solver methods."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from neuralode.cli.screen import console, in_one_sentence
+from neuralode.terminal.console import console, in_one_sentence
 
 if TYPE_CHECKING:
     from neuralode.methods import Method
@@ -18,14 +18,13 @@ COLUMNS = ("method", "family", "order", "evaluations", "adapts", "dense output")
 
 @in_one_sentence
 def methods(
-    family: Annotated[str | None, typer.Option(help="Those of some families only: a word of their names.")] = None,
+    family: Annotated[str | None, typer.Option(help="Only families whose name contains this word.")] = None,
 ) -> None:
-    """List every method by family: its order, its evaluations of f a step, and whether it adapts its steps."""
-    # Here, not above: --help need not wait for torch.
+    """List the solver methods by family: order, evaluations of f per step, and whether they adapt the step size."""
     from neuralode.methods import methods as registered
 
-    known = list(registered().values())
-    families = list(dict.fromkeys(method.family for method in known))
+    all_methods = list(registered().values())
+    families = list(dict.fromkeys(method.family for method in all_methods))
     shown = [name for name in families if family is None or family.lower() in name.lower()]
     if not shown:
         raise ValueError(f"--family {family} is in the name of none; the families are {', '.join(families)}.")
@@ -33,17 +32,17 @@ def methods(
     for column in table.columns[2:4]:
         column.justify = "right"
     ordered = sorted(
-        (method for method in known if method.family in shown),
+        (method for method in all_methods if method.family in shown),
         key=lambda method: (families.index(method.family), not method.adaptive, method.order),
     )
-    for _, alike in groupby(ordered, lambda method: method.family):
-        for method in alike:
+    for _, group in groupby(ordered, lambda method: method.family):
+        for method in group:
             table.add_row(*_row(method))
         table.add_section()
     console.print(table)
     console.print(
-        "In brackets: the order of the error estimate, and the evaluations that dense output needs besides, made only "
-        "where somebody looks inside of a step."
+        "In brackets: the order of the error estimate, and the additional evaluations for dense output, made only for "
+        "outputs within a step."
     )
 
 

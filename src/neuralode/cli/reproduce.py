@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from neuralode.cli.screen import in_one_sentence, say, show_rows
+from neuralode.terminal.console import in_one_sentence, say, show_rows
 
 Seeds = Annotated[str, typer.Option(help="Trainings of each model.")]
 Out = Annotated[Path, typer.Option(help="Where the runs go; what is finished there is not done again.")]

@@ -18,8 +18,9 @@ import torch
 
 from neuralode.reproduce.finished_runs import check_same_config
 from neuralode.reproduce.process_pool import run_in_processes
-from neuralode.tasks.config import Spirals
-from neuralode.tasks.spirals.run import describe, train
+from neuralode.tasks.runner import train
+from neuralode.tasks.spirals.config import SpiralsConfig
+from neuralode.tasks.spirals.run import SpiralsTask, describe
 from neuralode.training.plots import make_axes, save_figure
 from neuralode.training.run import Run, write_csv
 
@@ -44,7 +45,7 @@ def table2(
     folder: Path = Path("runs/table2"),
     *,
     log: Log = print,
-    configs: Sequence[Spirals] | None = None,
+    configs: Sequence[SpiralsConfig] | None = None,
     processes: int | None = None,
 ) -> list[Row]:
     """Train both models once per seed and compare their errors with the published ones.
@@ -63,7 +64,7 @@ def table2(
         Folder for the runs, ``table2-<observed>.csv`` and ``table2-<observed>.png``.
     log : callable, default=print
         Called with one line when a training finishes.
-    configs : sequence of Spirals, default=None
+    configs : sequence of SpiralsConfig, default=None
         One row of the table each; None is `default_configs`. Number of observations and seed are filled in.
     processes : int, default=None
         Number of parallel processes. None uses every available core.
@@ -100,7 +101,7 @@ def table2(
     return rows
 
 
-def default_configs(observed: int) -> tuple[Spirals, ...]:
+def default_configs(observed: int) -> tuple[SpiralsConfig, ...]:
     """Return the configs for a column, the longest training first; both models have about the same size.
 
     Examples
@@ -110,7 +111,9 @@ def default_configs(observed: int) -> tuple[Spirals, ...]:
     """
     hidden = {"latent-ode": 40, "rnn": 54}
     return tuple(
-        Spirals(observed=observed, model=model, hidden=hidden[model], epochs=epochs.get(observed, max(epochs.values())))
+        SpiralsConfig(
+            observed=observed, model=model, hidden=hidden[model], epochs=epochs.get(observed, max(epochs.values()))
+        )
         for model, epochs in EPOCHS.items()
     )
 
@@ -132,20 +135,21 @@ def plot_rows(rows: Sequence[Row], seeds: Sequence[int], path: Path) -> Path:
     return save_figure(figure, path)
 
 
-def _train(config: Spirals, folder: Path) -> None:
+def _train(config: SpiralsConfig, folder: Path) -> None:
     run_folder = _run_folder(folder, config)
-    train(config, run_folder, resume=(run_folder / "config.json").is_file(), tell=_ignore_epoch)
+    resume = (run_folder / "config.json").is_file()
+    train(SpiralsTask, config, run_folder, resume=resume, on_epoch=_ignore_epoch)
 
 
 def _ignore_epoch(row: Mapping[str, float]) -> None:
     pass
 
 
-def _run_folder(folder: Path, config: Spirals) -> Path:
+def _run_folder(folder: Path, config: SpiralsConfig) -> Path:
     return folder / f"observed-{config.observed}" / f"{config.model}-{config.seed}"
 
 
-def _is_finished(folder: Path, config: Spirals) -> bool:
+def _is_finished(folder: Path, config: SpiralsConfig) -> bool:
     # Unlike `finished_runs.is_finished`: these runs can be interrupted, and then have a summary that says so.
     if not (folder / "config.json").is_file():
         return False

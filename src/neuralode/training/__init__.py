@@ -2,7 +2,7 @@
 
 from neuralode.core.extras import require
 
-require("train", "lightning", "torchmetrics", "safetensors", "sklearn", "matplotlib")
+require("train", *("lightning", "torchmetrics", "safetensors", "sklearn", "matplotlib"))
 
 from neuralode.training.run import Run  # noqa: E402  (after the check for the extra)
 

@@ -71,7 +71,7 @@ def is_done(run: Run, config: T, load_config: Callable[[Run], T]) -> bool:
     """Return whether a run is finished and has this config, in which case there is nothing to resume; warn if so."""
     done = run.finished and load_config(run) == config
     if done:
-        warnings.warn(f"{run.folder} is finished: there is nothing to resume.", RunWarning, stacklevel=3)
+        warnings.warn(f"{run.folder} is finished: there is nothing to resume.", RunWarning, stacklevel=4)
     return done
 
 

@@ -1,7 +1,8 @@
-"""Check before a training starts that its folder can be written and that the disk has room for its checkpoints."""
+"""Checks before a training starts: its folder can be written, the disk has room, the learning rate is valid."""
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from pathlib import Path
@@ -57,3 +58,9 @@ def nearest_existing(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
+
+
+def check_learning_rate(learning_rate: float) -> None:
+    """Raise `ValueError` unless a learning rate is positive and finite."""
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate={learning_rate!r}; wanted a number above 0.")

@@ -17,7 +17,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, Transfo
 from neuralode import Adjoint, Given, Replay
 from neuralode.nn import CNF
 from neuralode.nn.flows import ConcatSquashField, ConvFlowField, Hutchinson, HutchPlusPlus, HyperPlanarField
-from neuralode.tasks.flow_matching.metrics import two_samples
+from neuralode.tasks.flow_matching.metrics import two_sample_test
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
 CLOCKS = pytest.mark.parametrize("per_sample", [False, True], ids=["shared", "per sample"])
@@ -426,8 +426,8 @@ def test_samples_of_a_trained_flow_pass_a_two_sample_test_against_new_data() -> 
     with torch.no_grad():
         flow.method, flow.step_size = "tsit5", None
         samples, data = flow.sample(600, generator=generator(1)), bent(600, 2)
-    assert two_samples(samples, data)["p_value"] > 0.05
-    assert two_samples(samples + 0.2, data)["p_value"] < 0.01
+    assert two_sample_test(samples, data)["p_value"] > 0.05
+    assert two_sample_test(samples + 0.2, data)["p_value"] < 0.01
 
 
 # memory

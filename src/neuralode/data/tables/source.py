@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from difflib import get_close_matches
 from functools import partial
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,7 +59,45 @@ def read_table(source: Source) -> pd.DataFrame:
     if not isinstance(source, str | PathLike):
         kind = type(source).__name__
         raise TypeError(f"the table is a {kind}; wanted a DataFrame, an array or the path of a .csv, .tsv or .parquet.")
-    return _read_file(Path(source))
+    return read_table_file(Path(source)).table
+
+
+class TableFile(NamedTuple):
+    """A table and the digest of the file that it was parsed from.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `read_table` returns it.
+    digest : str
+        SHA-256 of the content of the file, in hexadecimal digits.
+    """
+
+    table: pd.DataFrame
+    digest: str
+
+
+def read_table_file(path: Path) -> TableFile:
+    """Read a .csv, .tsv or .parquet file once, and return its table and its digest.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If it cannot be read as its suffix says, or names are duplicate.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}; wanted a .csv, .tsv or .parquet file.")
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".tsv", ".parquet"):
+        raise ValueError(f"{str(path)!r} ends in {suffix!r}; wanted .csv, .tsv or .parquet.")
+    try:
+        content = path.read_bytes()
+        return TableFile(_parse(content, suffix), hashlib.sha256(content).hexdigest())
+    except (ValueError, OSError, ArrowException) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"{str(path)!r} cannot be read as {suffix}: {reason}.") from error
 
 
 def check_column(table: pd.DataFrame, name: str, role: str | None = None) -> None:
@@ -77,20 +117,12 @@ def check_column(table: pd.DataFrame, name: str, role: str | None = None) -> Non
         raise ValueError(f"the table has no column {name!r}{use}{hint} Its columns: {list_names(table.columns)}.")
 
 
-def _read_file(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}; wanted a .csv, .tsv or .parquet file.")
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".tsv", ".parquet"):
-        raise ValueError(f"{str(path)!r} ends in {suffix!r}; wanted .csv, .tsv or .parquet.")
-    try:
-        if suffix == ".parquet":
-            table = pd.read_parquet(path)
-            return _rename(table, [str(name) for name in table.columns])
-        return _parse_delimited(path.read_text(encoding="utf-8-sig"), "," if suffix == ".csv" else "\t")
-    except (ValueError, OSError, ArrowException) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise ValueError(f"{str(path)!r} cannot be read as {suffix}: {reason}.") from error
+def _parse(content: bytes, suffix: str) -> pd.DataFrame:
+    if suffix == ".parquet":
+        table = pd.read_parquet(BytesIO(content))
+        return _rename(table, [str(name) for name in table.columns])
+    text = TextIOWrapper(BytesIO(content), encoding="utf-8-sig").read()  # translates line ends
+    return _parse_delimited(text, "," if suffix == ".csv" else "\t")
 
 
 def _parse_delimited(text: str, separator: str) -> pd.DataFrame:

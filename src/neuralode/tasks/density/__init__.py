@@ -1,1 +1,1 @@
-"""Estimate the density of a table's rows or of two-dimensional points."""
+"""Learn the density of table rows with a continuous normalizing flow."""

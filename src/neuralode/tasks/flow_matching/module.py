@@ -1,4 +1,4 @@
-"""Lightning's view of flow matching: a field that is taught velocities, and the running mean of its weights."""
+"""Lightning module of flow matching, with an exponential moving average of the weights."""
 
 from __future__ import annotations
 
@@ -13,26 +13,30 @@ from neuralode.nn.flows.flow_matching import Coupling
 from neuralode.tasks.flow_matching.data import Batch
 from neuralode.training.module import TrainingModule
 
-WARM_UP = 10  # steps over which the running mean begins to look further back than to the last few
+WARM_UP = 10  # steps after which the average starts to cover more than the last few
 
 
-class Taught(TrainingModule):
-    """Teach a field; what validates, and is kept, is the running mean of its weights.
+class FlowMatchingModule(TrainingModule):
+    """Train a field by flow matching; the average of its weights is validated and kept.
 
     Parameters
     ----------
     field : Module
         ``field(t, x)``, or ``field(t, x, label)``.
-    path, coupling
+    path : str or Path, default="linear"
         As in `neuralode.nn.flows.flow_matching_loss`.
-    classes : int
-        How many labels there are; one more stands for none.
-    dropped : float
-        Share of the labels that are dropped: what guidance wants.
-    averaged : float
-        Share of the mean of weights that a step leaves as it is.
-    learning_rate, weight_decay
-        Of `TrainingModule`.
+    coupling : callable, default=None
+        As in `neuralode.nn.flows.flow_matching_loss`.
+    classes : int, default=0
+        Number of classes. The label ``classes`` stands for no class.
+    dropped : float, default=0.1
+        Fraction of the labels that are dropped, which guidance needs.
+    averaged : float, default=0.999
+        Decay of the moving average of the weights.
+    learning_rate : float, default=2e-3
+        As in `TrainingModule`.
+    weight_decay : float, default=1e-2
+        As in `TrainingModule`.
     """
 
     def __init__(
@@ -54,21 +58,21 @@ class Taught(TrainingModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: D102
         x, *labels = batch
-        known = [drop_condition(label, self.classes, self.dropped) for label in labels]
-        loss = flow_matching_loss(self.field, x, *known, path=self.path, coupling=self.coupling)
+        conditions = [drop_condition(label, self.classes, self.dropped) for label in labels]
+        loss = flow_matching_loss(self.field, x, *conditions, path=self.path, coupling=self.coupling)
         self.log_mean("train_loss", loss, len(x))
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Let the mean follow, at first closely."""
+        """Update the weights and their average, which follows closely at first."""
         super().optimizer_step(*args, **kwargs)
-        share = max(1 - self.averaged, 1 / (1 + (self.global_step + 1) / WARM_UP))
+        rate = max(1 - self.averaged, 1 / (1 + (self.global_step + 1) / WARM_UP))
         with torch.no_grad():
             for mean, parameter in zip(self.mean.parameters(), self.field.parameters(), strict=True):
-                mean.lerp_(parameter, share)
+                mean.lerp_(parameter, rate)
 
     def validation_step(self, batch: Batch, index: int) -> None:  # noqa: D102
         x, *labels = batch
-        drawing = torch.Generator().manual_seed(index)  # the same noise and times each epoch
-        loss = flow_matching_loss(self.mean, x, *labels, path=self.path, coupling=self.coupling, generator=drawing)
+        generator = torch.Generator().manual_seed(index)  # the same noise and times in every epoch
+        loss = flow_matching_loss(self.mean, x, *labels, path=self.path, coupling=self.coupling, generator=generator)
         self.log("val_loss", loss, on_epoch=True, batch_size=len(x))

@@ -1,4 +1,4 @@
-"""The pictures of a run of flow matching."""
+"""Figures of a run of flow matching."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch.nn.functional import pad
 
 from neuralode.training.plots import HistoryPlot, save_figure
 
-PICTURES: Sequence[HistoryPlot] = (
+HISTORY_PLOTS: Sequence[HistoryPlot] = (
     HistoryPlot("loss", "squared error of the velocity", {"train_loss": "training", "val_loss": "validation"}),
 )
-SIDE = 4.0  # inches of one picture
+SIDE = 4.0  # inches of one panel
 
 
-def plot_points(drawn: Float[Tensor, "points 2"], real: Float[Tensor, "points 2"], folder: Path) -> Path:
-    """Draw samples beside real points; return the file written."""
+def plot_points(samples: Float[Tensor, "points 2"], real: Float[Tensor, "points 2"], folder: Path) -> Path:
+    """Plot samples beside real points, and return the file written."""
     figure = Figure(figsize=(2 * SIDE, SIDE), layout="constrained")
-    pair = figure.subplots(1, 2, sharex=True, sharey=True)
-    for axes, points, title in zip(pair, (drawn, real), ("samples", "data"), strict=True):
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, points, title in zip(panels, (samples, real), ("samples", "data"), strict=True):
         axes.plot(*points.T, linestyle="", marker=".", markersize=2, alpha=0.4)
         axes.set(title=title, aspect="equal")
         axes.spines[["top", "right"]].set_visible(False)
@@ -30,12 +30,12 @@ def plot_points(drawn: Float[Tensor, "points 2"], real: Float[Tensor, "points 2"
 
 
 def plot_images(images: Float[Tensor, "classes each height width"], folder: Path) -> Path:
-    """Draw samples, a row for each class; return the file written."""
+    """Plot samples, one row per class, and return the file written."""
     classes, each = images.shape[:2]
     figure = Figure(figsize=(0.4 * each, 0.4 * classes))
-    whole = figure.add_axes((0, 0, 1, 1))
+    axes = figure.add_axes((0, 0, 1, 1))
     framed = pad(images, (0, 1, 0, 1))
     sheet = framed.transpose(1, 2).flatten(2).flatten(0, 1).numpy()
-    whole.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    whole.set_axis_off()
+    axes.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_axis_off()
     return save_figure(figure, folder / "samples.png")

@@ -1,1 +1,1 @@
-"""Classify images by ODE-Nets and their rivals."""
+"""Classify images with ODE-Nets and comparable networks."""

@@ -1,4 +1,4 @@
-"""Lightning's view of a classifier: what is minimised, what is measured, how the weights move."""
+"""Lightning module of an image classifier."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torchmetrics.classification import MulticlassAccuracy
 from neuralode.nn import ode_blocks
 from neuralode.training.module import MetricsModule
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Tensor]  # images and labels
 
 
-class Classifier(MetricsModule):
-    """Cross entropy by AdamW under a one-cycle schedule, with accuracy and evaluations of every ODE inside.
+class ImageClassifierModule(MetricsModule):
+    """Train a classifier with cross entropy, AdamW and a one-cycle schedule; log accuracy and field evaluations.
 
     Parameters
     ----------
     model : Module
-        Images to logits.
+        Maps images to logits.
     classes : int
-        How many there are.
+        Number of classes.
     learning_rate : float
-        The highest of the cycle.
-    weight_decay : float
+        Maximum of the schedule.
+    weight_decay : float, default=1e-2
         As in `torch.optim.AdamW`.
     """
 
@@ -40,29 +40,29 @@ class Classifier(MetricsModule):
         self.test_accuracy = MulticlassAccuracy(classes, average="micro")
 
     def training_step(self, batch: Batch, index: int) -> Tensor:  # noqa: D102
-        return self._measure("train", batch, self.train_accuracy)
+        return self._step(batch, "train", self.train_accuracy)
 
     def validation_step(self, batch: Batch, index: int) -> None:  # noqa: D102
-        self._measure("val", batch, self.val_accuracy)
+        self._step(batch, "val", self.val_accuracy)
 
     def test_step(self, batch: Batch, index: int) -> None:  # noqa: D102
-        self._measure("test", batch, self.test_accuracy)
+        self._step(batch, "test", self.test_accuracy)
 
     def on_after_backward(self) -> None:
-        """Read how often the gradient called the fields: known once it has run."""
+        """Log the field evaluations of the backward pass."""
         if blocks := ode_blocks(self.model):
-            calls = sum(block.stats.backward_evaluations for block in blocks if block.stats)
-            self.log_mean("backward_evaluations", float(calls))
+            evaluations = sum(block.stats.backward_evaluations for block in blocks if block.stats)
+            self.log_mean("backward_evaluations", float(evaluations))
 
     def configure_optimizers(self) -> Any:
-        """AdamW, its rate rising and falling once over the whole training."""
+        """Return AdamW and a one-cycle schedule over the whole training."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, max_lr=self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _measure(self, stage: str, batch: Batch, accuracy: MulticlassAccuracy) -> Tensor:
+    def _step(self, batch: Batch, stage: str, accuracy: MulticlassAccuracy) -> Tensor:
         images, labels = batch
         logits = self.model(images)
         loss = cross_entropy(logits, labels)
@@ -70,17 +70,17 @@ class Classifier(MetricsModule):
         self.log_mean(f"{stage}_loss", loss, len(labels))
         self.log(f"{stage}_accuracy", accuracy, on_step=False, on_epoch=True, prog_bar=True)
         if ode_blocks(self.model):
-            self.log_mean(f"{stage}_evaluations", evaluations(self.model), len(labels))
+            self.log_mean(f"{stage}_evaluations", mean_evaluations(self.model), len(labels))
         return loss
 
 
-def evaluations(model: nn.Module) -> float:
-    """Return how often the fields in ``model`` were evaluated in its last call, per sample on average.
+def mean_evaluations(model: nn.Module) -> float:
+    """Return the field evaluations per sample in the last call of ``model``, summed over its ODEs.
 
     Examples
     --------
     >>> from torch import nn
-    >>> evaluations(nn.Linear(2, 1))
+    >>> mean_evaluations(nn.Linear(2, 1))
     0.0
     """
     return float(sum(block.stats.evaluations.double().mean() for block in ode_blocks(model) if block.stats))

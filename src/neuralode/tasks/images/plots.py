@@ -1,4 +1,4 @@
-"""The picture of precision against work."""
+"""Figures of a run on images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from neuralode.tasks.images.tolerance_sweep import Point
 from neuralode.training.plots import HistoryPlot, make_axes, save_figure
 
-HISTORY: Sequence[HistoryPlot] = (
+HISTORY_PLOTS: Sequence[HistoryPlot] = (
     HistoryPlot("loss", "cross entropy", {"train_loss": "training", "val_loss": "validation"}),
     HistoryPlot("accuracy", "accuracy", {"train_accuracy": "training", "val_accuracy": "validation"}),
     HistoryPlot(
@@ -20,7 +20,7 @@ HISTORY: Sequence[HistoryPlot] = (
 
 
 def plot_tolerances(points: Sequence[Point], folder: Path) -> Path:
-    """Draw numerical error and accuracy against evaluations, a mark per tolerance; return the file written."""
+    """Plot numerical error and accuracy against evaluations, and return the file written."""
     points = sorted(points, key=lambda point: point.evaluations)
     figure, (error, accuracy) = make_axes(2)
     work = [point.evaluations for point in points]

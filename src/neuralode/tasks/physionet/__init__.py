@@ -1,1 +1,1 @@
-"""Predict in-hospital mortality, or impute missing measurements (PhysioNet 2012)."""
+"""Predict mortality of intensive care patients, or impute their measurements (PhysioNet 2012)."""

@@ -1,4 +1,4 @@
-"""The pictures of a run on PhysioNet."""
+"""Figures of a run on PhysioNet."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torchmetrics.functional.classification import binary_auroc, binary_roc
 
 from neuralode.training.plots import HistoryPlot, make_axes, save_figure
 
-MORTALITY: Sequence[HistoryPlot] = (
+MORTALITY_PLOTS: Sequence[HistoryPlot] = (
     HistoryPlot("loss", "cross entropy", {"train_loss": "training", "val_cross_entropy": "validation"}),
     HistoryPlot("auroc", "area under the ROC curve", {"val_auroc": "validation"}),
 )
-INTERPOLATION: Sequence[HistoryPlot] = (
+INTERPOLATION_PLOTS: Sequence[HistoryPlot] = (
     HistoryPlot("bound", "minus the evidence lower bound", {"train_loss": "training"}),
     HistoryPlot("error", "mean squared error", {"val_loss": "validation"}),
 )
 
 
-def plot_roc(chance: Float[Tensor, " series"], truth: Int64[Tensor, " series"], folder: Path) -> Path:
-    """Draw who is found against who is warned of for nothing, at every threshold; return the file written."""
-    false, true, _ = binary_roc(chance, truth)
+def plot_roc(probability: Float[Tensor, " series"], truth: Int64[Tensor, " series"], folder: Path) -> Path:
+    """Plot the ROC curve, and return the file written."""
+    false, true, _ = binary_roc(probability, truth)
     figure, [axes] = make_axes(1)
-    axes.plot(false, true, label=f"area {float(binary_auroc(chance, truth)):.3f}")
+    axes.plot(false, true, label=f"area {float(binary_auroc(probability, truth)):.3f}")
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="by chance")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
     axes.legend(loc="lower right")

@@ -1,1 +1,1 @@
-"""Forecast noisy spirals: the latent ODE against recurrent networks."""
+"""Forecast noisy spirals with a latent ODE or a recurrent network."""

@@ -1,4 +1,4 @@
-"""The pictures of a run on spirals."""
+"""Figures of a run on spirals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from neuralode.data.spirals import WINDOW, Spirals
 from neuralode.training.plots import HistoryPlot, save_figure
 
-PICTURES: Sequence[HistoryPlot] = (
+HISTORY_PLOTS: Sequence[HistoryPlot] = (
     HistoryPlot("bound", "training loss", {"train_loss": "training"}),
     HistoryPlot("error", "squared error of forecasts", {"val_loss": "validation"}),
     HistoryPlot("inconsistency", "inconsistency of states", {"train_inconsistency": "training"}),
@@ -24,20 +24,21 @@ def plot_forecasts(
     test: Spirals,
     forecast: Float[Tensor, "series steps 2"],
     sampled: Float[Tensor, "samples series steps 2"] | None,
+    *,
     folder: Path,
 ) -> Path:
-    """Draw what some series were, what was seen of them and what was forecast; return the file written.
+    """Plot curves, observations and forecasts of the first series, and return the file written.
 
     Parameters
     ----------
     test : Spirals
-        The series, of which the first are drawn.
+        The series.
     forecast : Tensor[series, steps, 2]
-        The window and what follows.
-    sampled : Tensor[samples, series, steps, 2], optional
-        What else may have been.
+        Expected points within the window and beyond.
+    sampled : Tensor[samples, series, steps, 2] or None
+        Samples from the posterior.
     folder : Path
-        Where the picture goes.
+        Folder of the figure.
     """
     figure = Figure(figsize=(11, 7.2), layout="constrained")
     for row, axes in enumerate(figure.subplots(2, SHOWN // 2).flat):
