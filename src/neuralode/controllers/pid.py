@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -11,8 +10,7 @@ from torch import Tensor
 
 from neuralode.controllers.base import AttemptOutcome, SolveStart, StepDecision, StepProposal, StepRequest
 from neuralode.controllers.initial_step import estimate_initial_step
-from neuralode.core.clock import Flag, Number, maximum, minimum, negate, power, where
-from neuralode.core.clock import isfinite as finite
+from neuralode.core.clock import Flag, Number, isfinite, maximum, minimum, negate, power, replace_nan, where
 from neuralode.core.norms import Reduction
 
 SAFETY = 0.9
@@ -142,11 +140,10 @@ class PID:
         """Accept a step whose error ratio is at most 1, and scale the next size by the filter."""
         assert outcome.ratio is not None, "an adaptive method estimates its error"
         ratio, h, order = outcome.ratio, outcome.h, outcome.order
-        sound = finite(ratio)
-        accept = sound & (ratio <= 1)
+        accept = ratio <= 1
         if self.min_step is not None:
-            accept = accept | (sound & (h <= self.min_step))
-        ratio = maximum(where(sound, ratio, math.inf), RATIO_MIN)
+            accept = accept | (isfinite(ratio) & (h <= self.min_step))
+        ratio = maximum(ratio, RATIO_MIN)
 
         p, i, d = self.proportional, self.integral, self.derivative
         factor = self.safety * power(ratio, -(p + i + d) / order)
@@ -155,13 +152,16 @@ class PID:
         if d:
             factor = factor * power(history.before, -d / order)
         largest = where(accept, where(history.may_grow, self.factor_max, 1.0), SAFETY)
-        factor = maximum(minimum(factor, largest), self.factor_min)
+        factor = maximum(replace_nan(minimum(factor, largest), self.factor_min), self.factor_min)
 
         following = self.bound(h * factor)
         following = where(accept & outcome.clipped, maximum(following, outcome.planned), following)
-        entered = accept & negate(outcome.clipped)
-        last, before = where(entered, ratio, history.last), where(entered, history.last, history.before)
-        return StepDecision(accept, following, PIDHistory(last, before, accept))
+        history = history._replace(may_grow=accept)
+        if p + 2 * d or d:
+            entered = accept & negate(outcome.clipped)
+            last, before = where(entered, ratio, history.last), where(entered, history.last, history.before)
+            history = history._replace(last=last, before=before)
+        return StepDecision(accept, following, history)
 
 
 @dataclass(frozen=True)

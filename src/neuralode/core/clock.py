@@ -42,8 +42,14 @@ def where(condition: Flag, yes: Any, no: Any) -> Any:
     """Choose between two numbers, or between the rows of two states, by clock."""
     if not isinstance(condition, Tensor):
         return yes if condition else no
+    if isinstance(no, Tensor) and not isinstance(yes, Tensor):
+        return no.masked_fill(condition, yes)  # one operation less than `torch.where` with a number
     if isinstance(yes, Tensor) and yes.dim() > condition.dim():
-        condition = condition.reshape(-1, *(1,) * (yes.dim() - 1))
+        condition = (
+            condition[:, None]
+            if yes.dim() == 2 and condition.dim() == 1
+            else condition.reshape(-1, *(1,) * (yes.dim() - 1))
+        )
     return torch.where(condition, yes, no)
 
 
@@ -77,6 +83,11 @@ def both(a: Flag, b: Flag) -> Flag:
     if a is True:
         return b
     return a if b is True else a & b
+
+
+def replace_nan(a: Number, number: float) -> Number:
+    """Return the numbers of each clock with NaN replaced."""
+    return torch.nan_to_num(a, nan=number) if isinstance(a, Tensor) else number if math.isnan(a) else a
 
 
 def isfinite(a: Number) -> Flag:
@@ -137,15 +148,22 @@ def _column(nodes: tuple[float, ...], device: torch.device) -> Tensor:
         return torch.tensor(nodes, dtype=torch.float64, device=device)
 
 
-def scaled(y: Tensor, h: Number, increment: Tensor) -> Tensor:
-    """Return ``y + h * increment`` with the h of each row's clock."""
+def scaled(y: Tensor, h: Number, increment: Tensor, factor: float = 1.0) -> Tensor:
+    """Return ``y + h * factor * increment`` with the h of each row's clock."""
     if isinstance(h, Tensor):
-        return torch.addcmul(y, increment, column(h, y))
-    return torch.add(y, increment, alpha=h)
+        return torch.addcmul(y, increment, column(h, y), value=factor)
+    return torch.add(y, increment, alpha=h * factor)
+
+
+def step_column(h: Number, y: Tensor) -> Number:
+    """Return per-row sizes as a column in the dtype of the state, for repeated use by `scaled`; others unchanged."""
+    return column(h, y) if isinstance(h, Tensor) and h.dim() else h
 
 
 def column(h: Tensor, y: Tensor) -> Tensor:
-    """Return h in the dtype of the state, shaped to multiply its rows."""
+    """Return h in the dtype of the state, shaped to multiply its rows; a column is returned as it is."""
+    if h.dim() == 2:
+        return h
     h = h.to(y.dtype)
     return h[:, None] if h.dim() else h
 

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from neuralode.core.clock import Number, column_times, real_dtype, scaled, stage_times
+from neuralode.core.clock import Number, column_times, real_dtype, scaled, stage_times, step_column
 from neuralode.methods.base import ErrorNorm, Evaluate, QuadratureNode, Retaken, Rows, Step, StepStart
 from neuralode.methods.one_step import evaluation_nodes
 from neuralode.methods.runge_kutta.base import OfTableau
@@ -149,6 +149,7 @@ class ExplicitRungeKutta(OfTableau):
         """The first ``count`` stages and the new state."""
         table = self.tableau
         times = stage_times(t, h, table.c[:count], real_dtype(y.dtype), y.device)
+        h = step_column(h, y)
         stages = [f(times[0], y) if first is None else first]
         at = y
         for i in range(1, count):
@@ -162,13 +163,13 @@ class ExplicitRungeKutta(OfTableau):
 def advanced(y: Rows, h: Number, weights: tuple[float, ...], stages: Sequence[Tensor]) -> Rows:
     """``y + h Σ wᵢ kᵢ``."""
     pivot, total = combine(weights, stages)
-    return scaled(y, h * pivot, total)
+    return scaled(y, h, total, pivot)
 
 
 def increment(h: Number, weights: tuple[float, ...], stages: Sequence[Tensor]) -> Rows:
     """``h Σ wᵢ kᵢ``."""
     pivot, total = combine(weights, stages)
-    return column_times(h * pivot, total)
+    return column_times(step_column(h, total) * pivot, total)
 
 
 def combine(weights: tuple[float, ...], stages: Sequence[Tensor]) -> tuple[float, Tensor]:
