@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -50,11 +50,11 @@ class Watch(TorchFunctionMode):
         self.found: dict[int, Tensor] = {}
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for x in tree_iter((args, kwargs)):
+        for x in _tensors((*args, *kwargs.values()) if kwargs else args):
             self.note(x)
         result = func(*args, **(kwargs or {}))
-        for x in tree_iter(result):
-            if isinstance(x, Tensor) and id(x) not in self.found:
+        for x in _tensors((result,)):
+            if id(x) not in self.found:
                 self.inside[id(x)] = x
         return result
 
@@ -62,6 +62,15 @@ class Watch(TorchFunctionMode):
         """Keep what is a differentiable tensor from outside."""
         if isinstance(x, Tensor) and id(x) not in self.inside and _differentiable(x):
             self.found[id(x)] = x
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among arguments, and those in containers."""
+    for x in values:
+        if isinstance(x, Tensor):
+            yield x
+        elif isinstance(x, (list, tuple, dict)):
+            yield from (leaf for leaf in tree_iter(x) if isinstance(leaf, Tensor))
 
 
 def _differentiable(x: Tensor) -> bool:

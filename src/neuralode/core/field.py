@@ -153,7 +153,7 @@ class Field:
         """Refuse a result of f that does not have the structure, shapes, device and dtypes of the state."""
         layout = self.layout
         assert layout is not None
-        leaves, spec = tree_flatten(answer)
+        leaves, spec = ([answer], layout.spec) if _is_single(answer, layout) else tree_flatten(answer)
         if spec != layout.spec or not all(isinstance(x, Tensor) for x in leaves):
             raise TypeError(f"f returned {_describe(answer)}; wanted the structure of y0, with a tensor for each leaf.")
         for x, leaf in zip(leaves, layout.leaves, strict=True):
@@ -174,6 +174,10 @@ class Field:
         asked = self.dtype is not None and got == self.dtype
         autocast = self.layout is not None and torch.is_autocast_enabled(self.layout.device.type)
         return asked or (narrower and autocast)
+
+
+def _is_single(answer: Any, layout: Layout) -> bool:
+    return isinstance(answer, Tensor) and layout.spec.is_leaf()
 
 
 def _take(arg: Any, dims: Any, rows: Tensor) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -130,7 +130,21 @@ class Layout:
 
 
 def lay_out(tree: Any, per_sample: bool) -> Layout:
-    """Find the layout of a state; refuses what cannot be a state."""
+    """Find the layout of a state; refuse what cannot be a state."""
+    if type(tree) is Tensor and tree.dim() > per_sample - 1 and (tree.is_floating_point() or tree.is_complex()):
+        return _layout_of_tensor(tree.shape, tree.stride(), tree.dtype, tree.device, per_sample)
+    return _find_layout(tree, per_sample)
+
+
+@lru_cache(maxsize=256)
+def _layout_of_tensor(
+    shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype, device: torch.device, per_sample: bool
+) -> Layout:
+    """Find the layout of a tensor from its metadata alone, once for each."""
+    return _find_layout(torch.empty_strided(shape, stride, dtype=dtype, device="meta"), per_sample, device)
+
+
+def _find_layout(tree: Any, per_sample: bool, device: torch.device | None = None) -> Layout:
     if isinstance(tree, Tensor):
         named, spec = [((), tree)], tree_flatten(tree)[1]
     else:
@@ -159,7 +173,9 @@ def lay_out(tree: Any, per_sample: bool) -> Layout:
     for x in tensors[1:]:
         dtype = torch.promote_types(dtype, _packed(x.dtype))
     rows = tensors[0].shape[0] if has_rows else 1
-    layout = Layout(spec, tuple(leaves), dtype, tensors[0].device, rows, has_rows)
+    layout = Layout(
+        spec=spec, leaves=tuple(leaves), dtype=dtype, device=device or tensors[0].device, rows=rows, has_rows=has_rows
+    )
     return replace(layout, axes=_memory_order(tensors[0])) if len(tensors) == 1 and has_rows else layout
 
 

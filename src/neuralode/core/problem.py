@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -144,6 +144,6 @@ def make_problem(
     # f may also use the caller's y0 and t: views tell them apart from the packed ones.
     packed, times = (x.view_as(x) if x.requires_grad else x for x in (packed, times))
     guarded = not (packed.is_inference() or torch.is_inference_mode_enabled())
-    field = replace(field, layout=layout, args=args, args_dims=tuple(args_dims), guarded=guarded)
+    field = Field(f=field.f, dtype=field.dtype, layout=layout, args=args, args_dims=tuple(args_dims), guarded=guarded)
     host, direction = check_times(times, per_sample, endless)
     return Problem(field=field, y0=packed, t=times, times=host, direction=direction, per_sample=per_sample)

@@ -1,4 +1,4 @@
-"""A bar in t, for solves that take long."""
+"""A progress bar for long solves."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from neuralode.core.extras import require
 
 
 @contextmanager
-def bar(show: bool) -> Iterator[Callable[[float], None] | None]:
-    """Yield what to tell the fraction done, or None if nobody watches; the bar is gone however the solve ends."""
-    if not show:
-        yield None
-        return
+def bar() -> Iterator[Callable[[float], None]]:
+    """Show a bar that disappears at the end; yield the function that receives the fraction done."""
     require("progress", "rich")
     rich: Any = import_module("rich.progress")
     with rich.Progress(transient=True) as progress:

@@ -36,6 +36,8 @@ def read_times(t: Any, layout: Layout, per_sample: bool) -> Tensor:
 def _stack_times(t: Any) -> Tensor:
     if not isinstance(t, Sequence) or len(t) < 1:
         raise TypeError(f"t is a {type(t).__name__}; wanted (t0, t1) or a tensor of output times.")
+    if all(isinstance(x, (int, float)) for x in t):
+        return torch.tensor([float(x) for x in t], dtype=torch.float64)
     parts = []
     for x in t:
         if isinstance(x, Tensor):

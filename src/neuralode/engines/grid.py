@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -208,9 +208,9 @@ def take_step(
 
 def _within(f: Slope, step: GridStep) -> Field:
     assert step.edges is not None
-    if not isinstance(f, Field):
+    if not hasattr(f, "within"):
         raise TypeError(f"A step with edges has a {type(f).__name__} as f; wanted a Field, which can be bounded.")
-    return f.within(step.t, step.edges)
+    return cast(Field, f).within(step.t, step.edges)
 
 
 def steps_between(times: Sequence[float] | Tensor) -> list[GridStep]:

@@ -16,7 +16,7 @@ from neuralode.core.record import AcceptedStep, StepBatch
 from neuralode.core.status import reached_end
 from neuralode.core.step_outputs import interpolate_outputs
 from neuralode.engines.base import Trajectory
-from neuralode.methods.base import StepStart
+from neuralode.engines.grid import GridStep, take_step
 
 
 class RetakenStep(NamedTuple):
@@ -65,36 +65,38 @@ def retake(
     derivatives: int = 1,
 ) -> RetakenStep:
     """Take one recorded step of the rows of ``batch`` from y, to be differentiated ``derivatives`` times."""
-    plan, problem, method = trajectory.plan, trajectory.problem, trajectory.config.method
+    plan, problem, within = trajectory.plan, trajectory.problem, step.step_outputs
     begin, h = clocks(problem, batch, step, t)
-    constant = t is None and not problem.per_sample
-    f = field if step.edges is None else field.within(step.t, step.edges)
-    start = StepStart(f=f, t=begin, y=y, h=h, method_state=method_state)
-    y1, stages, method_state = method.retake(
-        start, dense=step.step_outputs is not None or plan.dense, derivatives=derivatives
+    by_theta = within is not None and t is None and not problem.per_sample
+    grid_step = GridStep(
+        t=begin,
+        h=h,
+        accept=step.accept,
+        edges=step.edges,
+        thetas=within.thetas if within is not None and by_theta else (),
+        dense=plan.dense or (within is not None and not by_theta),
+        restart=step.edges is not None and some(step.edges.jump_after),
     )
-    coefficients: Any = None
-    if plan.dense or (step.step_outputs is not None and not constant):
-        coefficients = method.interpolant(start, stages)
-    if step.accept is not None:
-        y1 = torch.where(step.accept[:, None], y1, y)
+    result = take_step(
+        field, y, grid_step, method=trajectory.config.method, method_state=method_state, derivatives=derivatives
+    )
+    y1, coefficients = result.y1, result.coefficients
     leaves: list[Tensor] = []
-    if step.step_outputs is not None:
+    if within is not None:
         times = (problem.t.detach() if t is None else t).to(y.device)
         times = times if batch.rows is None else times[batch.rows]
-        if constant:
-            states = method.interpolate(start, stages, step.step_outputs.thetas)
-        else:
+        states = result.states
+        if states is None:
+            assert coefficients is not None
             states = interpolate_outputs(step, coefficients, t=begin, h=h, times=times)
-        own = OutputIndex(step.step_outputs.outputs, step.step_outputs.rows).times(times)
-        rows = OutputIndex.of(batch, step.step_outputs).rows
+        own, rows = OutputIndex(within.outputs, within.rows).times(times), OutputIndex.of(batch, within).rows
         leaves += save_states(problem, plan, t=own, y=states, rows=rows).leaves
     if plan.save_steps:
         leaves.append(y1 if step.accept is None else y1[step.accept])
     if plan.dense:
+        assert coefficients is not None
         leaves.append(coefficients if step.accept is None else coefficients[:, step.accept].transpose(0, 1))
-    ends_at_jump = step.edges is not None and some(step.edges.jump_after)
-    return RetakenStep(y1, leaves, None if ends_at_jump else method_state)
+    return RetakenStep(y1, leaves, result.method_state)
 
 
 def places(trajectory: Trajectory, batch: StepBatch, step: AcceptedStep) -> list[tuple[int, tuple]]:

@@ -94,8 +94,13 @@ def _run(problem: Problem, config: SolveConfig, plan: Plan) -> Trajectory:
     """Run the engine without a graph."""
     f0 = problem.initial_slope()
     version = f0._version if problem.field.guarded else None
-    with torch.no_grad(), bar(config.progress) as on_progress:
-        trajectory = config.engine.integrate(problem, replace(config, on_progress=on_progress), plan)
+    with torch.no_grad():
+        if config.progress:
+            with bar() as on_progress:
+                config = replace(config, on_progress=on_progress)
+                trajectory = config.engine.integrate(problem, config, plan)
+        else:
+            trajectory = config.engine.integrate(problem, config, plan)
     if version is not None and f0._version != version:
         raise ValueError("f writes into what it returned before; wanted a new tensor each time, not out=buffer.")
     if torch.is_autocast_enabled(problem.layout.device.type):

@@ -42,7 +42,8 @@ def probe(problem: Problem, config: SolveConfig) -> Probed:
         f0, breaks = first_evaluation(problem)
         captured = problem.captured or ()
     problem = replace(problem, f0=f0, captured=captured)
-    config = replace(config, stops=_with_breaks(problem, config, breaks))
+    if breaks and not config.method.one_call:
+        config = replace(config, stops=_with_breaks(problem, config, breaks))
     calls = coupling_calls
     with torch.no_grad():
         if problem.per_sample:
@@ -62,7 +63,8 @@ def _watched_evaluation(problem: Problem, config: SolveConfig) -> tuple[Tensor, 
     # Build outside `watch`, so that y0 and t do not count as captured.
     arguments = _arguments(problem)
     args, save = problem.field.args, config.save if callable(config.save) else None
-    (f0, breaks), seen = watch(lambda: _evaluation(problem, *arguments))
+    seen: list[Tensor] = []
+    f0, breaks = _evaluation(problem, *arguments, seen=seen)
     if save is not None:
         seen += watch(lambda: save(*arguments, *args))[1]
     for event in config.events:
@@ -73,16 +75,17 @@ def _watched_evaluation(problem: Problem, config: SolveConfig) -> tuple[Tensor, 
     return f0, breaks, tuple(captured.values())
 
 
-def _evaluation(problem: Problem, t: Tensor, state: Any) -> tuple[Tensor, list[Breakpoints]]:
+def _evaluation(
+    problem: Problem, t: Tensor, state: Any, *, seen: list[Tensor] | None = None
+) -> tuple[Tensor, list[Breakpoints]]:
+    """Return f(t0, y0) and its breaks; ``seen`` receives the differentiable tensors that it uses."""
     with recording_queries() as queries:
-        f0 = _checked_slope(problem, t, state)
+        f0 = _checked_slope(problem, t, state, seen=seen)
     return f0, find_breakpoints(problem.field.f, problem.field.args, queries)
 
 
 def _with_breaks(problem: Problem, config: SolveConfig, breaks: list[Breakpoints]) -> StopTimes:
     """Return the stops of a solve: those of the user, and the breaks of control inputs."""
-    if config.method.one_call or not breaks:
-        return config.stops
     stops = unite(problem, config.stops, breaks)
     if stops.jumping and problem.per_sample:
         check_restarts(config.method, "f uses an interpolation that jumps,")
@@ -96,11 +99,15 @@ def _arguments(problem: Problem) -> tuple[Tensor, Any]:
     return t, layout.unpack(problem.y0.detach(), field.dtype)
 
 
-def _checked_slope(problem: Problem, t: Tensor, state: Any) -> Tensor:
+def _checked_slope(problem: Problem, t: Tensor, state: Any, *, seen: list[Tensor] | None) -> Tensor:
     field = problem.field
     versions = _versions(state, t) if field.guarded else None
     try:
-        slope = field.f(t, state, *field.args)
+        if seen is None:
+            slope = field.f(t, state, *field.args)
+        else:
+            slope, used = watch(lambda: field.f(t, state, *field.args))
+            seen += used
     except RuntimeError as error:
         if problem.per_sample and "size of tensor" in str(error):
             raise ValueError(

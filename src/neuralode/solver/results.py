@@ -52,6 +52,8 @@ def split_events(
 
 def occurrences_of(problem: Problem, count: int, found: FoundEvents | None) -> tuple[Occurrences, ...]:
     """Return the occurrences of each of ``count`` event functions."""
+    if not count:
+        return ()
     layout = problem.layout
     if found is None:
         times = problem.t.detach().new_zeros(0)

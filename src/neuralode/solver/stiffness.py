@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from neuralode.core.clock import some
 from neuralode.core.jacobians import Linearised
 from neuralode.core.problem import Problem
 from neuralode.core.record import Record
@@ -35,9 +36,10 @@ IMPLICIT = (
 
 def looks_stiff(problem: Problem, record: Record, config: SolveConfig, *, least: int = MIN_ATTEMPTS) -> bool:
     """Return whether stability seems to have limited the steps, on any clock with ``least`` attempts or more."""
-    method, controller, attempts = config.method, config.controller, torch.as_tensor(record.attempts)
-    if method.implicit or not (method.adaptive and controller.adaptive) or not bool((attempts >= least).any()):
+    method, controller = config.method, config.controller
+    if method.implicit or not (method.adaptive and controller.adaptive) or not some(record.attempts >= least):
         return False
+    attempts = torch.as_tensor(record.attempts)
     y, field = record.y, problem.field
     if not bool(y.isfinite().all()) or not y.numel():
         return False
