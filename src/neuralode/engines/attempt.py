@@ -121,14 +121,14 @@ def attempt(context: SolveContext, state: SolverState, running: Flag) -> tuple[S
 def next_target(context: SolveContext, state: SolverState) -> StepTarget:
     """Return where the controller and the stops end the next step."""
     controller, stops = context.config.controller, context.stops
-    request = StepRequest(state.t, state.h, context.end, context.direction)
+    request = StepRequest(t=state.t, h=state.h, end=context.end, direction=context.direction)
     if not stops:
         return StepTarget(controller.propose(request, state.history))
     step, ends_at_stop, jump = stops.propose(controller, request, state.history)
     if stops.everywhere:
-        return StepTarget(step, ends_at_stop, jump, StepEdges(step.t1, True, True))
+        return StepTarget(step, ends_at_stop, jump, edges=StepEdges(step.t1, True, True))
     edges = StepEdges(step.t1, state.past_jump, jump) if some(state.past_jump) or some(jump) else None
-    return StepTarget(step, ends_at_stop, jump, edges)
+    return StepTarget(step, ends_at_stop, jump, edges=edges)
 
 
 def stop_exhausted(context: SolveContext, state: SolverState) -> SolverState:

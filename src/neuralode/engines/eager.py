@@ -27,7 +27,7 @@ class Eager:
 
     def integrate(self, problem: Problem, config: SolveConfig, plan: Plan) -> RecordedTrajectory:
         """Solve by the loop and keep a record."""
-        record, outputs = solve_loop(self, problem, config, plan)
+        record, outputs = solve_loop(self, problem, config, plan=plan)
         return RecordedTrajectory.of(record, outputs, config)
 
     def advance(self, context: SolveContext, state: SolverState, budget: int) -> tuple[SolverState, StepBatch]:
@@ -50,7 +50,7 @@ class Eager:
         if sizes:
             state, steps = undo_nonfinite(state, steps, sizes)
         occurrences = tuple(occurrence for tried in attempts for occurrence in tried.occurrences)
-        return state, StepBatch(context.rows, steps, state.y, state.t, occurrences)
+        return state, StepBatch(rows=context.rows, steps=steps, end=state.y, t=state.t, occurrences=occurrences)
 
 
 def undo_nonfinite(

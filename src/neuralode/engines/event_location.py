@@ -60,9 +60,9 @@ def locate_events(
     values = _values(context, state, t=proposal.t1, y=step.y1, accept=accept)
     none = accept & negate(accept)
     if not any(some(accept & e.crosses(a, b)) for e, a, b in zip(events, before, values, strict=True)):
-        return LocatedEvents(step, proposal, none, values)
+        return LocatedEvents(step, proposal, none, values=values)
     accept = accept & _finite(step.y1, accept)
-    interior = StepInterior(context, state, start, step)
+    interior = StepInterior(context, state, start, step=step)
     crossings = interior.crossings(accept, before, values)
     terminal = _first_terminal(context, crossings, none)
     occurrences: list[Occurrence] = []
@@ -74,10 +74,12 @@ def locate_events(
         proposal = proposal._replace(h=h, t1=t1, reaches_end=proposal.reaches_end | ended)
         for n in range(len(events)):
             on = ended & (terminal.event == n)
-            occurrences += _occurrences(Occurrence(n, True, None, proposal.t1, step.y1, slopes), on)
+            occurrences += _occurrences(
+                Occurrence(event=n, terminal=True, rows=None, t=proposal.t1, y=step.y1, slope=slopes), on
+            )
         if not all(event.terminal for event in events):
             # The step is shorter now: look again for the events that do not end it.
-            interior, interpolants = StepInterior(context, state, start, step), 2
+            interior, interpolants = StepInterior(context, state, start, step=step), 2
             values_at_end = _values(context, state, t=proposal.t1, y=step.y1, accept=accept)
             again = interior.crossings(accept, before, values_at_end)
             crossings = [_crossing_of_shortened(old, new, terminal) for old, new in zip(crossings, again, strict=True)]
@@ -87,11 +89,11 @@ def locate_events(
             # Strictly before the end of the solve, so that its derivative by the end is its own.
             t = where(proposal.reaches_end & ((t - proposal.t1) * start.h >= 0), _next(proposal.t1, state.t), t)
             slope = interior.slope(n, crossing.theta) if context.plan.event_slopes else None
-            found = Occurrence(n, False, None, t, interior.state(crossing.theta), slope)
+            found = Occurrence(event=n, terminal=False, rows=None, t=t, y=interior.state(crossing.theta), slope=slope)
             occurrences += _occurrences(found, crossing.crossed)
     extra = interpolants * context.config.method.dense_evaluations
     step = step._replace(evaluations=step.evaluations + extra, calls=step.calls + extra)
-    return LocatedEvents(step, proposal, terminal.ended, values, tuple(occurrences))
+    return LocatedEvents(step, proposal, terminal.ended, values=values, occurrences=tuple(occurrences))
 
 
 def _values(context: SolveContext, state: SolverState, *, t: Number, y: Tensor, accept: Flag) -> tuple[Number, ...]:
@@ -144,7 +146,7 @@ def _occurrences(found: Occurrence, on: Flag) -> list[Occurrence]:
 class StepInterior:
     """The dense output of one step, and event functions on it."""
 
-    def __init__(self, context: SolveContext, state: SolverState, start: StepStart, step: Step) -> None:
+    def __init__(self, context: SolveContext, state: SolverState, start: StepStart, *, step: Step) -> None:
         self.events, self.field = context.config.events, context.field
         self.t, self.h, self.first = start.t, start.h, state.accepted == 0
         self.coefficients = context.config.method.interpolant(start, step.stages)

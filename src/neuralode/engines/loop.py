@@ -31,7 +31,7 @@ class LoopStart(NamedTuple):
     record: Record
 
 
-def solve_loop(engine: StepwiseEngine, problem: Problem, config: SolveConfig, plan: Plan) -> tuple[Record, Outputs]:
+def solve_loop(engine: StepwiseEngine, problem: Problem, config: SolveConfig, *, plan: Plan) -> tuple[Record, Outputs]:
     """Solve without a graph; return where each row ended, the steps that the plan keeps, and the outputs."""
     context, state, record = start_loop(problem, config, plan)
     outputs = Outputs(problem, plan)

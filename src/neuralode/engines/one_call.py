@@ -35,13 +35,13 @@ class OneCall:
 
     def integrate(self, problem: Problem, config: SolveConfig, plan: Plan) -> RecordedTrajectory:
         """Solve by one call of the method."""
-        record, outputs = solve_loop(self, problem, config, plan)
+        record, outputs = solve_loop(self, problem, config, plan=plan)
         return RecordedTrajectory.of(record, outputs, config)
 
     def advance(self, context: SolveContext, state: SolverState, budget: int) -> tuple[SolverState, StepBatch]:
         """Go to the end."""
         if state.status != RUNNING:
-            return state, StepBatch(context.rows, [], state.y, state.t)
+            return state, StepBatch(rows=context.rows, steps=[], end=state.y, t=state.t)
         inner = [time * context.direction for time in context.output_times.ahead]
         t, end = host(state.t), host(context.end)
         config = context.config
@@ -65,4 +65,4 @@ class OneCall:
             evaluations=state.evaluations + crossed.calls,
             calls=state.calls + crossed.calls,
         )
-        return following, StepBatch(context.rows, [step], following.y, following.t)
+        return following, StepBatch(rows=context.rows, steps=[step], end=following.y, t=following.t)

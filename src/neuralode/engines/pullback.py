@@ -162,7 +162,7 @@ class Pullback:
                 outputs.append(x)
                 weights.append(cotangent[place].to(x.dtype))
         if trajectory.problem.strict:
-            substitution.check(outputs, y, self.t, *memory)
+            substitution.check(outputs, *(y, self.t, *memory))
         return self.accumulate(outputs, weights, y=y, memory=memory)
 
     def count(self, times: int, *, dense: bool, method_state: Any) -> None:

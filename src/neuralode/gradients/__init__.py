@@ -17,4 +17,4 @@ GRADIENTS: Mapping[str, Gradient] = {"replay": Replay(), "adjoint": Adjoint(), "
 
 def find_gradient(gradient: str | Gradient) -> Gradient:
     """Return the gradient of a name, or the gradient itself."""
-    return pick("gradient", gradient, GRADIENTS, Gradient)
+    return pick("gradient", gradient, table=GRADIENTS, kind=Gradient)

@@ -139,7 +139,7 @@ def grid_times(controller: Any, start: float, end: float) -> list[float]:
     direction = 1.0 if end >= start else -1.0
     times, history = [start], controller.start(start, end)
     while times[-1] != end:
-        proposal = controller.propose(StepRequest(times[-1], 0.0, end, direction), history)
+        proposal = controller.propose(StepRequest(t=times[-1], h=0.0, end=end, direction=direction), history)
         decision = controller.decide(AttemptOutcome(ratio=None, h=0.0, planned=0.0, clipped=False, order=1), history)
         times.append(proposal.t1)
         history = decision.history
