@@ -151,7 +151,8 @@ def _column(nodes: tuple[float, ...], device: torch.device) -> Tensor:
 def scaled(y: Tensor, h: Number, increment: Tensor, factor: float = 1.0) -> Tensor:
     """Return ``y + h * factor * increment`` with the h of each row's clock."""
     if isinstance(h, Tensor):
-        return torch.addcmul(y, increment, column(h, y), value=factor)
+        h = column(h, y)
+        return torch.addcmul(y, increment, h if factor == 1.0 else h * factor)  # rounds as `alpha` does below
     return torch.add(y, increment, alpha=h * factor)
 
 
