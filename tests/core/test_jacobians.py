@@ -32,7 +32,7 @@ def whole(f: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> Tensor:
 def check(f: Callable[[Tensor, Tensor], Tensor], y: Tensor, coupled: bool = False, tolerance: float = 1e-12) -> None:
     wanted = whole(f, y)
     close: Any = {"rtol": tolerance, "atol": tolerance}
-    found = jacobian(f, T, y, coupled)
+    found = jacobian(f, T, y, coupled=coupled)
     n = wanted.shape[0] // len(y)
     if coupled:
         torch.testing.assert_close(found, wanted[None], **close)
@@ -40,11 +40,11 @@ def check(f: Callable[[Tensor, Tensor], Tensor], y: Tensor, coupled: bool = Fals
         blocks = torch.stack([wanted[i * n : (i + 1) * n, i * n : (i + 1) * n] for i in range(len(y))])
         torch.testing.assert_close(found, blocks, **close)
     v, w = torch.randn_like(y), torch.randn_like(y)
-    along, back = jvp(f, T, y, v), vjp(f, T, y, w)
+    along, back = jvp(f, T, y, v=v), vjp(f, T, y, w=w)
     torch.testing.assert_close(real(along), wanted @ real(v), **close)
     torch.testing.assert_close(real(back), wanted.T @ real(w), **close)
     near = Linearised(f, T, y)
-    for _ in range(2):  # it can be asked again
+    for _ in range(2):  # products can be repeated
         torch.testing.assert_close(near.jvp(v), along, rtol=1e-13, atol=1e-13)
         torch.testing.assert_close(near.vjp(w), back, rtol=1e-13, atol=1e-13)
     assert not any(x.requires_grad for x in (found, along, back))
@@ -111,10 +111,10 @@ def test_a_complex_f_that_is_not_holomorphic_has_its_real_jacobian() -> None:
 )
 def test_where_the_state_does_not_matter_the_jacobian_is_zero(f: Any) -> None:
     y = torch.randn(4, 3, dtype=FLOAT)
-    assert jacobian(f, T, y, False).eq(0).all()
-    assert jacobian(f, T, y, False).shape == (4, 3, 3)
-    assert jvp(f, T, y, y).eq(0).all()
-    assert vjp(f, T, y, y).eq(0).all()
+    assert jacobian(f, T, y, coupled=False).eq(0).all()
+    assert jacobian(f, T, y, coupled=False).shape == (4, 3, 3)
+    assert jvp(f, T, y, v=y).eq(0).all()
+    assert vjp(f, T, y, w=y).eq(0).all()
 
 
 def test_an_f_with_a_branch_or_an_old_function_is_differentiated_the_plain_way() -> None:
@@ -148,9 +148,9 @@ def test_a_function_that_can_be_differentiated_once_has_a_jacobian_and_its_produ
     def f(t: Tensor, y: Tensor) -> Tensor:
         return OnceSquare.apply(y)
 
-    torch.testing.assert_close(jacobian(f, T, y, False), torch.diag_embed(2 * y))
+    torch.testing.assert_close(jacobian(f, T, y, coupled=False), torch.diag_embed(2 * y))
     with pytest.raises(TypeError, match="f has no products with its Jacobian"):
-        jvp(f, T, y, y)
+        jvp(f, T, y, v=y)
 
 
 def test_inference_mode_is_no_obstacle() -> None:
@@ -158,9 +158,9 @@ def test_inference_mode_is_no_obstacle() -> None:
         net = nn.Linear(3, 3).to(FLOAT)  # its parameters may enter no graph
         y, t = torch.randn(4, 3, dtype=FLOAT), torch.tensor(0.3)
         wanted = net.weight * y[:, :, None] + torch.diag_embed(net(y))
-        found = jacobian(lambda t, y: net(y) * y, t, y, False)
-        plain = jacobian(lambda t, y: y * y * t, t, y, False)
-        one = jacobian(lambda t, y: net(y) * y, t, y, True)
+        found = jacobian(lambda t, y: net(y) * y, t, y, coupled=False)
+        plain = jacobian(lambda t, y: y * y * t, t, y, coupled=False)
+        one = jacobian(lambda t, y: net(y) * y, t, y, coupled=True)
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(plain, torch.diag_embed(0.6 * y), rtol=1e-6, atol=0)
     torch.testing.assert_close(one.reshape(4, 3, 4, 3)[range(4), :, range(4)], wanted)
@@ -168,10 +168,10 @@ def test_inference_mode_is_no_obstacle() -> None:
 
 def test_a_time_of_each_row_is_passed_on() -> None:
     t = torch.tensor([1.0, 2.0], dtype=FLOAT)
-    found = jacobian(lambda t, y: t[:, None] * y, t, torch.ones(2, 2, dtype=FLOAT), False)
+    found = jacobian(lambda t, y: t[:, None] * y, t, torch.ones(2, 2, dtype=FLOAT), coupled=False)
     torch.testing.assert_close(found, t[:, None, None] * torch.eye(2, dtype=FLOAT))
 
 
 @pytest.mark.parametrize(("rows", "features"), [(0, 3), (2, 0)])
 def test_an_empty_state_has_an_empty_jacobian(rows: int, features: int) -> None:
-    assert jacobian(lambda t, y: y, T, torch.zeros(rows, features), False).shape == (rows, features, features)
+    assert jacobian(lambda t, y: y, T, torch.zeros(rows, features), coupled=False).shape == (rows, features, features)

@@ -9,21 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from neuralode.core.types import PyTree
+
 Number: TypeAlias = float | Tensor  # a float, or a float64 tensor [rows] (0-d where a shared clock is traced)
 Flag: TypeAlias = bool | Tensor
+X = TypeVar("X", bound=float | Tensor)
 
 EPS = torch.finfo(torch.float64).eps
-FEW_NODES = 4  # up to which as many scalars are made as fast as one tensor of them
+MAX_FILLS = 4  # up to this many scalar tensors are made as fast as one tensor that holds all
 
 
 def number(x: Tensor, *, per_row: bool) -> Number:
-    """Return a tensor [rows] or 0-d as a clock number; on a shared clock the host waits for it."""
+    """Return a tensor [rows] or 0-d as a clock number; a shared clock waits for the device."""
     return x.to(torch.float64) if per_row else x.item()
 
 
@@ -33,13 +36,13 @@ def host(x: Number) -> float:
 
 
 def per_row(x: object) -> Tensor:
-    """Return numbers or flags that are known to be a tensor, with an entry for each row."""
+    """Narrow numbers or flags to a tensor with an entry for each row."""
     assert isinstance(x, Tensor), "a clock for each row"
     return x
 
 
-def where(condition: Flag, yes: Any, no: Any) -> Any:
-    """Choose between two numbers, or between the rows of two states, by clock."""
+def where(condition: Flag, yes: X, no: X) -> X | Tensor:
+    """Choose between two numbers or flags, or between the rows of two states, by clock."""
     if not isinstance(condition, Tensor):
         return yes if condition else no
     if isinstance(no, Tensor) and not isinstance(yes, Tensor):
@@ -53,8 +56,8 @@ def where(condition: Flag, yes: Any, no: Any) -> Any:
     return torch.where(condition, yes, no)
 
 
-def choose(condition: Flag, yes: Any, no: Any) -> Any:
-    """Choose between two pytrees of tensors that lead with rows; None unless both are given."""
+def choose(condition: Flag, yes: PyTree, no: PyTree) -> PyTree:
+    """Choose between two pytrees of tensors that lead with rows; None if one of them is None."""
     if not isinstance(condition, Tensor):
         return yes if condition else no
     if yes is None or no is None:
@@ -114,14 +117,14 @@ def stage_times(
     t: Number, h: Number, nodes: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> Sequence[Tensor]:
     """Return ``t + c h`` for every node c, computed in float64 and rounded to ``dtype``."""
-    compiling = torch.compiler.is_compiling()  # it fuses scalars; a constant column would be a copy to the device
+    compiling = torch.compiler.is_compiling()  # fuses scalars; a constant column would be copied to the device
     if isinstance(h, Tensor) or isinstance(t, Tensor):
         if compiling:
             t, h = (x.double() if isinstance(x, Tensor) else x for x in (t, h))
             return [torch.as_tensor(t + c * h).to(dtype) for c in nodes]
         c = _column(nodes, device)
         return (t + h * (c[:, None] if max(_dim(t), _dim(h)) else c)).to(dtype).unbind()
-    if compiling or len(nodes) <= FEW_NODES:  # a fill each: no copy, so no synchronisation
+    if compiling or len(nodes) <= MAX_FILLS:  # fills: no copy, so no synchronization
         return [torch.scalar_tensor(t + c * h, dtype=dtype, device=device) for c in nodes]
     if device.type == "cpu":
         return torch.tensor([t + c * h for c in nodes], dtype=dtype).unbind()
@@ -131,21 +134,6 @@ def stage_times(
 def real_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the real dtype of the same precision. Unlike `torch.dtype.to_real`, `torch.compile` can trace it."""
     return _REAL.get(dtype, dtype)
-
-
-_REAL = {
-    complex_dtype: complex_dtype.to_real() for complex_dtype in (torch.complex32, torch.complex64, torch.complex128)
-}
-
-
-def _dim(a: Number) -> int:
-    return a.dim() if isinstance(a, Tensor) else 0
-
-
-@lru_cache(maxsize=256)
-def _column(nodes: tuple[float, ...], device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # outlives this call: must not be an inference tensor
-        return torch.tensor(nodes, dtype=torch.float64, device=device)
 
 
 def scaled(y: Tensor, h: Number, increment: Tensor, factor: float = 1.0) -> Tensor:
@@ -172,3 +160,18 @@ def column(h: Tensor, y: Tensor) -> Tensor:
 def column_times(h: Number, rows: Tensor) -> Tensor:
     """Return ``h * rows`` with the h of each row's clock."""
     return rows * column(h, rows) if isinstance(h, Tensor) else rows * h
+
+
+_REAL = {
+    complex_dtype: complex_dtype.to_real() for complex_dtype in (torch.complex32, torch.complex64, torch.complex128)
+}
+
+
+def _dim(a: Number) -> int:
+    return a.dim() if isinstance(a, Tensor) else 0
+
+
+@lru_cache(maxsize=256)
+def _column(nodes: tuple[float, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # cached, so it must not be an inference tensor
+        return torch.tensor(nodes, dtype=torch.float64, device=device)

@@ -35,7 +35,7 @@ class DenseOutput:
     layout : Layout
         How states are packed.
     coefficients : Tensor[pieces, degree + 1, rows, features] or Tensor[pieces, degree + 1, features]
-        Of θ⁰, θ¹, … on each piece: of all rows on a shared clock, of one row otherwise.
+        Coefficients of θ⁰, θ¹, … on each piece: for all rows on a shared clock, for one row otherwise.
     t, h : Tensor[pieces]
         Piece n spans ``t[n]`` to ``t[n] + h[n]``.
     direction : {1.0, -1.0}
@@ -56,6 +56,7 @@ class DenseOutput:
         return self._shared(times) if self.row is None else self._per_sample(times)
 
     def _shared(self, times: Tensor) -> Tensor:
+        """Evaluate all rows at the same times."""
         start = self.t.detach() * self.direction
         place = (torch.searchsorted(start, times.detach() * self.direction, right=True) - 1).clamp(min=0)
         theta = (times - self.t[place]) / self.h[place]
@@ -64,10 +65,11 @@ class DenseOutput:
         return _evaluate(chosen, theta, 2)
 
     def _per_sample(self, times: Tensor) -> Tensor:
+        """Evaluate each row on its own pieces."""
         assert self.row is not None
         rows = self.layout.rows
         times = times.to(self.t.device)
-        own = times if times.dim() == 2 else times.expand(rows, -1)
+        times = times if times.dim() == 2 else times.expand(rows, -1)
         order = self.row.argsort(stable=True)  # by row, and in time within it
         counts = torch.bincount(self.row, minlength=rows)
         offset = counts.cumsum(0) - counts
@@ -75,10 +77,10 @@ class DenseOutput:
         table[self.row[order], torch.arange(len(order), device=order.device) - offset[self.row[order]]] = (
             self.t.detach()[order] * self.direction
         )
-        within = torch.searchsorted(table, (own.detach() * self.direction).contiguous(), right=True) - 1
+        within = torch.searchsorted(table, (times.detach() * self.direction).contiguous(), right=True) - 1
         within = torch.minimum(within.clamp(min=0), (counts - 1).clamp(min=0)[:, None])
         place = order[(offset[:, None] + within).T]  # [queries, rows]
-        theta = (own.T - self.t[place]) / self.h[place]
+        theta = (times.T - self.t[place]) / self.h[place]
         chosen = self.coefficients[place].movedim(2, 0)
         return _evaluate(chosen, theta, 1)
 
@@ -98,7 +100,7 @@ class DenseOutput:
 
 
 def _padded(coefficients: Tensor, degree: int) -> Tensor:
-    """Pad with zero coefficients up to a degree."""
+    """Pad coefficients with zeros up to a degree."""
     missing = list(coefficients.shape)
     missing[1] = degree - missing[1]
     return torch.cat((coefficients, coefficients.new_zeros(missing)), 1)

@@ -1,4 +1,4 @@
-"""What is not part of the core is asked for by the name of the extra that brings it."""
+"""Check that the optional dependencies of an extra are installed."""
 
 from __future__ import annotations
 

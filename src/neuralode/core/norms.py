@@ -1,4 +1,7 @@
-"""How large an error is against what is tolerated: one number a clock. Every reduction over states is made here."""
+"""Scaled error norms: the size of an error relative to the tolerances, one ratio for each clock.
+
+Every reduction over states is made here.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -14,44 +17,45 @@ from torch import Tensor
 
 from neuralode.core.layout import Layout
 from neuralode.core.registry import pick
+from neuralode.core.types import PyTree, Tolerance
 
-Reduction: TypeAlias = Callable[[Any], Tensor]
+# A function of the pytree of scaled errors that returns one number, or one for each row.
+Reduction: TypeAlias = Callable[[PyTree], Tensor]
 
 
 @dataclass(frozen=True)
 class Norm:
-    """The scaled size of an error.
+    """The norm of an error, scaled by the tolerances.
 
-    Each number of ``error`` is divided by ``atol + rtol · max(|y|, |y1|)`` and what results is reduced: over each leaf,
-    and over the rows as well on a shared clock; the leaves by the largest.
+    Each element of the error is divided by ``atol + rtol * max(|y|, |y1|)``. The scaled errors are reduced over each
+    leaf (on a shared clock over its rows as well), then by the maximum over leaves. Complex errors count by modulus.
 
     Parameters
     ----------
     layout : Layout
         How the state is packed.
     rtol, atol : float or Tensor[rows, features]
-        Tolerances, packed as the state.
+        Tolerances, packed as the state. Tensors [1, features] apply to all rows.
     per_sample : bool
-        One ratio for each row, or one for all.
-    reduction : {"rms", "max"} or callable
-        The root of the mean square, the largest, or a function of the pytree of scaled errors that returns one number
-        (one a row with ``per_sample``). Complex errors count once, by their modulus.
-    leaves : tuple of int, optional
-        The leaves that count, by position; all unless given.
+        Return one ratio for each row, rather than one for all.
+    reduction : {"rms", "max"} or callable, default="rms"
+        The root mean square, the maximum, or a function of the pytree of scaled errors that returns one number (one
+        for each row with ``per_sample``).
+    leaves : tuple of int, default=None
+        Indices of the leaves that count; all if None.
     """
 
     layout: Layout
-    rtol: Any
-    atol: Any
+    rtol: float | Tensor
+    atol: float | Tensor
     per_sample: bool
-    reduction: str | Reduction = "rms"
+    reduction: Literal["rms", "max"] | Reduction = "rms"
     leaves: tuple[int, ...] | None = None
 
     def __call__(self, error: Tensor | tuple[Tensor, Tensor], y: Tensor, y1: Tensor) -> Float[Tensor, "*clocks"]:
-        """The ratio: at most 1 means tolerated.
+        """Return the ratio of an error to the tolerances of a step from y to y1; at most 1 is within tolerance.
 
-        Two estimates of one error, the second of a lower order, have a ratio each, of which the first is `corrected` by
-        the second.
+        A pair of estimates, the second of lower order, is combined by `corrected`.
         """
         largest = y.abs() if y1 is y else torch.maximum(y.abs(), y1.abs())
         scale = largest.mul_(self.rtol).add_(self.atol)
@@ -61,7 +65,7 @@ class Norm:
         return self._size(error / scale)
 
     def _size(self, scaled: Tensor) -> Tensor:
-        """One number a clock, over all leaves."""
+        """Reduce scaled errors over all leaves: one number for each clock."""
         if callable(self.reduction):
             return self.reduction(self.layout.unpack(scaled)).to(torch.float64)
         layout = self.layout
@@ -72,6 +76,7 @@ class Norm:
         return torch.stack(sizes).amax(0) if sizes else self._reduce(scaled[:, :0])
 
     def _reduce(self, scaled: Tensor) -> Tensor:
+        """Reduce the columns of one leaf."""
         count = scaled.shape[1] if self.per_sample else scaled.numel()
         axis = 1 if self.per_sample else None
         if count == 0:
@@ -81,7 +86,7 @@ class Norm:
         return torch.linalg.vector_norm(scaled, 2, axis) / count**0.5
 
     def take(self, rows: Tensor) -> Norm:
-        """The norm of some rows: tolerances that differ by row are gathered along."""
+        """Return the norm of some rows, with tolerances that differ by row gathered."""
         if not any(isinstance(x, Tensor) and x.shape[0] > 1 for x in (self.rtol, self.atol)):
             return self
         rtol, atol = (
@@ -91,10 +96,10 @@ class Norm:
 
 
 def corrected(high: Tensor, low: Tensor) -> Tensor:
-    """What DOP853 takes for the error of its step: ``high² / √(high² + low² / 100)``, of its estimates of two orders.
+    """Return the error estimate of DOP853, ``high² / √(high² + low² / 100)``, from estimates of two orders.
 
-    Of a short step the low estimate is the larger one by far, and this is of a higher order than either; of a step too
-    long for orders to show it is about the high estimate (Hairer, Nørsett & Wanner I, II.10).
+    For short steps the estimate of lower order is much larger, and the result is of a higher order than either
+    estimate. For steps outside the asymptotic regime the result is about ``high`` (Hairer, Nørsett & Wanner I, II.10).
 
     Examples
     --------
@@ -106,35 +111,50 @@ def corrected(high: Tensor, low: Tensor) -> Tensor:
     return torch.where(total == 0, total, high * high / total.sqrt())
 
 
-def check_reduction(reduction: Any) -> Any:
-    """Refuse what is neither a known name nor a callable."""
-    return reduction if callable(reduction) else pick("norm", reduction, {"rms": "rms", "max": "max"}, ())
+def check_reduction(reduction: Literal["rms", "max"] | Reduction) -> Literal["rms", "max"] | Reduction:
+    """Return the reduction; refuse unknown names."""
+    return reduction if callable(reduction) else pick("norm", reduction, table={"rms": "rms", "max": "max"}, kind=())
 
 
-def check_tolerances(rtol: Any, atol: Any, layout: Layout) -> tuple[Any, Any]:
-    """Tolerances as numbers or columns; refuses negative ones, warns of what the state cannot resolve."""
-    columns, least = [], []
+def check_tolerances(rtol: Tolerance, atol: Tolerance, layout: Layout) -> tuple[float | Tensor, float | Tensor]:
+    """Return packed tolerances; refuse negative ones, and warn of an rtol that the dtype of the state cannot resolve.
+
+    Raises
+    ------
+    ValueError
+        If a tolerance is negative, not finite, or does not broadcast against the state, or if both are 0.
+    """
+    packed, bounds = [], []
     for name, value in (("rtol", rtol), ("atol", atol)):
         try:
-            column = layout.broadcast(value)
+            tolerance = layout.broadcast(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{name}={value!r} does not broadcast against y0; wanted a number, a tensor that broadcasts against "
                 "each leaf, or a pytree of these like y0."
             ) from error
-        extremes = [float(x) for x in column.aminmax()] if isinstance(column, Tensor) and column.numel() else [column]
-        extremes = [0.0] if isinstance(extremes[0], Tensor) else extremes
+        extremes = _extremes(tolerance)
         if isinstance(value, bool) or not all(math.isfinite(x) and x >= 0 for x in extremes):
             raise ValueError(f"{name}={value!r}; wanted finite tolerances that are not negative.")
-        columns.append(column)
-        least.append(extremes)
-    if max(*least[0], *least[1]) == 0 and layout.rows and layout.features:
+        packed.append(tolerance)
+        bounds.append(extremes)
+    if max(*bounds[0], *bounds[1]) == 0 and layout.rows and layout.features:
         raise ValueError("rtol and atol are both 0; wanted at least one above 0.")
-    finest = 10 * torch.finfo(layout.dtype).eps
-    if 0 < least[0][0] < finest:
+    least, finest = bounds[0][0], 10 * torch.finfo(layout.dtype).eps
+    if 0 < least < finest:
         warnings.warn(
-            f"rtol={least[0][0]:.1e} is below 10 eps of {layout.dtype} ({finest:.1e}): rounding will decide the steps. "
+            f"rtol={least:.1e} is below 10 eps of {layout.dtype} ({finest:.1e}): rounding will decide the steps. "
             "Use a float64 state for such tolerances.",
             stacklevel=3,
         )
-    return columns[0], columns[1]
+    return packed[0], packed[1]
+
+
+def _extremes(tolerance: float | Tensor) -> tuple[float, float]:
+    """Return the smallest and the largest tolerance; zeros for an empty state."""
+    if not isinstance(tolerance, Tensor):
+        return tolerance, tolerance
+    if not tolerance.numel():
+        return 0.0, 0.0
+    least, largest = tolerance.aminmax()
+    return float(least), float(largest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from neuralode.core.clock import per_row
 from neuralode.core.problem import Problem
 from neuralode.core.record import Plan, StepBatch, StepOutputs
 from neuralode.core.step_outputs import interpolate_outputs
+from neuralode.core.types import PyTree
 
 
 class OutputIndex(NamedTuple):
@@ -38,16 +39,17 @@ class OutputIndex(NamedTuple):
 
 
 class SavedLeaves(NamedTuple):
-    """What becomes output of some states: the states, or the leaves of what ``save`` returned for them."""
+    """The outputs of some states: the states themselves, or the leaves of what ``save`` returned for them."""
 
     leaves: list[Tensor]
     spec: TreeSpec | None = None
 
 
 def save_states(problem: Problem, plan: Plan, *, t: Tensor, y: Tensor, rows: Tensor | None) -> SavedLeaves:
-    """Return what becomes output of packed states.
+    """Return the outputs of packed states.
 
-    On a shared clock ``t`` is [n] and ``y`` [n, rows, features]. Otherwise ``y`` is [n, features], each of one row.
+    On a shared clock ``t`` is [n] and ``y`` [n, rows, features]. Otherwise ``y`` is [n, features], with one row
+    for each output.
     """
     if plan.save is None:
         return SavedLeaves([y])
@@ -62,7 +64,7 @@ def save_states(problem: Problem, plan: Plan, *, t: Tensor, y: Tensor, rows: Ten
     return SavedLeaves([torch.stack(parts) for parts in zip(*(x.leaves for x in saved), strict=True)], saved[0].spec)
 
 
-def _leaves_of(saved: Any, rows: int | None = None) -> SavedLeaves:
+def _leaves_of(saved: PyTree, rows: int | None = None) -> SavedLeaves:
     """Check and flatten what the user's function returned."""
     leaves, spec = tree_flatten(saved)
     for leaf in leaves or [None]:
@@ -134,5 +136,5 @@ class Outputs:
 
 
 def _blank(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    hollow = torch.nan if like.is_floating_point() or like.is_complex() else 0
-    return torch.full(shape, hollow, dtype=like.dtype, device=like.device)
+    empty = torch.nan if like.is_floating_point() or like.is_complex() else 0
+    return torch.full(shape, empty, dtype=like.dtype, device=like.device)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float64, Shaped
@@ -14,7 +12,8 @@ from torch import Tensor
 from neuralode.core.clock import Number
 from neuralode.core.field import Field
 from neuralode.core.layout import Layout, lay_out
-from neuralode.core.times import check_times, read_times
+from neuralode.core.times import Times, check_times, read_times
+from neuralode.core.types import Axes, PyTree, UserFunction
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,11 @@ class Problem:
     per_sample : bool
         Whether every row has a clock.
     f0 : Tensor[rows, features], default=None
-        f(t0, y0), once it is known.
+        f(t0, y0), if it has been evaluated.
     captured : tuple of Tensor, default=None
-        The differentiable tensors that f, ``save`` and event functions use, args included; None: not searched yet.
+        The differentiable tensors that f, ``save`` and event functions use, including args; None before the search.
     strict : bool, default=True
-        Whether a pullback refuses an f that uses another differentiable tensor.
+        Whether a pullback raises `GradientError` if f uses a differentiable tensor that is not among ``captured``.
     """
 
     field: Field
@@ -61,12 +60,12 @@ class Problem:
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
-        """The tensors that gradients flow to: y0, t and the captured ones."""
-        # Views made by a torch function: a solve around this one must see them enter.
+        """The tensors that gradients flow to: y0, t and the captured tensors."""
+        # Views: an enclosing solve notices tensors only when a torch function uses them.
         return (self.y0, self.t, *(x.view_as(x) for x in self.captured or ()))
 
     def initial_slope(self) -> Tensor:
-        """Return f(t0, y0), evaluated unless it is known."""
+        """Return f(t0, y0); evaluate it unless ``f0`` is set."""
         if self.f0 is not None:
             return self.f0
         t = self.t[..., 0].to(device=self.y0.device, dtype=self.field.time_dtype)
@@ -117,16 +116,22 @@ class Problem:
 
 
 def make_problem(
-    f: Callable[..., Any],
-    y0: Any,
-    t: Any,
+    f: UserFunction,
+    y0: PyTree,
+    t: Times,
     *,
     args: tuple = (),
-    args_dims: Any = None,
+    args_dims: Axes = None,
     per_sample: bool = False,
     endless: bool = False,
 ) -> Problem:
-    """Check and pack the user's f, y0, t and args; an ``endless`` problem may have an infinite last time."""
+    """Check and pack the user's f, y0, t and args; the last time of an ``endless`` problem may be infinite.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not describe a problem, in a sentence that names the argument.
+    """
     field = f if isinstance(f, Field) else Field(f)
     if not callable(field.f):
         raise TypeError(f"f is a {type(field.f).__name__}; wanted a callable f(t, y, *args).")
@@ -141,7 +146,7 @@ def make_problem(
     if len(args_dims) != len(args):
         raise ValueError(f"args_dims has {len(args_dims)} entries, args has {len(args)}; wanted one each.")
     packed = layout.pack(y0)
-    # f may also use the caller's y0 and t: views tell them apart from the packed ones.
+    # Views distinguish the packed y0 and t from the caller's, which f may also use.
     packed, times = (x.view_as(x) if x.requires_grad else x for x in (packed, times))
     guarded = not (packed.is_inference() or torch.is_inference_mode_enabled())
     field = Field(f=field.f, dtype=field.dtype, layout=layout, args=args, args_dims=tuple(args_dims), guarded=guarded)

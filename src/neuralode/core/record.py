@@ -1,4 +1,4 @@
-"""What a solve keeps of the steps it took: the plan, the accepted steps and where each row ended."""
+"""The record of a solve: the plan of what to keep, the accepted steps, and where each row ended."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neuralode.core.clock import Flag, Number
+from neuralode.core.types import UserFunction
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,19 @@ class Plan:
     keep_states : bool, default=False
         Keep the state before every ``keep_every``-th accepted step.
     keep_every : int, default=1
-        How many accepted steps share one kept state.
+        The number of accepted steps for each kept state.
     memory : {"step", "stage"}, default="step"
         Whether a pullback keeps the activations of one step or of one evaluation of f.
     event_slopes : bool, default=False
         Compute the time derivative of event functions at their zeros.
     on_batch : callable, default=None
-        Receives every batch of accepted steps, which is then not recorded.
+        Receives every batch of accepted steps; the batches are then not recorded.
     """
 
     inner_outputs: bool = False
     dense: bool = False
     save_steps: bool = False
-    save: Callable[..., Any] | None = None
+    save: UserFunction | None = None
     pullback: bool = False
     keep_states: bool = False
     keep_every: int = 1
@@ -79,7 +80,8 @@ class StepEdges(NamedTuple):
 class AcceptedStep(NamedTuple):
     """One step that was accepted: on a shared clock by all rows, per row by those that ``accept`` marks.
 
-    Fields from ``y`` on are None unless the plan keeps them.
+    Fields from ``y`` on are None unless the plan keeps them; they are `Any` because only code that planned for them
+    reads them.
     """
 
     t: Number
@@ -94,7 +96,7 @@ class AcceptedStep(NamedTuple):
     step_outputs: StepOutputs | None = None
     piece: Any = None  # its index, or indices by row, among the pieces of the dense output
     stop: Any = None  # the index, or indices by row, of its new state among the outputs of save="steps"
-    past_stop: Flag = False  # a stop was passed before: t no longer moves with the start of the solve
+    past_stop: Flag = False  # a stop was passed before, so t does not depend on the start of the solve
     ends_at_stop: Flag = False  # t + h is a stop
     edges: StepEdges | None = None
 
@@ -176,13 +178,13 @@ class CallCount:
 
 
 def number_places(step_batches: list[StepBatch], rows: int, device: torch.device) -> list[StepBatch]:
-    """Number the accepted steps: their pieces of the dense output, their outputs of ``save="steps"``.
+    """Number the pieces of the dense output (``piece``) and the outputs of ``save="steps"`` (``stop``).
 
     On a shared clock both count steps. Per row, pieces count accepted (step, row) pairs in order of time, and stops
     count the steps of each row.
     """
     piece, stop = 0, 1
-    own = torch.ones(rows, dtype=torch.int64, device=device)
+    row_stops = torch.ones(rows, dtype=torch.int64, device=device)
     numbered = []
     for step_batch in step_batches:
         steps = []
@@ -191,18 +193,18 @@ def number_places(step_batches: list[StepBatch], rows: int, device: torch.device
                 steps.append(step._replace(piece=piece, stop=stop))
                 piece, stop = piece + 1, stop + 1
             else:
-                local = step.accept.nonzero()[:, 0]
-                total = local if step_batch.rows is None else step_batch.rows[local]
-                pieces = torch.arange(piece, piece + len(local), device=device)
-                steps.append(step._replace(piece=pieces, stop=own[total]))
-                own[total] += 1
-                piece += len(local)
+                rows_in_batch = step.accept.nonzero()[:, 0]
+                accepted = rows_in_batch if step_batch.rows is None else step_batch.rows[rows_in_batch]
+                pieces = torch.arange(piece, piece + len(accepted), device=device)
+                steps.append(step._replace(piece=pieces, stop=row_stops[accepted]))
+                row_stops[accepted] += 1
+                piece += len(accepted)
         numbered.append(step_batch._replace(steps=steps))
     return numbered
 
 
 def constant_clocks(step_batches: list[StepBatch]) -> list[StepBatch]:
-    """Detach times and step sizes: transforms also differentiate how steps were chosen."""
+    """Detach times and step sizes: transforms would differentiate the choice of steps as well."""
 
     def constant(x: Number) -> Number:
         return x.detach() if isinstance(x, Tensor) else x

@@ -1,10 +1,10 @@
-"""From a name to the object it stands for, or to a sentence that says what was expected."""
+"""Look up objects by name, and check objects against a Protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ def members(protocol: type) -> list[str]:
     return [name for name in names if not name.startswith("_")]
 
 
-def pick(argument: str, value: Any, table: Mapping[str, T], kind: type | tuple[type, ...]) -> T:
+def pick(argument: str, value: object, table: Mapping[str, T], kind: type | tuple[type, ...]) -> T:
     """Return ``value`` if it is a ``kind``, or the entry of ``table`` with that name.
 
     Parameters
@@ -61,9 +61,9 @@ def pick(argument: str, value: Any, table: Mapping[str, T], kind: type | tuple[t
     if not isinstance(value, str):
         if isinstance(kind, type) and getattr(kind, "_is_protocol", False):
             check_members(argument, value, kind)
-            return value
+            return cast(T, value)
         if isinstance(value, kind):
-            return value  # pyright: ignore[reportReturnType] (its type is among the kinds)
+            return cast(T, value)
         kinds = [k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,))]
         raise TypeError(f"{argument} must be {' or a '.join(['a name', *kinds])}, not {type(value).__name__}.")
     if value in table:
@@ -74,7 +74,7 @@ def pick(argument: str, value: Any, table: Mapping[str, T], kind: type | tuple[t
     raise ValueError(f"{argument}={value!r} is unknown{hint} Known: {known}.")
 
 
-def check_members(argument: str, value: Any, protocol: type) -> None:
+def check_members(argument: str, value: object, protocol: type) -> None:
     """Refuse an object that lacks a member of a Protocol, and a class where an instance is wanted."""
     came = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
     missing = [name for name in members(protocol) if not hasattr(value, name)]

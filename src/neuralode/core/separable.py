@@ -1,26 +1,29 @@
-"""An f in two functions: of a pair (q, p), each half of whose slope depends on the other half alone."""
+"""A separable f for pairs (q, p): dq/dt depends on p alone, and dp/dt on q alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from torch import Tensor, nn
 
-from torch import nn
+from neuralode.core.types import PyTree, UserFunction
 
 
 class Separable(nn.Module):
-    """An f of a pair (q, p) for symplectic methods: dq/dt = velocity(t, p) and dp/dt = force(t, q).
+    """A separable f of a pair (q, p), for symplectic methods: dq/dt = velocity(t, p) and dp/dt = force(t, q).
 
-    As an f it is like any other, for every method. `Partitioned` methods ask the one function of it that they need,
-    where of any other f they evaluate the whole and use half.
+    Every method accepts it. `Partitioned` methods evaluate only the function that they need; of any other f they
+    evaluate the whole slope and use half of it.
 
     Parameters
     ----------
     velocity : callable
-        ``velocity(t, p, *args) -> dq/dt``, with the structure, shapes and dtypes of q. It and ``force`` may be Modules,
-        which become submodules.
+        ``velocity(t, p, *args) -> dq/dt``, with the structure, shapes and dtypes of q. A Module becomes a submodule.
     force : callable
-        ``force(t, q, *args) -> dp/dt``, with the structure, shapes and dtypes of p.
+        ``force(t, q, *args) -> dp/dt``, with the structure, shapes and dtypes of p. A Module becomes a submodule.
+
+    Raises
+    ------
+    TypeError
+        If one of them is not callable.
 
     Examples
     --------
@@ -35,15 +38,15 @@ class Separable(nn.Module):
     (-0.4161, -0.2273)
     """
 
-    def __init__(self, velocity: Callable[..., Any], force: Callable[..., Any]) -> None:
+    def __init__(self, velocity: UserFunction, force: UserFunction) -> None:
         super().__init__()
         for name, part in (("velocity", velocity), ("force", force)):
             if not callable(part):
                 raise TypeError(f"Separable({name}) is a {type(part).__name__}; wanted a callable.")
         self.velocity, self.force = velocity, force
 
-    def forward(self, t: Any, y: Any, *args: Any) -> Any:
-        """(dq/dt, dp/dt) of y = (q, p)."""
+    def forward(self, t: Tensor, y: tuple[PyTree, PyTree] | list[PyTree], *args: PyTree) -> PyTree:
+        """Return (dq/dt, dp/dt) at y = (q, p)."""
         q, p = y
         slopes = self.velocity(t, p, *args), self.force(t, q, *args)
         return list(slopes) if isinstance(y, list) else slopes

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,8 @@ from neuralode.core.clock import Number
 from neuralode.core.dense_output import DenseOutput
 from neuralode.core.record import CallCount
 from neuralode.core.status import Status
+from neuralode.core.times import Times
+from neuralode.core.types import PyTree
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,11 @@ class Stats:
     Attributes
     ----------
     evaluations : Tensor[rows]
-        Evaluations of f that each row took part in, from the declared costs of the first step and of the attempts.
+        Evaluations of f that each row took part in: those before the first step, and the declared cost of attempts.
     accepted, rejected : Tensor[rows]
         Accepted and rejected attempts of each row.
     calls : int
-        Calls of f, each for a whole batch, including those that checked f.
+        Calls of f, each for a whole batch, including those that check f.
     """
 
     calls: int
@@ -72,7 +73,7 @@ class Occurrences:
     """
 
     t: Tensor
-    y: Any
+    y: PyTree
     rows: Tensor | None = None
 
     def __len__(self) -> int:
@@ -108,12 +109,12 @@ class Solution:
     """
 
     ts: Tensor
-    ys: Any
+    ys: PyTree
     status: Tensor
     stats: Stats
     events: tuple[Occurrences, ...] = ()
     dense: DenseOutput | None = field(default=None, repr=False)
-    _continue: Callable[..., Solution] | None = field(default=None, repr=False)
+    _continue: Callable[[PyTree, Times], Solution] | None = field(default=None, repr=False)
 
     @property
     def success(self) -> bool:
@@ -121,12 +122,12 @@ class Solution:
         return bool((self.status < Status.MAX_STEPS).all())
 
     @property
-    def y1(self) -> Any:
+    def y1(self) -> PyTree:
         """The last output."""
         return tree_map(lambda leaf: leaf[-1], self.ys)
 
-    def __call__(self, t: Any) -> Any:
-        """Evaluate the solution at any time between its ends, by the dense output of the method.
+    def __call__(self, t: float | Tensor) -> PyTree:
+        """Evaluate the solution at any time between its ends, with the dense output of the method.
 
         Parameters
         ----------
@@ -164,8 +165,8 @@ class Solution:
                 f"{high.flatten().tolist()}; wanted times within, or sol.extend(t2) first."
             )
 
-    def extend(self, t2: Any) -> Solution:
-        """Continue the solve to ``t2`` with the last step size, and return the solution over old and new times.
+    def extend(self, t2: float | Tensor) -> Solution:
+        """Continue the solve to ``t2`` with the last step size, and return the solution at old and new times.
 
         Parameters
         ----------
@@ -175,7 +176,7 @@ class Solution:
         Returns
         -------
         Solution
-            The outputs and costs of both; dense over both if this one is dense.
+            The outputs and statistics of both; dense over both if this one is dense.
 
         Examples
         --------
@@ -198,13 +199,31 @@ class Solution:
         further = t2.reshape(1) if t2.dim() == 0 else t2
         if end.dim() == 2 and further.dim() == 1:
             further = further.expand(len(end), -1)
-        span, ahead = self.ts.detach()[..., -1] - self.ts.detach()[..., 0], (further - end).detach()
+        times = self.ts.detach()
+        span, ahead = times[..., -1] - times[..., 0], (further - end).detach()
         if bool((ahead * span.sign()[..., None] < 0).any()):
             raise ValueError(f"t2={t2.tolist()} lies behind the end {end.tolist()}; wanted times further on.")
         return join([self, self._continue(self.y1, torch.cat((end, further), -1))])
 
 
-def _both(first: Occurrences, second: Occurrences) -> Occurrences:
+def join(parts: Sequence[Solution]) -> Solution:
+    """Join solutions, each of which begins where the one before ends."""
+    first, *others = parts
+    ys = [tree_leaves(part.ys) for part in others]
+    leaves, spec = tree_flatten(first.ys)
+    dense = [part.dense for part in parts if part.dense is not None]
+    return Solution(
+        ts=torch.cat((first.ts, *(part.ts[..., 1:] for part in others)), -1),
+        ys=spec.unflatten([torch.cat((x, *(y[n][1:] for y in ys))) for n, x in enumerate(leaves)]),
+        status=parts[-1].status,
+        events=tuple(reduce(_concatenated, found) for found in zip(*(part.events for part in parts), strict=True)),
+        stats=_total([part.stats for part in parts]),
+        dense=dense[0].then(*dense[1:]) if len(dense) == len(parts) else None,
+        _continue=parts[-1]._continue,
+    )
+
+
+def _concatenated(first: Occurrences, second: Occurrences) -> Occurrences:
     """Concatenate occurrences, ordered by row where rows have clocks."""
     t, y = torch.cat((first.t, second.t)), tree_map(lambda a, b: torch.cat((a, b)), first.y, second.y)
     if first.rows is None or second.rows is None:
@@ -214,24 +233,12 @@ def _both(first: Occurrences, second: Occurrences) -> Occurrences:
     return Occurrences(t[order], tree_map(lambda x: x[order], y), rows[order])
 
 
-def join(parts: Sequence[Solution]) -> Solution:
-    """Join solutions, each of which begins where the one before ends."""
-    first, *others = parts
-    ys = [tree_leaves(part.ys) for part in others]
-    leaves, spec = tree_flatten(first.ys)
-    costs, dense = [part.stats for part in parts], [part.dense for part in parts if part.dense is not None]
-    evaluations, accepted, rejected = zip(*(cost._clocks for cost in costs), strict=True)
-    return Solution(
-        ts=torch.cat((first.ts, *(part.ts[..., 1:] for part in others)), -1),
-        ys=spec.unflatten([torch.cat((x, *(y[n][1:] for y in ys))) for n, x in enumerate(leaves)]),
-        status=parts[-1].status,
-        events=tuple(reduce(_both, met) for met in zip(*(part.events for part in parts), strict=True)),
-        stats=Stats(
-            sum(cost.calls for cost in costs),
-            first.stats._rows,
-            (sum(evaluations), sum(accepted), sum(rejected)),
-            tuple(count for cost in costs for count in cost._backward),
-        ),
-        dense=dense[0].then(*dense[1:]) if len(dense) == len(parts) else None,
-        _continue=parts[-1]._continue,
+def _total(parts: Sequence[Stats]) -> Stats:
+    """Add up statistics."""
+    evaluations, accepted, rejected = zip(*(part._clocks for part in parts), strict=True)
+    return Stats(
+        calls=sum(part.calls for part in parts),
+        _rows=parts[0]._rows,
+        _clocks=(sum(evaluations), sum(accepted), sum(rejected)),
+        _backward=tuple(count for part in parts for count in part._backward),
     )

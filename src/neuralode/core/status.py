@@ -44,11 +44,11 @@ def reached_end(status: int | Tensor) -> Flag:
 
 
 class SolveError(RuntimeError):
-    """A solve that did not reach its end.
+    """Raised if a solve did not reach its end.
 
     Attributes
     ----------
-    solution : Solution
+    solution : Solution or SteadyState
         The partial solution: outputs after the failure are NaN; ``solution.status`` holds the status of each row.
     """
 
@@ -58,18 +58,18 @@ class SolveError(RuntimeError):
 
 
 class GradientError(RuntimeError):
-    """A gradient that would be wrong, or that the chosen gradient method does not support."""
+    """Raised if a gradient would be wrong, or if the chosen gradient does not support it."""
 
 
 class BackwardSolveError(GradientError):
-    """The adjoint equation could not be solved backwards in time.
+    """Raised if the adjoint equation could not be solved backwards in time.
 
     Attributes
     ----------
     status : Status
         How the backward solve ended.
     time : float
-        The output time from which it was solved backwards.
+        The output time at which the backward solve started.
     """
 
     def __init__(self, status: Status, time: float) -> None:
@@ -82,4 +82,4 @@ class BackwardSolveError(GradientError):
 
 
 class StiffnessWarning(UserWarning):
-    """An explicit method succeeded, but stability rather than accuracy limited its steps."""
+    """Warns that stability rather than accuracy limited the steps of an explicit method."""

@@ -1,4 +1,4 @@
-"""Assign output times to the steps that they fall on, and interpolate the states there."""
+"""Assign output times to the steps that contain them, and interpolate the states there."""
 
 from __future__ import annotations
 

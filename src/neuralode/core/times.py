@@ -5,16 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from neuralode.core.layout import Layout
 
+Times: TypeAlias = Tensor | Sequence[float | Tensor]
 
-def read_times(t: Any, layout: Layout, per_sample: bool) -> Tensor:
-    """``t`` as a float64 tensor [outputs], or [rows, outputs] per sample; its history is kept."""
+
+def read_times(t: Times, layout: Layout, per_sample: bool) -> Tensor:
+    """Return ``t`` as a float64 tensor [outputs], or [rows, outputs] per sample, with its graph.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a type, dtype or shape that is not one of output times.
+    """
     if not isinstance(t, Tensor):
         t = _stack_times(t)
     if not t.is_floating_point():
@@ -33,7 +41,7 @@ def read_times(t: Any, layout: Layout, per_sample: bool) -> Tensor:
     return t
 
 
-def _stack_times(t: Any) -> Tensor:
+def _stack_times(t: Sequence[float | Tensor]) -> Tensor:
     if not isinstance(t, Sequence) or len(t) < 1:
         raise TypeError(f"t is a {type(t).__name__}; wanted (t0, t1) or a tensor of output times.")
     if all(isinstance(x, (int, float)) for x in t):
@@ -53,7 +61,10 @@ def _stack_times(t: Any) -> Tensor:
 
 
 def check_times(t: Tensor, per_sample: bool, endless: bool) -> tuple[list[float] | Tensor, float]:
-    """Finite and monotone; returns the times without history and the direction of integration."""
+    """Return the times as constants, and the direction of integration; refuse times that are not finite and monotone.
+
+    If ``endless``, the last time may be infinite.
+    """
     fixed = t.detach()
     host = fixed.tolist()
     rows = host if per_sample else [host]

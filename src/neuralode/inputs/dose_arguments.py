@@ -21,9 +21,9 @@ def dose_times(
     """Return the times of one dose, with their history; ``name`` is how messages call the dose."""
     if isinstance(t, Tensor) and t.shape[-1:] == (0,):
         return problem.t.new_zeros((problem.layout.rows if problem.per_sample else 1, 0))
-    single = isinstance(t, (int, float)) or (isinstance(t, Tensor) and t.dim() == 0)
+    given = [t] if isinstance(t, (int, float)) or (isinstance(t, Tensor) and t.dim() == 0) else t
     try:
-        times = read_times([t] if single else t, problem.layout, problem.per_sample)
+        times = read_times(given, problem.layout, problem.per_sample)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from error
     times = times.reshape(-1, times.shape[-1])
