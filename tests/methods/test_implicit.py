@@ -46,7 +46,7 @@ class Plain:
 
     def jacobian(self, t: Tensor, y: Tensor) -> Tensor:
         self.jacobians += 1
-        return jacobian(self.f, t, y, self.coupled)
+        return jacobian(self.f, t, y, coupled=self.coupled)
 
     def linearised(self, t: Tensor, y: Tensor) -> Linearised:
         self.calls += 1
