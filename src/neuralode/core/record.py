@@ -28,7 +28,8 @@ class Plan:
     save : callable, default=None
         Keep ``save(t, y, *args)`` at the output times instead of the state.
     pullback : bool, default=False
-        The trajectory must give cotangents of its inputs (`Trajectory.pullback`).
+        The trajectory must give cotangents of its inputs (`Trajectory.pullback`). Step-wise engines then keep states
+        as with ``keep_states``.
     keep_states : bool, default=False
         Keep the state before every ``keep_every``-th accepted step.
     keep_every : int, default=1
@@ -53,9 +54,14 @@ class Plan:
     on_batch: Callable[[StepBatch], None] | None = None
 
     @property
+    def keeps_states(self) -> bool:
+        """Whether states before steps are kept: for themselves, or for the pullback that needs them."""
+        return self.keep_states or self.pullback
+
+    @property
     def keeps_steps(self) -> bool:
         """Whether accepted steps are recorded."""
-        return self.keep_states or self.save_steps or self.dense
+        return self.keeps_states or self.save_steps or self.dense
 
 
 class StepOutputs(NamedTuple):
@@ -148,7 +154,7 @@ class Record:
         if self.step_batches and self.step_batches[-1].rows is batch.rows:
             past = self.step_batches.pop().steps
         for step in batch.steps:
-            keep = plan.keep_states and len(past) % plan.keep_every == 0
+            keep = plan.keeps_states and len(past) % plan.keep_every == 0
             past.append(
                 step._replace(
                     y=step.y if keep else None,

@@ -26,7 +26,7 @@ class OneCall:
         method = config.method
         if not method.one_call:
             return f"method {method.name!r} is taken step by step; wanted engine='eager'."
-        if plan.pullback or plan.keeps_steps:
+        if plan.keeps_steps:
             return (
                 f"method {method.name!r} has no gradient {config.gradient.name!r}; wanted gradient='adjoint', or "
                 "torch.no_grad()."

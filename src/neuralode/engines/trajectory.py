@@ -12,6 +12,7 @@ from torch.utils._pytree import TreeSpec
 from neuralode.core.outputs import Outputs
 from neuralode.core.problem import Problem
 from neuralode.core.record import CallCount, Plan, Record, number_places
+from neuralode.core.status import GradientError
 from neuralode.engines.base import SolveConfig
 from neuralode.engines.pullback import pull_back, pull_back_with_graph
 from neuralode.engines.retake import accepted_rows, rerun
@@ -42,15 +43,26 @@ class RecordedTrajectory:
 
     def pullback(self, cotangents: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the cotangents of y0, t and the captured tensors: one recorded step at a time, backwards."""
+        self._require("pullback", kept=self.plan.keeps_states, wanted="pullback=True")
         return pull_back(self, cotangents)
 
     def pullback_with_graph(self, cotangents: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the same with a graph."""
+        self._require("pullback_with_graph", kept=self.plan.keeps_states, wanted="pullback=True")
         return pull_back_with_graph(self, cotangents)
 
     def rerun(self) -> list[Tensor]:
         """Return the leaves with a graph: the recorded steps, taken again."""
+        self._require("rerun", kept=self.plan.keeps_steps, wanted="keep_states=True")
         return rerun(self)
+
+    def _require(self, member: str, *, kept: bool, wanted: str) -> None:
+        """Refuse derivatives of steps that were not kept: without them all cotangents of f would be lost."""
+        if not kept:
+            raise GradientError(
+                f"gradient {self.config.gradient.name!r} calls Trajectory.{member} of a solve that kept no steps; "
+                f"wanted {wanted} in the Plan that its `plan` returns."
+            )
 
 
 def _step_states(problem: Problem, record: Record) -> Tensor:

@@ -53,7 +53,7 @@ class Replay:
 
     def plan(self, plan: Plan) -> Plan:
         """Keep the states before the steps."""
-        return replace(plan, pullback=True, keep_states=True, keep_every=self.every, memory=self.memory)
+        return replace(plan, pullback=True, keep_every=self.every, memory=self.memory)
 
     def attach(self, trajectory: Trajectory, context: ForwardContext) -> list[Tensor]:
         """Return the leaves of the trajectory with the pullback as their derivative."""
