@@ -67,7 +67,7 @@ def test_a_block_is_to_the_bit_what_it_is_alone(n: int) -> None:
 def test_blocks_that_are_not_asked_for_or_have_nothing_to_solve_are_zero_and_cost_nothing() -> None:
     a, b = matrices(3, 5), vectors(3, 5)
     b[1] = 0
-    found = gmres(times(a), b, 1e-10, torch.tensor([True, True, False]))
+    found = gmres(times(a), b, 1e-10, active=torch.tensor([True, True, False]))
     torch.testing.assert_close(found.x[0], torch.linalg.solve(a[0], b[0]))
     assert found.x[1:].eq(0).all()
     assert found.products.tolist()[1:] == [0, 0]

@@ -29,9 +29,9 @@ class Heun(OneStepMethod):
     name, order, evaluations_per_step, weights = "my_heun", 2, 2, (0.5, 0.5)
 
     def step(self, start: StepStart, error_norm: Any = None) -> Step:
-        k1 = self.slope(start, 0.0, start.y)
+        k1 = start.slope(0.0, start.y)
         euler = scaled(start.y, start.h, k1)
-        k2 = self.slope(start, 1.0, euler)
+        k2 = start.slope(1.0, euler)
         y1 = scaled(start.y, start.h, (k1 + k2) / 2)
         return self.result(start, y1=y1, error=y1 - euler if self.adaptive else None)
 

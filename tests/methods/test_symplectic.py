@@ -14,7 +14,7 @@ from torch import Tensor
 
 import neuralode
 from neuralode import Separable, SolveError, solve
-from neuralode.methods.symplectic.order import residual, words
+from neuralode.methods.symplectic.order_conditions import residual, words
 
 ECCENTRICITY = 0.6
 A_REVOLUTION = 100  # steps

@@ -1,4 +1,4 @@
-"""What a step is: the methods by name."""
+"""Methods: one step of an ODE solver each, registered by name."""
 
 from __future__ import annotations
 
@@ -9,49 +9,15 @@ from typing import cast
 from neuralode.core.registry import check_members, pick
 from neuralode.methods.base import Method, OneCallMethod, Step, StepStart
 from neuralode.methods.implicit.runge_kutta import ImplicitRungeKutta
-from neuralode.methods.multistep import ExplicitAdams, ImplicitAdams
+from neuralode.methods.multistep.adams import ExplicitAdams, ImplicitAdams
 from neuralode.methods.one_step import OneStepMethod
 from neuralode.methods.runge_kutta.explicit import ExplicitRungeKutta
 from neuralode.methods.runge_kutta.low_storage import LowStorageRungeKutta
 from neuralode.methods.runge_kutta.tableau import Tableau
-from neuralode.methods.runge_kutta.tableaus.adaptive_heun import ADAPTIVE_HEUN
-from neuralode.methods.runge_kutta.tableaus.bosh3 import BOSH3
-from neuralode.methods.runge_kutta.tableaus.carpenter_kennedy54 import CARPENTER_KENNEDY54
-from neuralode.methods.runge_kutta.tableaus.cash_karp import CASH_KARP
-from neuralode.methods.runge_kutta.tableaus.dop853 import DOP853
-from neuralode.methods.runge_kutta.tableaus.dopri5 import DOPRI5
-from neuralode.methods.runge_kutta.tableaus.dopri8 import DOPRI8
-from neuralode.methods.runge_kutta.tableaus.euler import EULER
-from neuralode.methods.runge_kutta.tableaus.fehlberg2 import FEHLBERG2
-from neuralode.methods.runge_kutta.tableaus.fehlberg45 import FEHLBERG45
-from neuralode.methods.runge_kutta.tableaus.gl4 import GL4
-from neuralode.methods.runge_kutta.tableaus.gl6 import GL6
-from neuralode.methods.runge_kutta.tableaus.heun2 import HEUN2
-from neuralode.methods.runge_kutta.tableaus.heun3 import HEUN3
-from neuralode.methods.runge_kutta.tableaus.implicit_euler import IMPLICIT_EULER
-from neuralode.methods.runge_kutta.tableaus.implicit_midpoint import IMPLICIT_MIDPOINT
-from neuralode.methods.runge_kutta.tableaus.kvaerno3 import KVAERNO3
-from neuralode.methods.runge_kutta.tableaus.kvaerno4 import KVAERNO4
-from neuralode.methods.runge_kutta.tableaus.kvaerno5 import KVAERNO5
-from neuralode.methods.runge_kutta.tableaus.midpoint import MIDPOINT
-from neuralode.methods.runge_kutta.tableaus.radauiia3 import RADAU_IIA3
-from neuralode.methods.runge_kutta.tableaus.radauiia5 import RADAU_IIA5
-from neuralode.methods.runge_kutta.tableaus.ralston import RALSTON
-from neuralode.methods.runge_kutta.tableaus.rk4 import RK4
-from neuralode.methods.runge_kutta.tableaus.rk4_38 import RK4_38
-from neuralode.methods.runge_kutta.tableaus.sdirk2 import SDIRK2
-from neuralode.methods.runge_kutta.tableaus.ssprk33 import SSPRK33
-from neuralode.methods.runge_kutta.tableaus.ssprk43 import SSPRK43
-from neuralode.methods.runge_kutta.tableaus.trapezoid import TRAPEZOID
-from neuralode.methods.runge_kutta.tableaus.trbdf2 import TRBDF2
-from neuralode.methods.runge_kutta.tableaus.tsit5 import TSIT5
-from neuralode.methods.runge_kutta.tableaus.vern6 import VERN6
-from neuralode.methods.runge_kutta.tableaus.vern7 import VERN7
-from neuralode.methods.runge_kutta.tableaus.vern8 import VERN8
-from neuralode.methods.runge_kutta.tableaus.vern9 import VERN9
+from neuralode.methods.runge_kutta.tableaus import EXPLICIT, IMPLICIT, LOW_STORAGE
 from neuralode.methods.scipy_ivp import Scipy
-from neuralode.methods.symplectic.compositions import COMPOSITIONS
-from neuralode.methods.symplectic.partitioned import Partitioned
+from neuralode.methods.symplectic.coefficients import SYMPLECTIC
+from neuralode.methods.symplectic.kick_drift import Partitioned
 
 __all__ = [
     "ExplicitAdams",
@@ -70,50 +36,53 @@ __all__ = [
     "methods",
 ]
 
-_EXPLICIT = (
-    EULER, MIDPOINT, HEUN2, HEUN3, RK4, RK4_38, ADAPTIVE_HEUN, FEHLBERG2, BOSH3, DOPRI5, TSIT5, DOPRI8,
-    RALSTON, SSPRK33, SSPRK43, FEHLBERG45, CASH_KARP, DOP853,
-    VERN6, VERN7, VERN8, VERN9,
-)  # fmt: skip
-_IMPLICIT = (
-    IMPLICIT_EULER, IMPLICIT_MIDPOINT, TRAPEZOID, SDIRK2, TRBDF2, RADAU_IIA3, RADAU_IIA5, GL4, GL6,
-    KVAERNO3, KVAERNO4, KVAERNO5,
-)  # fmt: skip
-
-
-def of_tableau(tableau: Tableau) -> ExplicitRungeKutta | ImplicitRungeKutta:
-    """The method that takes the steps of a tableau."""
-    return ExplicitRungeKutta(tableau) if tableau.explicit else ImplicitRungeKutta(tableau)
-
-
 _METHODS: dict[str, Method] = {
-    **{tableau.name: of_tableau(tableau) for tableau in (*_EXPLICIT, *_IMPLICIT)},
-    **{
-        method.name: method
-        for method in (LowStorageRungeKutta(CARPENTER_KENNEDY54), ExplicitAdams(), ImplicitAdams(), *COMPOSITIONS)
-    },
+    method.name: method
+    for method in (
+        *map(ExplicitRungeKutta, EXPLICIT),
+        *map(ImplicitRungeKutta, IMPLICIT),
+        *map(LowStorageRungeKutta, LOW_STORAGE),
+        ExplicitAdams(),
+        ImplicitAdams(),
+        *SYMPLECTIC,
+    )
 }
 
 
 def methods() -> Mapping[str, Method]:
-    """All methods by name, to read.
+    """Return all registered methods by name, read-only.
 
     Examples
     --------
-    >>> [name for name, method in methods().items() if method.adaptive and not method.implicit]
+    >>> import neuralode as node
+    >>> [name for name, method in node.methods().items() if method.adaptive and not method.implicit]
     ['adaptive_heun', 'fehlberg2', 'bosh3', 'dopri5', 'tsit5', 'dopri8', 'ssprk43', 'fehlberg45', 'cash_karp', 'dop853',
      'vern6', 'vern7', 'vern8', 'vern9']
-    >>> [name for name, method in methods().items() if method.adaptive and method.implicit]
+    >>> [name for name, method in node.methods().items() if method.adaptive and method.implicit]
     ['kvaerno3', 'kvaerno4', 'kvaerno5']
     """
     return MappingProxyType(_METHODS)
 
 
 def find_method(method: str | Method | OneCallMethod | Tableau) -> Method:
-    """The method that a name, a tableau or a method stands for."""
+    """Return the method of a name or tableau, or the method itself.
+
+    Parameters
+    ----------
+    method : str, Method, OneCallMethod or Tableau
+        A registered name, an object with the members of a method, or the coefficients of a Runge–Kutta method.
+
+    Raises
+    ------
+    TypeError
+        For an object that lacks members of `Method` (of `OneCallMethod` if its ``one_call`` is True); the message names
+        them.
+    ValueError
+        For an unknown name.
+    """
     if isinstance(method, Tableau):
-        return of_tableau(method)
+        return ExplicitRungeKutta(method) if method.explicit else ImplicitRungeKutta(method)
     if not isinstance(method, str) and getattr(method, "one_call", False):
         check_members("method", method, OneCallMethod)
-        return cast(Method, method)  # engines ask for `one_call`
-    return pick("method", method, _METHODS, Method)
+        return cast(Method, method)  # engines distinguish them by `one_call`
+    return pick("method", method, _METHODS, kind=Method)

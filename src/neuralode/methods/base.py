@@ -13,11 +13,49 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralode.core.clock import Flag, Number
+from neuralode.core.clock import Flag, Number, real_dtype, stage_times
+from neuralode.core.jacobians import Linearised
 
 Rows: TypeAlias = Float[Tensor, "rows features"]  # packed states or slopes, real or complex
 Evaluate: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # (t, y) -> dy/dt, on packed rows
 ErrorNorm: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]  # (error, y, y1) -> ratio; at most 1 is tolerated
+
+
+class JacobianField(Protocol):
+    """A slope function with Jacobians, as implicit methods receive it."""
+
+    @property
+    def coupled(self) -> bool:
+        """Whether rows of f depend on other rows of y."""
+        ...
+
+    def __call__(self, t: Tensor, y: Rows) -> Rows:
+        """Return f(t, y)."""
+        ...
+
+    def jacobian(self, t: Tensor, y: Rows) -> Float[Tensor, "blocks n n"]:
+        """Return ∂f/∂y without a graph: a block for each row, or one for all rows if they are coupled."""
+        ...
+
+    def linearised(self, t: Tensor, y: Rows) -> Linearised:
+        """Return f around (t, y), for products with its Jacobian."""
+        ...
+
+
+PairSlope: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]  # (t, q, p) -> dq/dt or dp/dt, on packed rows
+
+
+class PairField(Protocol):
+    """A slope function of pairs (q, p), as partitioned methods receive it."""
+
+    @property
+    def halves(self) -> tuple[PairSlope, PairSlope]:
+        """The slopes of q and of p."""
+        ...
+
+    def __call__(self, t: Tensor, y: Rows) -> Rows:
+        """Return the slope of both."""
+        ...
 
 
 class StepStart(NamedTuple):
@@ -27,8 +65,8 @@ class StepStart(NamedTuple):
     ----------
     f : callable
         ``f(t, y) -> dy/dt`` on packed rows: ``y`` and the result are [rows, features], ``t`` is a tensor in the real
-        dtype of ``y``, 0-d on a shared clock and [rows] otherwise. Implicit and partitioned methods receive a `Field`,
-        which is callable alike and has ``jacobian``, ``linearised`` and ``halves``.
+        dtype of ``y``, 0-d on a shared clock and [rows] otherwise. Implicit methods receive a `JacobianField`,
+        partitioned methods a `PairField`.
     t : float or Tensor[rows]
         The time at the start, in float64.
     y : Tensor[rows, features]
@@ -39,11 +77,20 @@ class StepStart(NamedTuple):
         The method state that the previous step, a rejected attempt or `Method.begin` returned. None: start anew.
     """
 
-    f: Any
+    f: Evaluate
     t: Number
     y: Rows
     h: Number
     method_state: Any = None
+
+    def times(self, nodes: tuple[float, ...]) -> Sequence[Tensor]:
+        """Return ``t + c h`` for each node c as f receives it, computed in float64."""
+        return stage_times(self.t, self.h, nodes, dtype=real_dtype(self.y.dtype), device=self.y.device)
+
+    def slope(self, node: float, y: Rows) -> Rows:
+        """Return ``f(t + node · h, y)``."""
+        (time,) = self.times((node,))
+        return self.f(time, y)
 
 
 class Step(NamedTuple):
@@ -176,12 +223,12 @@ class DeclaredProperties(Protocol):
 
     @property
     def implicit(self) -> bool:
-        """Whether steps solve systems of equations; ``StepStart.f`` is then a `Field`, with Jacobians."""
+        """Whether steps solve systems of equations; ``StepStart.f`` is then a `JacobianField`."""
         ...
 
     @property
     def partitioned(self) -> bool:
-        """Whether states must be pairs (q, p); ``StepStart.f`` is then a `Field`, with ``halves``.
+        """Whether states must be pairs (q, p); ``StepStart.f`` is then a `PairField`.
 
         Such a method is a `PartitionedMethod`.
         """

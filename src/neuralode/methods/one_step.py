@@ -1,4 +1,4 @@
-"""A base class for one-step methods, and the dense output and quadrature that need nothing but f."""
+"""A base class for one-step methods; dense output and quadrature for methods without their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralode.core.clock import column_times, real_dtype, stage_times
+from neuralode.core.clock import column_times
 from neuralode.methods.base import ErrorNorm, QuadratureNode, Retaken, Rows, Step, StepStart
 
 HERMITE_ORDER = 3  # of the cubic through the states and slopes at both ends of a step
@@ -48,8 +48,8 @@ class OneStepMethod:
     >>> class Heun(OneStepMethod):
     ...     name, order, evaluations_per_step, weights = "heun", 2, 2, (0.5, 0.5)
     ...     def step(self, start: StepStart, error_norm=None) -> Step:
-    ...         k1 = self.slope(start, 0.0, start.y)
-    ...         k2 = self.slope(start, 1.0, scaled(start.y, start.h, k1))
+    ...         k1 = start.slope(0.0, start.y)
+    ...         k2 = start.slope(1.0, scaled(start.y, start.h, k1))
     ...         return self.result(start, y1=scaled(start.y, start.h, (k1 + k2) / 2))
     >>> sol = node.solve(lambda t, y: -y, torch.ones(1), (0.0, 1.0), method=Heun(), step_size=0.1)
     >>> round(sol.y1.item(), 3)  # exp(-1)
@@ -84,10 +84,6 @@ class OneStepMethod:
     def step(self, start: StepStart, error_norm: ErrorNorm | None = None) -> Step:
         """Attempt one step; see `neuralode.methods.base.Method.step`."""
         raise NotImplementedError(f"{type(self).__name__}.step")
-
-    def slope(self, start: StepStart, node: float, y: Rows) -> Rows:
-        """Return f(t + node · h, y)."""
-        return slope_at(start, node, y)
 
     def result(self, start: StepStart, *, y1: Rows, error: Rows | None = None) -> Step:
         """Return the result of a step that leaves no method state, given its new state and error estimate."""
@@ -128,16 +124,11 @@ class OneStepMethod:
         return evaluation_nodes(self, start) if self.weights else gauss_nodes(self, start)
 
 
-def slope_at(start: StepStart, node: float, y: Rows) -> Rows:
-    """Return f(t + node · h, y)."""
-    (time,) = stage_times(start.t, start.h, (node,), dtype=real_dtype(y.dtype), device=y.device)
-    return start.f(time, y)
-
-
 def hermite_interpolant(start: StepStart, y1: Rows) -> Tensor:
     """Return the coefficients of the cubic with the states and slopes at both ends: [4, rows, features]."""
-    y, h = start.y, start.h
-    first, last = column_times(h, slope_at(start, 0.0, y)), column_times(h, slope_at(start, 1.0, y1))
+    f, y, h = start.f, start.y, start.h
+    t0, t1 = start.times((0.0, 1.0))
+    first, last = column_times(h, f(t0, y)), column_times(h, f(t1, y1))
     rise = y1 - y
     return torch.stack((y, first, 3 * rise - 2 * first - last, first + last - 2 * rise))
 
@@ -148,7 +139,7 @@ def interpolated(coefficients: Tensor, thetas: Sequence[float]) -> Tensor:
 
 
 def polynomial_at(coefficients: Tensor, theta: float) -> Tensor:
-    """Return Σ C[j] θ^j. A θ on the host spares a copy to the device."""
+    """Return Σ C[j] θ^j, with θ on the host: no copy to the device."""
     *lower, total = coefficients.unbind()
     for coefficient in reversed(lower):
         total = torch.add(coefficient, total, alpha=theta)
@@ -189,5 +180,5 @@ def gauss_nodes(method: DenseMethod, start: StepStart, count: int = 4) -> list[Q
     nodes, weights = np.polynomial.legendre.leggauss(count)
     thetas = tuple((1 + x) / 2 for x in nodes.tolist())
     states = method.interpolate(start, method.retake(start, dense=True).stages, thetas)
-    times = stage_times(start.t, start.h, thetas, dtype=real_dtype(start.y.dtype), device=start.y.device)
-    return [QuadratureNode(w / 2, t, y) for w, t, y in zip(weights.tolist(), times, states, strict=True)]
+    columns = zip(weights.tolist(), start.times(thetas), states, strict=True)
+    return [QuadratureNode(weight / 2, t, y) for weight, t, y in columns]

@@ -13,7 +13,7 @@ from neuralode.core.jacobians import Linearised
 from neuralode.core.problem import Problem
 from neuralode.core.status import GradientError
 from neuralode.methods.implicit.gmres import gmres
-from neuralode.methods.implicit.linear import pack, unpack
+from neuralode.methods.implicit.linear_systems import pack, unpack
 
 SOLVED = 0.5  # relative residual of GMRES from which on its solution is used
 SINGULAR_GROWTH = 0.01  # |x| |J| eps / |b| from which on J counts as singular

@@ -1,1 +1,1 @@
-"""Implicit Runge–Kutta methods and the systems that their stages solve."""
+"""Implicit Runge–Kutta methods."""

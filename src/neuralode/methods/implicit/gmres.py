@@ -1,7 +1,8 @@
-"""GMRES for many systems side by side, of which only products with the matrix are known.
+"""GMRES for many linear systems at once, each known by products with its matrix.
 
 Saad & Schultz, *GMRES: a generalized minimal residual algorithm for solving nonsymmetric linear systems*, SIAM J. Sci.
-Stat. Comput. 7(3), 1986. Blocks do not mix: one that has converged is frozen, and each is to the bit what it is alone.
+Stat. Comput. 7(3), 1986. Systems are blocks that do not mix: a converged block is frozen, and the result of each block
+equals, bit by bit, that of the block alone.
 """
 
 from __future__ import annotations
@@ -20,22 +21,31 @@ RESTART = 30
 CYCLES = 20
 
 
-class Found(NamedTuple):
+class GMRESResult(NamedTuple):
     """An approximate solution."""
 
     x: Vectors
     residual: Float[Tensor, " blocks"]  # relative to the right-hand side
-    products: Int[Tensor, " blocks"]  # with the matrix, that each block took part in
+    products: Int[Tensor, " blocks"]  # products with the matrix in which each block took part
+
+
+class Residual(NamedTuple):
+    """The residual of an approximate solution."""
+
+    vector: Vectors
+    size: Float[Tensor, " blocks"]
+    running: Bool[Tensor, " blocks"]  # blocks that are not solved yet
 
 
 def gmres(
     apply: Operator,
     b: Vectors,
     tolerance: float,
+    *,
     active: Bool[Tensor, " blocks"] | None = None,
     restart: int = RESTART,
     cycles: int = CYCLES,
-) -> Found:
+) -> GMRESResult:
     """Solve A x = b for each block, starting from zero.
 
     Parameters
@@ -45,24 +55,24 @@ def gmres(
     b : Tensor[blocks, n]
         Real right-hand sides.
     tolerance : float
-        Residual wanted, relative to b.
-    active : Tensor[blocks], optional
-        The blocks to solve; the others are given zero.
-    restart : int
-        Vectors kept before the search starts anew.
-    cycles : int
-        Starts made at most. A block that a whole cycle does not bring to half its residual is given up.
+        Desired residual, relative to b.
+    active : Tensor[blocks] of bool, default=None
+        The blocks to solve; the others return zero. None: all blocks.
+    restart : int, default=30
+        Dimension of the Krylov space at which the iteration restarts.
+    cycles : int, default=20
+        Restarts at most. A block whose residual is not halved by a whole cycle is given up.
 
     Returns
     -------
-    Found
-        The solution, the relative residual of each block and how many products it took.
+    GMRESResult
+        The solution, the relative residual and the number of products of each block.
 
     Examples
     --------
     >>> a = torch.tensor([[[4.0, 1.0], [0.0, 2.0]]])
-    >>> found = gmres(lambda x: (a * x[:, None]).sum(-1), torch.tensor([[6.0, 4.0]]), 1e-6)
-    >>> found.x, bool(found.residual < 1e-6), int(found.products)
+    >>> result = gmres(lambda x: (a * x[:, None]).sum(-1), torch.tensor([[6.0, 4.0]]), 1e-6)
+    >>> result.x, bool(result.residual < 1e-6), int(result.products)
     (tensor([[1.0000, 2.0000]]), True, 2)
     """
     size = torch.linalg.vector_norm(b, dim=1)
@@ -77,64 +87,84 @@ def gmres(
             rest = b - apply(x)
             products = products + running
             left = torch.where(running, torch.linalg.vector_norm(rest, dim=1), left)
-        move, after, spent = _cycle(apply, rest, left, target, running, restart)
-        x, products = x + move, products + spent
-        # what did not come down by half will not: the residual may be at its rounding, or the subspace too small
-        running = running & (after > target) & (after <= left / 2)
-        left = after
-    return Found(x, left / size.clamp_min(torch.finfo(b.dtype).tiny), products)
+        krylov = KrylovSpace(Residual(rest, left, running), restart)
+        krylov.extend(apply, target)
+        x, products = x + krylov.minimiser(), products + krylov.products
+        # give up blocks that were not halved: the residual is at rounding level, or the subspace is too small
+        running = running & (krylov.left > target) & (krylov.left <= left / 2)
+        left = krylov.left
+    return GMRESResult(x, left / size.clamp_min(torch.finfo(b.dtype).tiny), products)
 
 
-def _cycle(
-    apply: Operator, rest: Vectors, left: Tensor, target: Tensor, running: Tensor, restart: int
-) -> tuple[Vectors, Tensor, Tensor]:
-    """The best move within one Krylov space, the residual after it, and the products made.
+class KrylovSpace:
+    """One cycle: an orthonormal basis of the Krylov space and the Hessenberg matrix in triangular form, H = Qᵀ R.
 
-    The Hessenberg matrix is kept in triangular form, H = Qᵀ R, with one new rotation a column.
+    All arrays have their full size from the start, so that the work of other blocks changes no sum; frozen blocks see
+    the unit matrix.
+
+    Parameters
+    ----------
+    residual : Residual
+        The residual at the start of the cycle.
+    restart : int
+        The largest dimension.
     """
-    blocks, n = rest.shape
-    m = min(restart, n)
-    vectors = rest.new_zeros(m + 1, blocks, n)
-    vectors[0] = torch.where(running[:, None], rest / left[:, None], 0)
-    # both have their full size, so that what others do changes no sum: frozen blocks see the unit matrix
-    upper = torch.eye(m, dtype=rest.dtype, device=rest.device).repeat(blocks, 1, 1)
-    turned = torch.eye(m + 1, dtype=rest.dtype, device=rest.device).repeat(blocks, 1, 1)
-    right = rest.new_zeros(blocks, m)
-    spent = torch.zeros_like(running, dtype=torch.int64)
-    for j in range(m):
-        if not bool(running.any()):
-            break
-        spent = spent + running
-        image, overlaps = _orthogonal(apply(vectors[j]), vectors[: j + 1])
-        length = torch.linalg.vector_norm(image, dim=1)
-        column = (turned[:, : j + 1, : j + 1] * overlaps.T[:, None]).sum(-1)
+
+    def __init__(self, residual: Residual, restart: int) -> None:
+        vector, self.left, self.running = residual
+        blocks, n = vector.shape
+        self.dimension = min(restart, n)
+        self.basis = vector.new_zeros(self.dimension + 1, blocks, n)
+        self.basis[0] = torch.where(self.running[:, None], vector / self.left[:, None], 0)
+        self.upper = self._identities(self.dimension, vector)  # R
+        self.rotations = self._identities(self.dimension + 1, vector)  # Q
+        self.right = vector.new_zeros(blocks, self.dimension)
+        self.products = torch.zeros_like(self.running, dtype=torch.int64)
+
+    @staticmethod
+    def _identities(n: int, like: Vectors) -> Tensor:
+        return torch.eye(n, dtype=like.dtype, device=like.device).repeat(len(like), 1, 1)
+
+    def extend(self, apply: Operator, target: Float[Tensor, " blocks"]) -> None:
+        """Add basis vectors until the residual of every running block is at its target."""
+        for j in range(self.dimension):
+            if not bool(self.running.any()):
+                break
+            self.products = self.products + self.running
+            image, overlaps = _orthogonal(apply(self.basis[j]), self.basis[: j + 1])
+            length = torch.linalg.vector_norm(image, dim=1)
+            solvable = self._rotate(j, overlaps, length)
+            self.running = solvable & (self.left > target)
+            self.basis[j + 1] = torch.where((self.running & (length > 0))[:, None], image / length[:, None], 0)
+
+    def _rotate(self, j: int, overlaps: Float[Tensor, "k blocks"], length: Tensor) -> Tensor:
+        """Append a column to R by a new Givens rotation; return which blocks have a nonzero, finite pivot."""
+        column = (self.rotations[:, : j + 1, : j + 1] * overlaps.T[:, None]).sum(-1)
         pivot = torch.hypot(column[:, j], length)
-        sound = running & (pivot > 0) & pivot.isfinite()
-        pivot = pivot.where(sound, torch.ones_like(pivot))
-        cosine = torch.where(sound, column[:, j] / pivot, 1)
-        sine = torch.where(sound, length / pivot, 0)
-        upper[:, :j, j] = torch.where(sound[:, None], column[:, :j], 0)
-        upper[:, j, j] = pivot
-        row = turned[:, j].clone()
-        turned[:, j] = cosine[:, None] * row
-        turned[:, j, j + 1] = sine
-        turned[:, j + 1] = -sine[:, None] * row
-        turned[:, j + 1, j + 1] = cosine
-        right[:, j] = torch.where(sound, cosine * left, 0) * _signs(j)
-        left = torch.where(sound, sine * left, left)
-        running = sound & (left > target)
-        vectors[j + 1] = torch.where((running & (length > 0))[:, None], image / length[:, None], 0)
-    weights = torch.linalg.solve_triangular(upper, right[..., None], upper=True)[..., 0]
-    return _combined(weights.T, vectors[:m]), left, spent
+        solvable = self.running & (pivot > 0) & pivot.isfinite()
+        pivot = pivot.where(solvable, torch.ones_like(pivot))
+        cosine = torch.where(solvable, column[:, j] / pivot, 1)
+        sine = torch.where(solvable, length / pivot, 0)
+        self.upper[:, :j, j] = torch.where(solvable[:, None], column[:, :j], 0)
+        self.upper[:, j, j] = pivot
+        row = self.rotations[:, j].clone()
+        self.rotations[:, j] = cosine[:, None] * row
+        self.rotations[:, j, j + 1] = sine
+        self.rotations[:, j + 1] = -sine[:, None] * row
+        self.rotations[:, j + 1, j + 1] = cosine
+        sign = -1 if j % 2 else 1  # the residual changes sign at every rotation; ``left`` is its size
+        self.right[:, j] = torch.where(solvable, cosine * self.left, 0) * sign
+        self.left = torch.where(solvable, sine * self.left, self.left)
+        return solvable
 
-
-def _signs(j: int) -> int:
-    """The residual changes sign at every rotation: only its size is followed."""
-    return -1 if j % 2 else 1
+    def minimiser(self) -> Vectors:
+        """Return the correction in the Krylov space that minimises the residual."""
+        weights = torch.linalg.solve_triangular(self.upper, self.right[..., None], upper=True)[..., 0]
+        return _combined(weights.T, self.basis[: self.dimension])
 
 
 def _orthogonal(image: Vectors, basis: Float[Tensor, "k blocks n"]) -> tuple[Vectors, Float[Tensor, "k blocks"]]:
-    """Gram–Schmidt, twice: once is not enough to keep the vectors orthogonal."""
+    """Orthogonalise by two Gram–Schmidt passes: one does not keep the vectors orthogonal."""
     total = None
     for _ in range(2):
         overlaps = (basis * image).sum(-1)
@@ -145,18 +175,18 @@ def _orthogonal(image: Vectors, basis: Float[Tensor, "k blocks n"]) -> tuple[Vec
 
 
 def _combined(weights: Float[Tensor, "k blocks"], vectors: Float[Tensor, "k blocks n"]) -> Vectors:
-    """Σ wᵢ vᵢ. Added up along the last axis, where the order of the additions does not depend on the other blocks."""
+    """Return Σ wᵢ vᵢ, summed along the last axis: there the order of additions is the same for any number of blocks."""
     return (weights[..., None] * vectors).permute(1, 2, 0).contiguous().sum(-1)
 
 
 class Inverse(NamedTuple):
-    """A constant matrix known by its products, whose inverse can be differentiated through as often as one likes."""
+    """A constant matrix known by its products, whose inverse can be differentiated any number of times."""
 
     apply: Operator
     transposed: Operator
 
     def __call__(self, b: Vectors, tolerance: float, backward: float) -> Vectors:
-        """A⁻¹ b to a relative residual of ``tolerance``; its products with cotangents to one of ``backward``.
+        """Return A⁻¹ b to a relative residual of ``tolerance``; its cotangents to one of ``backward``.
 
         Examples
         --------
@@ -167,17 +197,17 @@ class Inverse(NamedTuple):
         >>> b.grad
         tensor([[0.2500, 0.3750]])
         """
-        return _Inverse.apply(b, self, tolerance, backward)
+        return _Inverse.apply(b, self, (tolerance, backward))
 
 
 class _Inverse(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, b: Tensor, matrix: Inverse, tolerance: float, backward: float) -> Tensor:
-        ctx.matrix, ctx.backward_tolerance = matrix, backward
+    def forward(ctx: Any, b: Tensor, matrix: Inverse, tolerances: tuple[float, float]) -> Tensor:
+        tolerance, ctx.backward_tolerance = tolerances
+        ctx.matrix = matrix
         return gmres(matrix.apply, b, tolerance).x
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        turned = Inverse(ctx.matrix.transposed, ctx.matrix.apply)
-        within = ctx.backward_tolerance
-        return _Inverse.apply(cotangents[0], turned, within, within), None, None, None
+        transposed = Inverse(ctx.matrix.transposed, ctx.matrix.apply)
+        return _Inverse.apply(cotangents[0], transposed, (ctx.backward_tolerance,) * 2), None, None

@@ -1,7 +1,7 @@
 """Implicit Runge–Kutta methods, for any tableau.
 
-Stages are found by Newton's iteration to within the step's own tolerance; gradients do not go through the iteration
-but follow from the implicit function theorem.
+Stages are solved by Newton's iteration, on adaptive steps to within the step's tolerance and on fixed steps to
+rounding. Gradients do not go through the iteration; they follow from the implicit function theorem.
 """
 
 from __future__ import annotations
@@ -9,35 +9,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from neuralode.core.clock import Number, negate, some, where
+from neuralode.core.clock import negate, some, where
 from neuralode.methods.base import ErrorNorm, QuadratureNode, Retaken, Rows, Step, StepStart
-from neuralode.methods.implicit.linear import Stages
-from neuralode.methods.implicit.newton import TOLERATED
-from neuralode.methods.implicit.step import Carry, ImplicitStep, Parts, divided, plus, weighted
-from neuralode.methods.runge_kutta.base import OfTableau
+from neuralode.methods.implicit.newton import STAGE_TOLERANCE
+from neuralode.methods.implicit.stage_equations import Stages
+from neuralode.methods.implicit.step import ImplicitState, ImplicitStep
+from neuralode.methods.implicit.tableau_blocks import TableauBlocks
+from neuralode.methods.linear_combinations import add_weighted, weighted_sum
 from neuralode.methods.runge_kutta.tableau import Tableau
+from neuralode.methods.runge_kutta.tableau_method import TableauMethod
 
 
 @dataclass(frozen=True)
-class ImplicitRungeKutta(OfTableau):
-    """A method that takes the steps of a `Tableau` whose stages depend on themselves.
+class ImplicitRungeKutta(TableauMethod):
+    """A method that takes the steps of an implicit `Tableau`.
 
-    Stages are solved block by block, as the tableau has them: one after another where ``a`` is lower triangular, all
-    together where it is full. The Jacobian of f is evaluated when the iteration contracts badly, not at every step.
+    Stages are solved block by block: one after another where ``a`` is lower triangular, together where it is full. The
+    Jacobian of f is evaluated again when the iteration contracts badly, not at every step.
 
     Parameters
     ----------
     tableau : Tableau
         The coefficients.
-    dense_limit : int
-        Size of a system (the numbers in a row, or in all rows where f mixes them) up to which Jacobians are formed and
-        factorised. Larger ones are solved by GMRES, which asks for products with the Jacobian only.
-    iterations : int
+    dense_limit : int, default=128
+        Size of a system (the numbers in a row, or in all rows if f couples them) up to which Jacobians are formed and
+        factorised. Larger systems are solved by GMRES, which needs products with the Jacobian only.
+    iterations : int, default=10
         Newton iterations at most with one Jacobian.
 
     Examples
@@ -53,12 +54,8 @@ class ImplicitRungeKutta(OfTableau):
     iterations: int = 10
 
     implicit = True
-    one_call = False  # crosses a whole stretch in one call
-    dense_evaluations = 0  # the inside of a step needs no more of f
-    # the error that Newton may leave of a step, in units of the step's tolerance: stages amplify what is left
-    # of them (measured up to 0.17)
-    inexact = 100 * TOLERATED
-    memoryless = True  # what is handed on saves work and changes nothing beyond the tolerance
+    dense_evaluations = 0
+    inexact = 100 * STAGE_TOLERANCE  # steps amplify the remaining error of the stages (measured up to 0.17)
 
     def __post_init__(self) -> None:
         for name in ("dense_limit", "iterations"):
@@ -74,105 +71,95 @@ class ImplicitRungeKutta(OfTableau):
 
     @property
     def evaluations_per_step(self) -> int:
-        """Evaluations of f in a usual step: two for every stage that is solved for."""
-        explicit = sum(part.matrix is None for part in self._parts.parts)
+        """Evaluations of f in a typical step: two for every implicit stage."""
+        explicit = sum(block.matrix is None for block in self._blocks.blocks)
         return 2 * (self.stages - explicit) + explicit - self.tableau.first_same_as_last
 
-    def evaluations_again(self, dense: bool, method_state: Any = None) -> int:
-        """Evaluations of f in a usual `retake`."""
+    def evaluations_again(self, dense: bool, method_state: ImplicitState | None = None) -> int:
+        """Return the evaluations of f in a typical `retake`."""
         return self.stages if dense else self.evaluations_per_step
 
-    def begin(self, f0: Rows) -> Carry:
-        """What the first step begins with: the slope there, if a stage is there."""
-        return Carry(slope=f0) if self._parts.explicit_first else Carry()
+    def begin(self, f0: Rows) -> ImplicitState:
+        """Return the method state before the first step: the first stage if it is explicit."""
+        return ImplicitState(slope=f0) if self._blocks.explicit_first else ImplicitState()
 
     def step(self, start: StepStart, error_norm: ErrorNorm | None = None) -> Step:
-        """Attempt one step of size h."""
-        f, t, y, h, method_state = start
-        method_state = Carry() if method_state is None else method_state
+        """Attempt one step."""
         with torch.no_grad():
-            work = self._begun(f, t, y, h, error_norm, method_state)
-            work.run()
-            solver, increments = work.solver, work.increments
-            y1, error = work.end(), None
-            if self.tableau.b_error is not None:
-                error = weighted(self.tableau.b_error, increments)
-            if some(negate(solver.ok)):
-                if error is not None:
-                    error = where(solver.ok, error, torch.full_like(error, torch.inf))
-                if error_norm is None:
-                    # to reject a stated step would not make it smaller: it has no result, and nothing passes for one
-                    y1 = where(solver.ok, y1, torch.full_like(y1, torch.nan))
-            if_accepted, if_rejected = Carry(), Carry()
-            linear = solver.learned()
-            if linear is not None:
-                rate = solver.rate
-                if_rejected = Carry(linear=linear, rate=rate)
-                if_accepted = Carry(linear=linear._replace(fresh=solver.running & False), rate=rate)
-            if self._parts.explicit_first:
-                if_rejected = if_rejected._replace(slope=work.first)
-            if self.tableau.first_same_as_last:
-                if_accepted = if_accepted._replace(slope=divided(increments[-1], h))
-            else:
-                if_rejected = if_rejected._replace(slope=())
-        ok = solver.ok | (error_norm is None)
+            step = self._start(start, error_norm)
+            step.run()
+            y1, error = self._result(step, fixed=error_norm is None)
+            if_accepted, if_rejected = self._method_states(step)
         return Step(
             y1=y1,
             error=error,
             method_state=if_accepted,
             method_state_if_rejected=if_rejected,
-            stages=increments,
-            ok=ok,
-            evaluations=work.f.cost,
-            calls=work.f.calls,
+            stages=step.increments,
+            ok=step.solver.ok | (error_norm is None),
+            evaluations=step.field.evaluations,
+            calls=step.field.calls,
         )
 
     def retake(self, start: StepStart, *, dense: bool, derivatives: int = 1) -> Retaken:
-        """An accepted step again, its stages solved to rounding.
+        """Take an accepted step again, with its stages solved to rounding.
 
-        With gradients enabled, each block is then given ``derivatives`` Newton iterations with a graph, whose matrix is
-        the exact one and constant: a fixed point of an iteration that contracts at rate 0 has the derivatives of the
+        With gradients enabled, each block then gets ``derivatives`` Newton iterations with a graph, whose matrix is
+        exact and constant. The fixed point of an iteration that contracts at rate 0 has the derivatives of the
         solution, one more with each iteration.
         """
-        f, t, y, h, _ = start
-        work = self._begun(f, t, y, h)
-        work.run(derivatives if torch.is_grad_enabled() else 0)
-        return Retaken(work.end(), work.increments, None)
+        step = self._start(start._replace(method_state=None))
+        step.run(derivatives if torch.is_grad_enabled() else 0)
+        return Retaken(step.y1(), step.increments, None)
 
     def interpolate(self, start: StepStart, stages: Stages, thetas: Sequence[float]) -> Tensor:
-        """The states at some θ of one step, each by its own weights b_i(θ): shape [θ, rows, features]."""
-        y = start.y
-        return torch.stack([plus(y, self.weights_at(theta), stages) for theta in thetas])
+        """Return the states at each θ by its own weights bᵢ(θ): [θ, rows, features]."""
+        return torch.stack([add_weighted(start.y, self.weights_at(theta), stages) for theta in thetas])
 
     def interpolant(self, start: StepStart, stages: Stages) -> Tensor:
-        """Coefficients C[0…q] of y(θ) = Σ C[j] θ^j on the step, θ from 0 to 1: shape [q + 1, rows, features]."""
-        y = start.y
+        """Return the coefficients C[j] of y(t + θ h) = Σ C[j] θ^j: [degree + 1, rows, features]."""
         powers = zip(*self.tableau.interpolant, strict=True)
-        zero = torch.zeros_like(y)
-        return torch.stack([y, *(plus(zero, weights, stages) for weights in powers)])
+        zero = torch.zeros_like(start.y)
+        return torch.stack([start.y, *(add_weighted(zero, weights, stages) for weights in powers)])
 
     def quadrature(self, start: StepStart) -> list[QuadratureNode]:
-        """Weights, times and states of the stages."""
-        f, t, y, h, _ = start
+        """Return the stages with their weights."""
         with torch.no_grad():
-            work = self._begun(f, t, y, h)
-            work.run()
-        nodes = zip(self.tableau.b, work.times, work.states, strict=True)
-        return [QuadratureNode(*node) for node in nodes if node[0]]
-
-    def _begun(
-        self,
-        f: Any,
-        t: Number,
-        y: Rows,
-        h: Number,
-        error_norm: ErrorNorm | None = None,
-        method_state: Carry | None = None,
-    ) -> ImplicitStep:
-        return ImplicitStep(
-            self._parts, f, t, y, h, error_norm, method_state or Carry(), self.iterations, self.dense_limit
-        )
+            step = self._start(start._replace(method_state=None))
+            step.run()
+        nodes = zip(self.tableau.b, step.times, step.states, strict=True)
+        return [QuadratureNode(weight, t, y) for weight, t, y in nodes if weight]
 
     @cached_property
-    def _parts(self) -> Parts:
-        return Parts.of(self.tableau)
+    def _blocks(self) -> TableauBlocks:
+        return TableauBlocks.of(self.tableau)
+
+    def _start(self, start: StepStart, error_norm: ErrorNorm | None = None) -> ImplicitStep:
+        return ImplicitStep(
+            self._blocks, start, error_norm=error_norm, iterations=self.iterations, dense_limit=self.dense_limit
+        )
+
+    def _result(self, step: ImplicitStep, *, fixed: bool) -> tuple[Rows, Rows | None]:
+        """Return the new state and its error; where Newton failed, an infinite error or, on fixed steps, NaN."""
+        y1, error, ok = step.y1(), None, step.solver.ok
+        if self.tableau.b_error is not None:
+            error = weighted_sum(self.tableau.b_error, step.increments)
+        if some(negate(ok)):
+            if error is not None:
+                error = where(ok, error, torch.full_like(error, torch.inf))
+            if fixed:  # a fixed step cannot be shortened: it has no result
+                y1 = where(ok, y1, torch.full_like(y1, torch.nan))
+        return y1, error
+
+    def _method_states(self, step: ImplicitStep) -> tuple[ImplicitState, ImplicitState]:
+        """Return the method states for the next step, and for another attempt at this one."""
+        if_accepted, if_rejected = ImplicitState(), ImplicitState()
+        jacobian, rate = step.solver.reusable_jacobian(), step.solver.rate
+        if jacobian is not None:
+            stale = jacobian._replace(fresh=step.solver.running & False)
+            if_accepted, if_rejected = ImplicitState((), stale, rate), ImplicitState((), jacobian, rate)
+        if self.tableau.first_same_as_last:
+            assert step.first_slope is not None
+            if_accepted = if_accepted._replace(slope=step.last_slope())
+            if_rejected = if_rejected._replace(slope=step.first_slope)
+        return if_accepted, if_rejected

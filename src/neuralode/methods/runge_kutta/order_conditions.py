@@ -3,13 +3,12 @@ r"""The order conditions of Runge–Kutta methods, from rooted trees.
 A method has order p when, for every rooted tree :math:`\tau` of at most p nodes, the elementary weight
 :math:`\sum_i b_i \Phi_i(\tau)` equals :math:`1/\gamma(\tau)`; a continuous extension :math:`b_i(\theta)` has order q
 when :math:`\sum_i b_i(\theta) \Phi_i(\tau) = \theta^{|\tau|}/\gamma(\tau)` for every tree of at most q nodes
-(Hairer, Nørsett & Wanner, *Solving Ordinary Differential Equations I*, II.2 and II.6). Nothing here asks whether
-``a`` is triangular: the conditions are the same for implicit methods.
+(Hairer, Nørsett & Wanner, *Solving Ordinary Differential Equations I*, II.2 and II.6). The conditions are the same for
+explicit and implicit methods.
 
-All is computed in twice the precision of the coefficients, each number as the unevaluated sum of two floats
-(T. J. Dekker, *A floating-point technique for extending the available precision*, Numer. Math. 18, 1971): what is left
-of a condition is then what the coefficients violate. In float64 it is rounding, where large coefficients cancel, and
-how much of it depends on the machine.
+The residuals are computed in twice the precision of float64, with each number as the unevaluated sum of two floats
+(T. J. Dekker, *A floating-point technique for extending the available precision*, Numer. Math. 18, 1971). In float64
+they would be rounding errors where large coefficients cancel, and would depend on the machine.
 """
 
 from __future__ import annotations
@@ -19,16 +18,15 @@ from functools import cache
 
 import numpy as np
 
-Tree = tuple[int, ...]  # the numbers of the trees that hang from its root; () is a single node
-Pair = tuple[np.ndarray, np.ndarray]  # what is meant is their sum, the second below the rounding of the first
+Tree = tuple[int, ...]  # the numbers of the subtrees of the root; () is a single node
+Pair = tuple[np.ndarray, np.ndarray]  # stands for the sum; the second is below the rounding of the first
 
 
 @cache
 def trees(nodes: int) -> tuple[Tree, ...]:
-    """All rooted trees with this many nodes (1, 1, 2, 4, 9, 20, 48, 115, …).
+    """Return all rooted trees with this many nodes (1, 1, 2, 4, 9, 20, 48, 115, …).
 
-    Trees are numbered from 1 on, the smaller first, and each is known by the numbers of its branches, the largest
-    first.
+    Trees are numbered from 1, smaller ones first. Each is given by the numbers of its subtrees, the largest first.
 
     Examples
     --------
@@ -42,32 +40,32 @@ def trees(nodes: int) -> tuple[Tree, ...]:
 
 
 def _forests(nodes: int, largest: int, sizes: list[int]) -> Iterator[Tree]:
-    """Trees of ``nodes`` nodes in all, none of a number above ``largest``; tree n has ``sizes[n - 1]`` nodes."""
+    """Yield sets of trees with ``nodes`` nodes in total and numbers up to ``largest``; tree n has ``sizes[n - 1]``."""
     if nodes == 0:
         yield ()
     for number in range(1, largest + 1):
         size = sizes[number - 1]
         if size > nodes:
-            return  # numbers go by size
+            return  # numbers are ordered by size
         for rest in _forests(nodes - size, number, sizes):
             yield (number, *rest)
 
 
 @cache
 def _densities(nodes: int) -> np.ndarray:
-    """γ of each tree: the product of the sizes of all its subtrees."""
+    """Return γ of each tree: the product of the sizes of all its subtrees."""
     smaller = np.concatenate([np.ones(1, dtype=int), *map(_densities, range(1, nodes))])
     return nodes * smaller[_branches(nodes)].prod(1)
 
 
 @cache
 def _branches(nodes: int) -> np.ndarray:
-    """The trees of this size as one array [trees, nodes - 1], filled up with 0, which stands for no branch."""
+    """Return the trees of this size as an array [trees, nodes - 1] with trailing zeros."""
     return np.array([tree + (0,) * (nodes - 1 - len(tree)) for tree in trees(nodes)], dtype=int)
 
 
 def stage_weights(order: int, a: np.ndarray) -> Iterator[Pair]:
-    """Φ_i of every tree of at most ``order`` nodes: for 1, …, ``order`` nodes arrays [trees, stages].
+    """Yield Φ_i of all trees of 1, …, ``order`` nodes: arrays [trees, stages].
 
     Examples
     --------
@@ -75,7 +73,7 @@ def stage_weights(order: int, a: np.ndarray) -> Iterator[Pair]:
     [array([[1., 1.]]), array([[0. , 0.5]])]
     """
     phi = _pair(np.ones((1, len(a))))
-    smaller = phi  # a Φ of each tree by its number; number 0 is no factor
+    smaller = phi  # a Φ of each tree by its number; number 0 stands for the factor 1
     yield phi
     for nodes in range(2, order + 1):
         branching = _matmul(phi, _pair(a.T))
@@ -87,7 +85,7 @@ def stage_weights(order: int, a: np.ndarray) -> Iterator[Pair]:
 
 
 def residual(order: int, a: np.ndarray, b: np.ndarray) -> float:
-    """Largest violation of the order conditions by ``b`` over all trees of at most ``order`` nodes.
+    """Return the largest violation of the order conditions by ``b`` over all trees of at most ``order`` nodes.
 
     Examples
     --------
@@ -95,14 +93,14 @@ def residual(order: int, a: np.ndarray, b: np.ndarray) -> float:
     >>> residual(2, midpoint, np.array([0, 1])), round(residual(3, midpoint, np.array([0, 1])), 4)
     (0.0, 0.1667)
     """
-    return _largest_violation(order, a, np.asarray(b, float)[:, None], np.ones(1))
+    return _largest_violation(order, a, polynomials=np.asarray(b, float)[:, None], thetas=np.ones(1))
 
 
 def continuous_residual(order: int, a: np.ndarray, polynomials: np.ndarray) -> float:
-    """The same for a continuous extension, ``polynomials[i, j]`` being the coefficient of θ^(j+1) in b_i(θ).
+    """Return the same for a continuous extension; ``polynomials[i, j]`` is the coefficient of θ^(j+1) in b_i(θ).
 
-    It is measured at as many θ of (0, 1] as determine the polynomials: of their values, since coefficients of a high
-    degree are large and cancel.
+    The conditions are evaluated at as many θ in (0, 1] as determine the polynomials. Values are compared rather than
+    coefficients, because coefficients of high degrees are large and cancel.
 
     Examples
     --------
@@ -111,11 +109,11 @@ def continuous_residual(order: int, a: np.ndarray, polynomials: np.ndarray) -> f
     (0.0, 0.5)
     """
     degree = max(order, polynomials.shape[1])
-    return _largest_violation(order, a, polynomials, np.arange(1, degree + 1) / degree)
+    return _largest_violation(order, a, polynomials=polynomials, thetas=np.arange(1, degree + 1) / degree)
 
 
-def _largest_violation(order: int, a: np.ndarray, polynomials: np.ndarray, thetas: np.ndarray) -> float:
-    """By the weights b_i(θ) at these θ."""
+def _largest_violation(order: int, a: np.ndarray, *, polynomials: np.ndarray, thetas: np.ndarray) -> float:
+    """Return the largest violation by the weights b_i(θ) at these θ."""
     powers = [_pair(thetas)]
     while len(powers) < max(order, polynomials.shape[1]):
         powers.append(_times(powers[-1], powers[0]))
@@ -123,9 +121,9 @@ def _largest_violation(order: int, a: np.ndarray, polynomials: np.ndarray, theta
     weights = _matmul(_pair(polynomials), (values[0], values[1]))
     sizes = [nodes for nodes in range(1, order + 1) for _ in trees(nodes)]
     densities = np.concatenate([_densities(nodes) for nodes in range(1, order + 1)])[:, None]
-    found = _matmul(_joined(*stage_weights(order, a)), weights)
-    wanted = [-np.stack(part)[np.array(sizes) - 1] for part in zip(*powers, strict=True)]
-    excess, _ = _plus(_times(found, _pair(densities)), (wanted[0], wanted[1]))
+    sums = _matmul(_joined(*stage_weights(order, a)), weights)
+    expected = [-np.stack(part)[np.array(sizes) - 1] for part in zip(*powers, strict=True)]
+    excess, _ = _plus(_times(sums, _pair(densities)), (expected[0], expected[1]))
     return float(np.abs(excess / densities).max())
 
 
@@ -140,20 +138,20 @@ def _pair(numbers: np.ndarray) -> Pair:
 def _plus(x: Pair, y: Pair) -> Pair:
     total = x[0] + y[0]
     part = total - x[0]
-    lost = (x[0] - (total - part)) + (y[0] - part)  # by rounding the total, exactly
+    lost = (x[0] - (total - part)) + (y[0] - part)  # the rounding error of the total, exact
     return _normalised(total, lost + x[1] + y[1])
 
 
 def _times(x: Pair, y: Pair) -> Pair:
     product = x[0] * y[0]
     (x_high, x_low), (y_high, y_low) = _halves(x[0]), _halves(y[0])
-    lost = ((x_high * y_high - product) + x_high * y_low + x_low * y_high) + x_low * y_low  # exactly
+    lost = ((x_high * y_high - product) + x_high * y_low + x_low * y_high) + x_low * y_low  # exact
     return _normalised(product, lost + x[0] * y[1] + x[1] * y[0])
 
 
 def _matmul(x: Pair, y: Pair) -> Pair:
     terms = _times((x[0][:, :, None], x[1][:, :, None]), y)
-    while (count := terms[0].shape[1]) > 1:  # two and two
+    while (count := terms[0].shape[1]) > 1:  # pairwise summation
         half = count // 2
         first, second, rest = (
             (terms[0][:, part], terms[1][:, part])
@@ -164,7 +162,7 @@ def _matmul(x: Pair, y: Pair) -> Pair:
 
 
 def _halves(x: np.ndarray) -> Pair:
-    """Two numbers of 26 digits, whose products float64 holds."""
+    """Split into two numbers of 26 bits, whose products are exact in float64."""
     large = 134217729.0 * x  # 2**27 + 1
     high = large - (large - x)
     return high, x - high

@@ -1,4 +1,4 @@
-"""Butcher tableaus: data that checks itself."""
+"""Butcher tableaus, checked when they are made."""
 
 from __future__ import annotations
 
@@ -22,47 +22,47 @@ class Tableau:
     One step of size h from (t, y) is :math:`k_i = f(t + c_i h,\; y + h \sum_j a_{ij} k_j)`,
     :math:`y_1 = y + h \sum_i b_i k_i`, with error estimate :math:`h \sum_i e_i k_i`, and in between
     :math:`y(\theta) = y + h \sum_i b_i(\theta) k_i`, :math:`b_i(\theta) = \sum_j P_{ij} \theta^j`.
-    The latter may read further stages, the dense stages: explicit ones that are evaluated only where somebody looks
-    inside the step.
+    The continuous extension may read further stages, the *dense stages*. These are explicit, and evaluated only for
+    dense output.
 
     Parameters
     ----------
     name : str
-        What the method is called.
+        The name of the method.
     order : int
         Order p of ``b``; checked against every rooted tree of at most p nodes.
     c : sequence of s floats
         Nodes.
     a : sequence of s sequences
-        A row that stops early goes on with zeros. If all is zero from the diagonal on, the method is explicit and row i
-        is kept with i entries; otherwise every row is kept with s.
+        Row i may omit trailing zeros. If all entries on and above the diagonal are zero, the method is explicit and row
+        i is stored with i entries; otherwise every row is stored with s entries.
     b : sequence of s floats
         Weights.
-    b_error : sequence of s floats, optional
-        Weights of the error estimate, ``b`` minus the embedded weights. Without it the method takes fixed steps.
-    error_order : int, optional
-        Order of the embedded weights; ``order - 1`` unless given.
     interpolant : sequence of s + d sequences of q floats
-        Row i holds the coefficients of θ, θ², …, θ^q in b_i(θ), of the s stages and then the d dense stages.
-    interpolant_order : int, optional
-        Order of the continuous extension; ``order - 1`` (and at least 1) unless given. Checked.
+        Row i holds the coefficients of θ, θ², …, θ^q in b_i(θ), for the s stages followed by the d dense stages.
     source : str
-        Where the coefficients are published.
-    dense_c : sequence of d floats, optional
+        Where the coefficients were published.
+    b_error : sequence of s floats, default=None
+        Weights of the error estimate: ``b`` minus the embedded weights. None: the method takes fixed steps.
+    error_order : int, default=0
+        Order of the embedded weights; 0 stands for ``order - 1``. Checked.
+    interpolant_order : int, default=0
+        Order of the continuous extension; 0 stands for ``order - 1``, and at least 1. Checked.
+    dense_c : sequence of d floats, default=()
         Nodes of the dense stages.
-    dense_a : sequence of d sequences, optional
-        Row i reads the s stages and the dense stages before it; kept with s + i entries.
-    b_error_low : sequence of s floats, optional
-        Weights of a second error estimate, of a lower order, by which `neuralode.core.norms.Norm` corrects the first.
-    error_order_low : int, optional
-        Order of its embedded weights; wanted with ``b_error_low``.
+    dense_a : sequence of d sequences, default=()
+        Row i weighs the s stages and the dense stages before it; stored with s + i entries.
+    b_error_low : sequence of s floats, default=None
+        Weights of a second error estimate, of lower order, which corrects the first one (`neuralode.core.norms.Norm`).
+    error_order_low : int, default=0
+        Order of its embedded weights; required with ``b_error_low``. Checked.
 
     Raises
     ------
     ValueError
-        If shapes disagree, a row of ``a`` does not sum to ``c`` (nor one of ``dense_a`` to ``dense_c``), the order
-        conditions do not hold, the continuous extension does not end in ``b``, or a second error estimate has no first
-        of higher order, or belongs to an implicit method.
+        If shapes disagree; a row of ``a`` does not sum to its entry of ``c``, or one of ``dense_a`` to that of
+        ``dense_c``; order conditions are violated; the continuous extension does not end in ``b``; or there is a second
+        error estimate without a first one of higher order, or of an implicit method.
 
     Examples
     --------
@@ -112,7 +112,7 @@ class Tableau:
 
     @property
     def stages(self) -> int:
-        """Number of stages s of the step itself."""
+        """The number of stages s, without the dense stages."""
         return len(self.b)
 
     @property
@@ -122,20 +122,20 @@ class Tableau:
 
     @cached_property
     def explicit(self) -> bool:
-        """Whether every stage reads only those before it."""
+        """Whether every stage depends on earlier stages only."""
         return all(len(row) == i for i, row in enumerate(self.a))
 
     @cached_property
     def diagonally_implicit(self) -> bool:
-        """Whether no stage reads a later one, so that they are solved for one by one. True of explicit methods too."""
+        """Whether no stage depends on a later one, so that stages are solved one by one. True if explicit."""
         return not any(any(row[i + 1 :]) for i, row in enumerate(self.a))
 
     @cached_property
     def blocks(self) -> tuple[tuple[int, ...], ...]:
-        """The stages in order, those that must be solved for together in one block.
+        """The stages in order, grouped into blocks of stages that must be solved together.
 
-        Stages of explicit and diagonally implicit methods are each a block of their own; an explicit stage is one whose
-        diagonal entry is zero. All stages of a fully implicit method are one block.
+        In explicit and diagonally implicit methods every stage is a block; a stage is explicit if its diagonal entry is
+        zero. In a fully implicit method all stages are one block.
 
         Examples
         --------
@@ -147,13 +147,13 @@ class Tableau:
         starts, reach = [0], 0
         for i, row in enumerate(self.a):
             reach = max([reach, i, *(j for j, entry in enumerate(row) if entry)])
-            if reach == i:  # no stage so far reads one that is still to come
+            if reach == i:  # no stage so far depends on a later one
                 starts.append(i + 1)
         return tuple(tuple(range(*ends)) for ends in pairwise(starts))
 
     @cached_property
     def stiffly_accurate(self) -> bool:
-        """Whether the last stage is at the new state: the last row of ``a`` is ``b``."""
+        """Whether the last stage is evaluated at the new state: the last row of ``a`` is ``b``."""
         return _padded(self.a[-1], self.stages) == self.b
 
     @cached_property
@@ -163,7 +163,7 @@ class Tableau:
 
     def _check_shapes(self) -> None:
         stages, dense = self.stages, len(self.dense_c)
-        wanted = {
+        expected = {
             "c": stages,
             "a": stages,
             "b_error": stages,
@@ -171,10 +171,10 @@ class Tableau:
             "dense_a": dense,
             "interpolant": stages + dense,
         }
-        for part, rows in wanted.items():
-            found = rows if getattr(self, part) is None else len(getattr(self, part))
-            if found != rows:
-                raise ValueError(f"Tableau {self.name!r}: {part} has {found} rows, wanted {rows}, one a stage.")
+        for part, rows in expected.items():
+            length = rows if getattr(self, part) is None else len(getattr(self, part))
+            if length != rows:
+                raise ValueError(f"Tableau {self.name!r}: {part} has {length} rows, wanted {rows}, one a stage.")
         most = {"a": [stages] * stages, "dense_a": range(stages, stages + dense)}
         for part, limits in most.items():
             for i, (row, limit) in enumerate(zip(getattr(self, part), limits, strict=True)):
@@ -199,25 +199,26 @@ class Tableau:
     def _check_orders(self) -> None:
         s = self.stages
         rows = self.a + self.dense_a
-        a = np.array([_padded(row, len(rows)) for row in rows])  # with the dense stages below
-        own, b, polynomials = a[:s, :s], np.array(self.b), np.array(self.interpolant)
-        self._expect("rows of a sum to c", np.abs(own.sum(1) - self.c).max())
+        a = np.array([_padded(row, len(rows)) for row in rows])  # dense stages last
+        main, b, polynomials = a[:s, :s], np.array(self.b), np.array(self.interpolant)
+        self._expect("rows of a sum to c", np.abs(main.sum(1) - self.c).max())
         self._expect("rows of dense_a sum to dense_c", np.abs(a[s:].sum(1) - self.dense_c).max(initial=0))
-        self._expect(f"order {self.order}", residual(self.order, own, b))
+        self._expect(f"order {self.order}", residual(self.order, main, b))
         if self.b_error is not None:
             embedded = b - np.array(self.b_error)
-            self._expect(f"embedded order {self.error_order}", residual(self.error_order, own, embedded))
+            self._expect(f"embedded order {self.error_order}", residual(self.error_order, main, embedded))
         if self.b_error_low is not None:
             embedded = b - np.array(self.b_error_low)
-            self._expect(f"second embedded order {self.error_order_low}", residual(self.error_order_low, own, embedded))
+            violation = residual(self.error_order_low, main, embedded)
+            self._expect(f"second embedded order {self.error_order_low}", violation)
         ends = np.array([fsum(row) for row in self.interpolant]) - _padded(self.b, len(rows))
         self._expect("the interpolant ends in b", np.abs(ends).max())
         order = self.interpolant_order
         self._expect(f"interpolant order {order}", continuous_residual(order, a, polynomials))
 
-    def _expect(self, what: str, violation: float) -> None:
+    def _expect(self, check: str, violation: float) -> None:
         if not violation < TOLERANCE:
-            raise ValueError(f"Tableau {self.name!r} fails its check '{what}' by {violation:.1e}.")
+            raise ValueError(f"Tableau {self.name!r} fails its check '{check}' by {violation:.1e}.")
 
 
 def _floats(row: Sequence[float]) -> tuple[float, ...]:
@@ -225,12 +226,12 @@ def _floats(row: Sequence[float]) -> tuple[float, ...]:
 
 
 def _padded(row: Sequence[float], length: int) -> tuple[float, ...]:
-    """The row, filled up with zeros."""
+    """Return the row with trailing zeros."""
     return _floats(row) + (0.0,) * (length - len(row))
 
 
 def _stage_rows(a: Sequence[Sequence[float]], stages: int) -> tuple[tuple[float, ...], ...]:
-    """Row i with i entries if the method is explicit, else with one a stage."""
+    """Return row i with i entries if the method is explicit, otherwise all rows with one entry a stage."""
     if any(any(row[i:]) for i, row in enumerate(a)):
         return tuple(_padded(row, stages) for row in a)
     return tuple(_padded(row[:i], i) for i, row in enumerate(a))

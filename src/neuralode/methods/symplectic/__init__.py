@@ -1,1 +1,1 @@
-"""Symplectic compositions for pairs (q, p)."""
+"""Symplectic methods for pairs (q, p)."""

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from neuralode.methods.runge_kutta.low_storage import butcher
+from neuralode.methods.runge_kutta.low_storage import butcher_coefficients
 from neuralode.methods.runge_kutta.tableau import Tableau
 
 _DECAY = (
@@ -19,7 +19,7 @@ _SHARE = (
     Fraction(3134564353537, 4481467310338),
     Fraction(2277821191437, 14882151754819),
 )
-_C, _A, _B = butcher(_DECAY, _SHARE)
+_C, _A, _B = butcher_coefficients(_DECAY, _SHARE)
 
 CARPENTER_KENNEDY54 = Tableau(
     name="carpenter_kennedy54",

@@ -1,9 +1,9 @@
-r"""The order of a composition of two flows, from its exponentials.
+r"""The order conditions of a composition of two flows, from products of exponentials.
 
-Steps that follow two flows by turns, with operators A and B, are products of exponentials
-:math:`e^{w_1 h X_1} e^{w_2 h X_2} \cdots` with every :math:`X_i` one of A and B. The step has order p when the product
-equals :math:`e^{h(A + B)}` up to :math:`h^p`. A and B do not commute, so both are sums over words in two letters, and
-all words of n letters have the coefficient :math:`1/n!` on the right. (Hairer, Lubich & Wanner, *Geometric Numerical
+A step that follows two flows alternately, with operators A and B, is a product of exponentials
+:math:`e^{w_1 h X_1} e^{w_2 h X_2} \cdots` with every :math:`X_i` equal to A or B. The step has order p when the product
+equals :math:`e^{h(A + B)}` up to :math:`h^p`. A and B do not commute, so both are sums over words in two letters; on
+the right all words of n letters have the coefficient :math:`1/n!`. (Hairer, Lubich & Wanner, *Geometric Numerical
 Integration*, III.5.)
 """
 
@@ -15,14 +15,14 @@ from math import factorial
 
 
 def residual(factors: Iterable[tuple[int, float]], order: int) -> float:
-    """The largest coefficient of a word of ``order`` letters by which the product misses the exponential of the sum.
+    """Return the largest violation of the order conditions over all words of ``order`` letters.
 
     Parameters
     ----------
     factors : iterable of (letter, weight)
-        Which of the two flows, 0 or 1, is followed by how much of a step, in turn.
+        The flows that are followed, 0 or 1, and the share of the step for each, in order.
     order : int
-        How long the words are.
+        The length of the words.
 
     Examples
     --------
@@ -31,12 +31,12 @@ def residual(factors: Iterable[tuple[int, float]], order: int) -> float:
     >>> residual([(1, 0.5), (0, 1.0), (1, 0.5)], 2)
     0.0
     """
-    found = words(factors, order)
-    return max(abs(found.get(word, 0.0) - 1 / factorial(order)) for word in product((0, 1), repeat=order))
+    coefficients = words(factors, order)
+    return max(abs(coefficients.get(word, 0.0) - 1 / factorial(order)) for word in product((0, 1), repeat=order))
 
 
 def words(factors: Iterable[tuple[int, float]], longest: int) -> dict[tuple[int, ...], float]:
-    """The coefficient of every word of at most so many letters in a product of exponentials.
+    """Return the coefficients of all words of at most ``longest`` letters in a product of exponentials.
 
     Examples
     --------

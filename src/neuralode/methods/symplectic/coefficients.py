@@ -1,6 +1,6 @@
-"""Coefficients of symplectic compositions, each with its source."""
+"""The registered symplectic methods: their coefficients, each with its source."""
 
-from neuralode.methods.symplectic.partitioned import Partitioned
+from neuralode.methods.symplectic.kick_drift import Partitioned
 
 SEMI_IMPLICIT_EULER = Partitioned(
     name="semi_implicit_euler",
@@ -29,7 +29,7 @@ RUTH3 = Partitioned(
 )
 
 _ENDS = 1 / (2 - 2 ** (1 / 3))
-_MIDDLE = 1 - 2 * _ENDS  # backwards
+_MIDDLE = 1 - 2 * _ENDS  # negative: a step backwards
 
 YOSHIDA4 = Partitioned(
     name="yoshida4",
@@ -53,4 +53,4 @@ BLANES_MOAN4 = Partitioned(
     "J. Comput. Appl. Math. 142, 2002: S6 of order 4.",
 )
 
-COMPOSITIONS = (SEMI_IMPLICIT_EULER, LEAPFROG, RUTH3, YOSHIDA4, BLANES_MOAN4)
+SYMPLECTIC = (SEMI_IMPLICIT_EULER, LEAPFROG, RUTH3, YOSHIDA4, BLANES_MOAN4)
