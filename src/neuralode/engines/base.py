@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor
@@ -145,6 +145,19 @@ class Trajectory(Protocol):
     def rerun(self) -> list[Tensor]:
         """Return the leaves with a graph that reaches ``problem.inputs``: the accepted steps, computed again."""
         ...
+
+
+@dataclass(frozen=True)
+class TrajectoryData:
+    """The attributes of a `Trajectory`, for engines that keep a record of their steps."""
+
+    problem: Problem
+    config: SolveConfig
+    plan: Plan
+    record: Record
+    leaves: tuple[Tensor, ...]
+    spec: TreeSpec | None = None
+    calls: CallCount = field(default_factory=CallCount)
 
 
 class Engine(Protocol):

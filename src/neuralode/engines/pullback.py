@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,21 +22,18 @@ from neuralode.core.problem import Problem
 from neuralode.core.record import AcceptedStep, Plan, StepBatch
 from neuralode.core.rounding import rounding_slack
 from neuralode.core.status import GradientError
-from neuralode.engines.base import SolveConfig
+from neuralode.engines.base import SolveConfig, TrajectoryData
 from neuralode.engines.retake import outputs_at_end, outputs_at_start, places, rerun, retake
-
-if TYPE_CHECKING:
-    from neuralode.engines.trajectory import RecordedTrajectory
 
 Cotangents = Sequence[Tensor | None]
 
 
-def pull_back(trajectory: RecordedTrajectory, cotangents: Cotangents) -> list[Tensor | None]:
+def pull_back(trajectory: TrajectoryData, cotangents: Cotangents) -> list[Tensor | None]:
     """Return the cotangents of y0, t and the captured tensors."""
     return Pullback(trajectory, cotangents).run()
 
 
-def pull_back_with_graph(trajectory: RecordedTrajectory, cotangents: Cotangents) -> list[Tensor | None]:
+def pull_back_with_graph(trajectory: TrajectoryData, cotangents: Cotangents) -> list[Tensor | None]:
     """Return the same with a graph: the recorded steps are taken again with one."""
     problem, plan = trajectory.problem, trajectory.plan
     substitution = Substitution(problem, linked=True)
@@ -66,7 +63,7 @@ class StepStates(list[tuple[Tensor, Any]]):
 class Pullback:
     """One walk back through a record, accumulating the cotangents of the inputs."""
 
-    def __init__(self, trajectory: RecordedTrajectory, cotangents: Cotangents) -> None:
+    def __init__(self, trajectory: TrajectoryData, cotangents: Cotangents) -> None:
         problem = trajectory.problem
         self.t = problem.t.detach().requires_grad_() if problem.t.requires_grad else None
         self.substitution = Substitution(problem, linked=False)

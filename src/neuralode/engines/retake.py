@@ -15,7 +15,7 @@ from neuralode.core.problem import Problem
 from neuralode.core.record import AcceptedStep, StepBatch
 from neuralode.core.status import reached_end
 from neuralode.core.step_outputs import interpolate_outputs
-from neuralode.engines.base import Trajectory
+from neuralode.engines.base import TrajectoryData
 from neuralode.engines.grid import GridStep, take_step
 
 
@@ -54,7 +54,7 @@ def clocks(problem: Problem, batch: StepBatch, step: AcceptedStep, *, t: Tensor 
 
 
 def retake(
-    trajectory: Trajectory,
+    trajectory: TrajectoryData,
     batch: StepBatch,
     step: AcceptedStep,
     *,
@@ -99,7 +99,7 @@ def retake(
     return RetakenStep(y1, leaves, result.method_state)
 
 
-def places(trajectory: Trajectory, batch: StepBatch, step: AcceptedStep) -> list[tuple[int, tuple]]:
+def places(trajectory: TrajectoryData, batch: StepBatch, step: AcceptedStep) -> list[tuple[int, tuple]]:
     """Return where the outputs of a step belong: (leaf, index) for each."""
     plan, count = trajectory.plan, len(trajectory.leaves)
     found: list[tuple[int, tuple]] = []
@@ -120,19 +120,19 @@ def accepted_rows(batch: StepBatch, step: AcceptedStep) -> Tensor:
     return rows if batch.rows is None else batch.rows[rows]
 
 
-def outputs_at_end(trajectory: Trajectory) -> Tensor:
+def outputs_at_end(trajectory: TrajectoryData) -> Tensor:
     """Return which outputs are the final state: [outputs], or [outputs, rows] for rows that reached their end."""
     mask, there = trajectory.problem.at_end(), reached_end(trajectory.record.status)
     return (mask & per_row(there)[:, None]).T if trajectory.problem.per_sample else mask & there
 
 
-def outputs_at_start(trajectory: Trajectory) -> Tensor:
+def outputs_at_start(trajectory: TrajectoryData) -> Tensor:
     """Return which outputs are y0 itself, in the same shape."""
     mask = trajectory.problem.at_start()
     return mask.T if trajectory.problem.per_sample else mask
 
 
-def rerun(trajectory: Trajectory) -> list[Tensor]:
+def rerun(trajectory: TrajectoryData) -> list[Tensor]:
     """Take exactly the recorded steps again, all with one graph; return the leaves."""
     problem, plan = trajectory.problem, trajectory.plan
     t = problem.t if followed(problem.t) else None
@@ -164,7 +164,7 @@ def rerun(trajectory: Trajectory) -> list[Tensor]:
 class _Leaves:
     """The leaves of a trajectory, collected part by part and written at once."""
 
-    def __init__(self, trajectory: Trajectory) -> None:
+    def __init__(self, trajectory: TrajectoryData) -> None:
         self.trajectory = trajectory
         self.parts: list[list[tuple[tuple, Tensor]]] = [[] for _ in trajectory.leaves]
 

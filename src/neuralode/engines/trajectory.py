@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec
 
 from neuralode.core.outputs import Outputs
 from neuralode.core.problem import Problem
-from neuralode.core.record import CallCount, Plan, Record, number_places
+from neuralode.core.record import Record, number_places
 from neuralode.core.status import GradientError
-from neuralode.engines.base import SolveConfig
+from neuralode.engines.base import SolveConfig, TrajectoryData
 from neuralode.engines.pullback import pull_back, pull_back_with_graph
 from neuralode.engines.retake import accepted_rows, rerun
 
 
 @dataclass(frozen=True)
-class RecordedTrajectory:
+class RecordedTrajectory(TrajectoryData):
     """A `Trajectory` that keeps its accepted steps."""
-
-    problem: Problem
-    config: SolveConfig
-    plan: Plan
-    record: Record
-    leaves: tuple[Tensor, ...]
-    spec: TreeSpec | None = None
-    calls: CallCount = field(default_factory=CallCount)
 
     @classmethod
     def of(cls, record: Record, outputs: Outputs, config: SolveConfig) -> RecordedTrajectory:
