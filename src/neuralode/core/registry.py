@@ -74,8 +74,11 @@ def pick(argument: str, value: object, table: Mapping[str, T], kind: type | tupl
     raise ValueError(f"{argument}={value!r} is unknown{hint} Known: {known}.")
 
 
-def check_members(argument: str, value: object, protocol: type) -> None:
-    """Refuse an object that lacks a member of a Protocol, and a class where an instance is wanted."""
+def check_members(argument: str, value: object, protocol: type, *, named: bool = True) -> None:
+    """Refuse an object that lacks a member of a Protocol, and a class where an instance is wanted.
+
+    ``named`` says whether the argument also accepts names, for the message.
+    """
     came = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
     missing = [name for name in members(protocol) if not hasattr(value, name)]
     if isinstance(value, type) and not missing:
@@ -83,6 +86,6 @@ def check_members(argument: str, value: object, protocol: type) -> None:
     if missing:
         lacks = ", ".join(repr(name) for name in missing)
         raise TypeError(
-            f"{argument} is {came}, which has no {lacks}; wanted a name, or an object with the members of "
-            f"{protocol.__module__}.{protocol.__qualname__} (docs/extending.md)."
+            f"{argument} is {came}, which has no {lacks}; wanted {'a name, or ' if named else ''}an object with the "
+            f"members of {protocol.__module__}.{protocol.__qualname__} (docs/extending.md)."
         )

@@ -24,6 +24,7 @@ from neuralode.core.layout import Layout, lay_out
 from neuralode.core.norms import Norm
 from neuralode.core.problem import Problem
 from neuralode.core.record import AcceptedStep, Plan, Record, StepBatch
+from neuralode.core.registry import check_members
 from neuralode.core.status import MAX_STEPS, BackwardSolveError, GradientError, Status
 from neuralode.engines.base import Observer, SolveConfig, Trajectory, backward_config
 from neuralode.gradients.base import check_unchanged
@@ -85,6 +86,8 @@ class Adjoint:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"Adjoint({name}={value!r}); wanted a positive number.")
+        if self.observer is not None:
+            check_members("Adjoint: observer", self.observer, Observer, named=False)
 
     def check(self, config: SolveConfig, per_sample: bool) -> None:
         """Refuse a backward solve that is not possible."""

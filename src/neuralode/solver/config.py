@@ -59,7 +59,7 @@ def resolve(
     controller = find_controller(controller, method, step_size)
     gradient, events_ = find_gradient(gradient), find_events(events)
     if observer is not None:
-        check_members("observer", observer, Observer)
+        check_members("observer", observer, Observer, named=False)
     save, max_steps = check_save(save), check_max_steps(max_steps)
     endless = any(event.terminal for event in events_)
     problem = make_problem(f, y0, t, args=args, args_dims=args_dims, per_sample=per_sample, endless=endless)
