@@ -1,4 +1,4 @@
-"""The commands, as they are typed."""
+"""The command line: images, messages and help."""
 
 import re
 import subprocess
@@ -40,14 +40,14 @@ def test_training_prints_a_table_and_sweeps_tolerances(trained):
 
 
 @pytest.mark.parametrize("rtols", [["1e-1"], ["1e-1", "1e-2"]])
-def test_evaluating_takes_one_tolerance_or_several(trained, rtols):
+def test_evaluate_accepts_one_tolerance_or_several(trained, rtols):
     folder, _ = trained
     result = run("evaluate", folder, *(word for rtol in rtols for word in ("--rtol", rtol)))
     assert result.exit_code == 0, result.output
     assert len((folder / "tolerances.csv").read_text().splitlines()) == 1 + len(rtols)
 
 
-def test_a_run_is_not_trained_over(trained):
+def test_train_does_not_overwrite_a_run(trained):
     folder, _ = trained
     result = run("train", "digits", *SMALL, "--out", folder)
     assert result.exit_code == 2
@@ -64,7 +64,7 @@ def test_a_run_is_not_trained_over(trained):
         (("train", "digits", "--resume", "no/such/run"), "is not a run"),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(words, says, tmp_path, monkeypatch):
+def test_invalid_arguments_are_reported_in_one_sentence(words, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run(*words)
     assert result.exit_code == 2
@@ -73,7 +73,7 @@ def test_mistakes_are_told_in_one_sentence(words, says, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_version_is_the_packages():
+def test_version_prints_the_version_of_the_package():
     assert run("--version").output == f"neuralode {__version__}\n"
 
 
@@ -85,7 +85,7 @@ def test_help_names_the_models_and_the_defaults(data, epochs):
     assert f"[default: {epochs}]" in result.output
 
 
-def test_a_long_epoch_is_told_of_where_there_is_no_terminal(tmp_path, monkeypatch):
+def test_long_epochs_print_lines_without_a_terminal(tmp_path, monkeypatch):
     monkeypatch.setattr("neuralode.terminal.progress.QUIET", 0.0)
     options = ["--model", "noblock", "--epochs", "1", "--batches", "2", "--batch-size", "16", "--accelerator", "cpu"]
     result = run("train", "digits", *options, "--out", tmp_path / "run")
@@ -115,6 +115,6 @@ try:
 finally:
     sys.stderr.write(str("lightning" in sys.modules or "sklearn" in sys.modules))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert done.stderr == "False"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert completed.returncode == 0
+    assert completed.stderr == "False"

@@ -1,4 +1,4 @@
-"""The commands for densities, as they are typed."""
+"""The commands `train density` and `sample`."""
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,7 @@ def trained(tmp_path_factory):
     return folder / "run", run(*words, *SMALL)
 
 
-def test_training_tells_what_was_learned_and_what_to_do_next(trained):
+def test_training_prints_results_and_the_next_command(trained):
     folder, result = trained
     assert result.exit_code == 0, result.output
     summary = Run.open(folder).summary
@@ -47,14 +47,14 @@ def test_training_tells_what_was_learned_and_what_to_do_next(trained):
     assert len(pd.read_csv(folder / "scores.csv")) == 40
 
 
-def test_new_rows_are_shown_and_kept(trained, tmp_path):
+def test_samples_are_printed_and_written(trained, tmp_path):
     folder, _ = trained
     result = run("sample", folder, "--rows", 12, "--seed", 3)
     assert result.exit_code == 0, result.output
     assert "samples: first 10 rows" in result.output
-    kept = pd.read_csv(folder / "samples.csv")
-    assert list(kept) == ["a", "b", "rate"]
-    assert len(kept) == 12
+    saved = pd.read_csv(folder / "samples.csv")
+    assert list(saved) == ["a", "b", "rate"]
+    assert len(saved) == 12
     again = run("sample", folder, "--rows", 12, "--seed", 3, "--out", tmp_path / "new" / "rows.csv")
     assert again.exit_code == 0, again.output
     assert (tmp_path / "new" / "rows.csv").read_text() == (folder / "samples.csv").read_text()
@@ -66,7 +66,7 @@ def test_new_rows_are_shown_and_kept(trained, tmp_path):
 @pytest.mark.parametrize(
     ("ending", "read"), [("tsv", lambda path: pd.read_csv(path, sep="\t")), ("parquet", pd.read_parquet)]
 )
-def test_new_rows_are_written_as_the_ending_says(ending, read, trained, tmp_path):
+def test_samples_are_written_in_the_format_of_the_suffix(ending, read, trained, tmp_path):
     folder, _ = trained
     result = run("sample", folder, "--rows", 5, "--out", tmp_path / f"rows.{ending}")
     assert result.exit_code == 0, result.output
@@ -78,7 +78,7 @@ def test_new_rows_are_written_as_the_ending_says(ending, read, trained, tmp_path
     ("out", "sentence"),
     [("rows.xlsx", "ends in '.xlsx'; wanted .csv, .tsv or .parquet."), ("folder", "is a folder; wanted a file, as")],
 )
-def test_samples_that_cannot_go_there_are_refused(out, sentence, trained, tmp_path):
+def test_invalid_output_paths_are_rejected(out, sentence, trained, tmp_path):
     (tmp_path / "folder").mkdir()
     result = run("sample", trained[0], "--out", tmp_path / out)
     assert result.exit_code == 2
@@ -96,7 +96,7 @@ def test_samples_that_cannot_go_there_are_refused(out, sentence, trained, tmp_pa
         ("train", "matching", "--seed", 2**32),
     ],
 )
-def test_seeds_that_no_generator_takes_are_refused(words, tmp_path, monkeypatch):
+def test_seeds_out_of_range_are_rejected(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run(*words)
     assert result.exit_code == 2
@@ -104,7 +104,7 @@ def test_seeds_that_no_generator_takes_are_refused(words, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_of_columns_are_printed_as_they_are(tmp_path):
+def test_column_names_are_printed_without_markup(tmp_path):
     names = ["[/red]", "[bold]x", ":smile:"]
     table = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 2)), columns=names[:2]).assign(**{names[2]: 1.0})
     table.to_csv(tmp_path / "table.csv", index=False)
@@ -120,7 +120,7 @@ def test_names_of_columns_are_printed_as_they_are(tmp_path):
     assert f"The table: {folder / 'samples.csv'}." in result.output
 
 
-def test_cells_are_printed_as_they_are(capsys):
+def test_cells_are_printed_without_markup(capsys):
     show_rows([{"[a]": "[/b]", "c": 0.5}], "rows")
     show_frame(pd.DataFrame({"c": ["[/d]"]}), "frame")
     out = capsys.readouterr().out
@@ -151,7 +151,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("content", "sentence"), BAD.values(), ids=BAD)
-def test_a_bad_table_is_refused_in_one_line_and_nothing_is_written(content, sentence, tmp_path, monkeypatch):
+def test_an_invalid_table_is_rejected_in_one_line_and_nothing_is_written(content, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "table.csv").write_text(content)
     result = run("train", "density", "--data", "table.csv", *SMALL)
@@ -176,7 +176,7 @@ def test_a_bad_table_is_refused_in_one_line_and_nothing_is_written(content, sent
         (("sample", "no/such/run"), "no/such/run is not a run: it has no config.json."),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(words, sentence, tmp_path, monkeypatch):
+def test_invalid_arguments_are_reported_in_one_sentence(words, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run(*words)
     assert result.exit_code == 2
@@ -185,25 +185,25 @@ def test_mistakes_are_told_in_one_sentence(words, sentence, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_runs_that_have_nothing_to_draw_are_named(tmp_path):
+def test_runs_that_cannot_be_sampled_are_rejected(tmp_path):
     Run.create(tmp_path / "digits", {"task": "digits"})
     result = run("sample", tmp_path / "digits")
     assert result.exit_code == 2
     assert "is a run of 'digits', which has nothing to draw; wanted one of density" in result.output
 
 
-def test_a_training_that_kept_nothing_is_named(trained, tmp_path):
+def test_runs_without_weights_are_rejected(trained, tmp_path):
     Run.create(tmp_path / "run", Run.open(trained[0]).config)
     result = run("sample", tmp_path / "run")
     assert result.exit_code == 2
     assert "has no weights.safetensors: was its training interrupted?" in result.output
 
 
-def test_weights_of_which_half_are_there_are_named(trained, tmp_path):
+def test_truncated_weights_are_rejected(trained, tmp_path):
     half = Run.create(tmp_path / "run", Run.open(trained[0]).config).folder / "weights.safetensors"
-    whole = (trained[0] / "weights.safetensors").read_bytes()
-    for size in (0, 4, len(whole) // 2):
-        half.write_bytes(whole[:size])
+    content = (trained[0] / "weights.safetensors").read_bytes()
+    for size in (0, 4, len(content) // 2):
+        half.write_bytes(content[:size])
         result = run("sample", tmp_path / "run")
         assert result.exit_code == 2
         assert f"{half} cannot be read" in result.output

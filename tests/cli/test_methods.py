@@ -1,4 +1,4 @@
-"""`neuralode methods` tells of every method that is registered."""
+"""The command `methods`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rows(output: str) -> dict[str, list[str]]:
     return {name: rest for name, *rest in cells}
 
 
-def test_every_registered_method_is_listed_with_what_it_declares():
+def test_every_registered_method_is_listed_with_its_properties():
     listed = rows(run().output)
     assert set(listed) == set(neuralode.methods())
     for name, (family, order, evaluations, adapts, _) in listed.items():
@@ -36,13 +36,13 @@ def test_every_registered_method_is_listed_with_what_it_declares():
 
 
 @pytest.mark.parametrize("word", ["implicit", "multistep"])
-def test_a_family_is_listed_by_a_word_of_its_name(word):
+def test_a_family_is_selected_by_a_word_of_its_name(word):
     listed = rows(run("--family", word).output)
     assert set(listed) == {name for name, method in neuralode.methods().items() if word in method.family}
     assert listed
 
 
-def test_an_unknown_family_is_told_in_one_sentence():
+def test_an_unknown_family_is_rejected_in_one_sentence():
     result = run("--family", "magic")
     assert result.exit_code == 2
     assert "--family magic is in the name of none" in result.output

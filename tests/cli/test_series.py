@@ -1,4 +1,4 @@
-"""The commands for tables of series, as they are typed."""
+"""The commands `fit`, `forecast`, `impute` and `evaluate` for tables of series."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def _few_points():
 
 
 def written(path: Path, series: int = 2) -> Path:
-    """Series of 12 days, with gaps and a day without anything."""
+    """Write series of 12 days, with gaps and a day without values."""
     day = np.arange(12)
     frames = [
         pd.DataFrame({"who": f"s{k}", "day": day, "a": np.sin(day + k), "b": day + k, "c": "x"}) for k in range(series)
@@ -46,7 +46,7 @@ def fitted(tmp_path_factory):
     return folder / "run", run("fit", data, *LONG, "--values", "a, b", "--out", folder / "run", *SMALL)
 
 
-def test_fitting_tells_what_was_learned_and_what_to_do_next(fitted):
+def test_fit_prints_results_and_the_next_command(fitted):
     folder, result = fitted
     assert result.exit_code == 0, result.output
     assert "42 observations of 2 series, 2 channels" in result.output
@@ -57,32 +57,32 @@ def test_fitting_tells_what_was_learned_and_what_to_do_next(fitted):
     assert Run.open(folder).summary["channels"] == ["a", "b"]
 
 
-def test_forecasts_are_shown_and_kept(fitted):
+def test_forecasts_are_printed_and_written(fitted):
     folder, _ = fitted
     result = run("forecast", folder, "--horizon", 3)
     assert result.exit_code == 0, result.output
-    kept = pd.read_csv(folder / "forecast.csv")
-    assert list(kept) == ["who", "day", "channel", "mean", "q05", "q50", "q95"]
-    assert kept["day"].tolist() == [12, 12, 13, 13, 14, 14] * 2
-    assert kept["who"].tolist() == ["s0"] * 6 + ["s1"] * 6
-    assert (kept["q05"] <= kept["q95"]).all()
+    saved = pd.read_csv(folder / "forecast.csv")
+    assert list(saved) == ["who", "day", "channel", "mean", "q05", "q50", "q95"]
+    assert saved["day"].tolist() == [12, 12, 13, 13, 14, 14] * 2
+    assert saved["who"].tolist() == ["s0"] * 6 + ["s1"] * 6
+    assert (saved["q05"] <= saved["q95"]).all()
     assert (folder / "plots" / "forecast.png").exists()
     assert "forecast.csv" in result.output
 
 
-def test_fillings_are_shown_and_kept_with_the_rows_that_were_empty(fitted):
+def test_imputed_values_are_printed_and_written_including_empty_rows(fitted):
     folder, _ = fitted
     result = run("impute", folder)
     assert result.exit_code == 0, result.output
-    kept, table = pd.read_csv(folder / "imputed.csv"), pd.read_csv(folder.parent / "table.csv")
-    assert kept[["who", "day"]].equals(table[["who", "day"]].astype({"day": float}))
-    assert kept.notna().all(axis=None)
+    saved, table = pd.read_csv(folder / "imputed.csv"), pd.read_csv(folder.parent / "table.csv")
+    assert saved[["who", "day"]].equals(table[["who", "day"]].astype({"day": float}))
+    assert saved.notna().all(axis=None)
     for name in ("a", "b"):
         seen = table[name].notna()
-        assert np.array_equal(kept[name][seen], table[name][seen])
+        assert np.array_equal(saved[name][seen], table[name][seen])
 
 
-def test_errors_on_what_was_held_out_are_shown_again(fitted):
+def test_evaluate_prints_the_errors_on_held_out_data(fitted):
     folder, _ = fitted
     result = run("evaluate", folder)
     assert result.exit_code == 0, result.output
@@ -90,7 +90,7 @@ def test_errors_on_what_was_held_out_are_shown_again(fitted):
     assert "forecast" in result.output
 
 
-def test_another_table_is_answered_for(fitted, tmp_path):
+def test_commands_accept_another_table(fitted, tmp_path):
     folder, _ = fitted
     other = written(tmp_path / "other.csv", series=1)
     for words in (("evaluate", folder), ("forecast", folder, "--horizon", 1), ("impute", folder)):
@@ -102,7 +102,7 @@ def test_another_table_is_answered_for(fitted, tmp_path):
     assert "there is no file" in result.output
 
 
-def test_a_run_is_not_fitted_over(fitted):
+def test_fit_does_not_overwrite_a_run(fitted):
     folder, _ = fitted
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     result = run("fit", folder.parent / "table.csv", *LONG, "--values", "a,b", "--out", folder, *SMALL)
@@ -121,7 +121,7 @@ def test_runs_without_a_folder_are_numbered(tmp_path, monkeypatch):
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["table", "table-2"]
 
 
-def test_ctrl_c_ends_a_training_which_goes_on_with_an_unchanged_table_alone(tmp_path, monkeypatch):
+def test_ctrl_c_interrupts_a_training_that_resumes_only_with_an_unchanged_table(tmp_path, monkeypatch):
     class Stop(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if trainer.current_epoch == 1:
@@ -134,12 +134,12 @@ def test_ctrl_c_ends_a_training_which_goes_on_with_an_unchanged_table_alone(tmp_
     assert result.exit_code == 130, result.output
     assert f"Stopped by Ctrl-C; resume with: neuralode fit --resume {folder}" in result.output.replace("\n", "")
     assert run("forecast", folder).exit_code == 0
-    whole = data.read_text()
-    data.write_text(whole.replace("11,", "11.5,"))
+    content = data.read_text()
+    data.write_text(content.replace("11,", "11.5,"))
     result = run("fit", "--resume", folder)
     assert result.exit_code == 2
     assert "is not the table that" in result.output
-    data.write_text(whole)
+    data.write_text(content)
     result = run("fit", "--resume", folder)
     assert result.exit_code == 0, result.output
     assert not (folder / "checkpoints").exists()
@@ -167,7 +167,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("content", "sentence"), BAD.values(), ids=BAD)
-def test_a_bad_table_is_refused_in_one_line_and_nothing_is_written(content, sentence, tmp_path, monkeypatch):
+def test_an_invalid_table_is_rejected_in_one_line_and_nothing_is_written(content, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "table.csv").write_text(content)
     result = run("fit", "table.csv", *LONG, *SMALL)
@@ -190,7 +190,7 @@ def test_a_bad_table_is_refused_in_one_line_and_nothing_is_written(content, sent
         (("evaluate", "no/such/run", "--data", "table.csv"), "no/such/run is not a run"),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(words, sentence, tmp_path, monkeypatch):
+def test_invalid_arguments_are_reported_in_one_sentence(words, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "table.csv").write_text("a,b\n1,2\n2,3\n")
     result = run(*words)
@@ -200,7 +200,7 @@ def test_mistakes_are_told_in_one_sentence(words, sentence, tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
 
-def test_a_run_of_another_kind_is_named(tmp_path):
+def test_runs_of_other_tasks_are_rejected(tmp_path):
     Run.create(tmp_path / "digits", {"task": "digits"})
     for words in (("forecast",), ("impute",), ("fit", "--resume")):
         result = run(*words, tmp_path / "digits")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cuts import Cut, CutOff
+from interruptions import InterruptAt, Interruption
 from lightning.pytorch.callbacks import Callback
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -568,10 +568,10 @@ def test_a_training_resumed_at_any_step_gives_the_same_bits(table, tmp_path, mon
     monkeypatch.setattr("neuralode.training.resume.SECONDS", 0.0)  # a checkpoint each step
     uninterrupted = small(max_epochs=2).fit(table, **LONG)
     for step in (3, 24):  # in the first epoch and in the second
-        with pytest.raises(Cut):
+        with pytest.raises(Interruption):
             small(max_epochs=2).fit(
                 table, **LONG, checkpoints=tmp_path,
-                callbacks=lambda name, step=step: [CutOff(step)] if name == stage else [],
+                callbacks=lambda name, step=step: [InterruptAt(step)] if name == stage else [],
             )  # fmt: skip
         assert Checkpoints(tmp_path / stage).files()
     resumed = small(max_epochs=2).fit(table, **LONG, checkpoints=tmp_path)

@@ -1,4 +1,4 @@
-"""A density for the rows of a table: what a run leaves, and what its figures mean."""
+"""`neuralode train density`: the files and results of a run, and the density itself."""
 
 import csv
 import json
@@ -63,7 +63,7 @@ def run(tmp_path_factory) -> Run:
     return train(task.DensityTask, DensityConfig(str(written(folder)), **TINY), folder / "run")
 
 
-def test_a_run_leaves_scores_figures_and_pictures(run):
+def test_a_run_writes_scores_results_and_figures(run):
     summary, scores = run.summary, scores_of(run)
     assert scores["row"].tolist() == list(range(1, 61))
     assert scores["part"].value_counts().to_dict() == summary["rows"] == {"train": 42, "validation": 6, "test": 12}
@@ -85,24 +85,24 @@ def test_a_run_leaves_scores_figures_and_pictures(run):
 
 
 def scores_of(run: Run) -> pd.DataFrame:
-    # not by pandas, whose numbers may differ from what is written in their last digit
+    # Without pandas, which may round the last digit when parsing.
     with (run.folder / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return pd.DataFrame([[int(r["row"]), float(r["log_density"]), r["part"]] for r in rows], columns=list(rows[0]))
 
 
-def test_validation_is_in_the_units_of_the_table(run):
+def test_validation_loss_is_in_the_units_of_the_table(run):
     best = min(row["val_loss"] for row in run.metrics)
     assert best == pytest.approx(run.summary["validation_nats"], abs=2e-3)  # tolerances of 1e-4 and 1e-7
 
 
-def test_a_run_is_read_back_to_the_bits_it_scored_with(run):
+def test_a_loaded_density_gives_bit_identical_scores(run):
     density = task.load(run)
     values = data.read(task.DensityTask.load_config(run)).values
     assert density.log_density(values).tolist() == scores_of(run)["log_density"].tolist()
 
 
-def test_samples_have_the_columns_of_the_table_and_its_constants(run):
+def test_samples_have_the_columns_and_constants_of_the_table(run):
     drawn = task.sample(run, 50, seed=1)
     assert list(drawn) == ["a", "b", "rate"]
     assert (drawn["rate"] == 7).all()
@@ -110,7 +110,7 @@ def test_samples_have_the_columns_of_the_table_and_its_constants(run):
     assert not np.allclose(task.sample(run, 7, seed=2), drawn[:7])
 
 
-def test_the_seed_decides_every_figure(run, tmp_path):
+def test_the_seed_determines_all_results(run, tmp_path):
     again = train(task.DensityTask, task.DensityTask.load_config(run), tmp_path / "again")
     assert scores_of(again).equals(scores_of(run))
     other = train(task.DensityTask, replace(task.DensityTask.load_config(run), seed=1), tmp_path / "other")
@@ -118,7 +118,7 @@ def test_the_seed_decides_every_figure(run, tmp_path):
 
 
 @pytest.mark.parametrize("columns", [1, 4])
-def test_one_column_and_many_have_their_pictures(columns, tmp_path):
+def test_one_column_and_many_columns_are_plotted(columns, tmp_path):
     table = written(tmp_path, columns=max(2, columns))
     names = ("a",) if columns == 1 else None
     run = train(task.DensityTask, DensityConfig(str(table), columns=names, **TINY), tmp_path / "run")
@@ -128,22 +128,22 @@ def test_one_column_and_many_have_their_pictures(columns, tmp_path):
 
 
 @pytest.mark.parametrize("spread", [True, False])
-def test_nats_are_of_spread_rows_and_scores_of_the_values_themselves(spread, tmp_path):
+def test_nats_are_of_dequantized_rows_and_scores_of_the_rows_themselves(spread, tmp_path):
     frame = pd.DataFrame({"sold": np.random.default_rng(0).integers(0, 2, 100)})
     frame.to_csv(tmp_path / "table.csv", index=False)
-    wanted = DensityConfig(str(tmp_path / "table.csv"), spread=spread, **TINY)
-    run = train(task.DensityTask, wanted, tmp_path / "run")
-    density, values, summary = task.load(run), data.read(wanted).values, run.summary
-    seen = density.standard.dequantize(values) if spread else values
+    config = DensityConfig(str(tmp_path / "table.csv"), spread=spread, **TINY)
+    run = train(task.DensityTask, config, tmp_path / "run")
+    density, values, summary = task.load(run), data.read(config).values, run.summary
+    smoothed = density.standard.dequantize(values) if spread else values
     parts = data.split_rows(100, seed=0)
     assert scores_of(run)["log_density"].tolist() == density.log_density(values).tolist()
     for name, part in parts._asdict().items():
-        assert summary[f"{name}_nats"] == pytest.approx(-density.log_density(seen[part]).mean(), abs=1e-6)
+        assert summary[f"{name}_nats"] == pytest.approx(-density.log_density(smoothed[part]).mean(), abs=1e-6)
     assert min(row["val_loss"] for row in run.metrics) == pytest.approx(summary["validation_nats"], abs=2e-3)
     known = np.concatenate(parts[:2])
-    gaussian = multivariate_normal(seen[known].mean(), seen[known].var(ddof=1))
-    assert summary["gaussian_nats"] == pytest.approx(-gaussian.logpdf(seen[parts.test]).mean(), abs=1e-4)
-    # two values that are spread over 1 each: no model is better than log 2, but by chance
+    gaussian = multivariate_normal(smoothed[known].mean(), smoothed[known].var(ddof=1))
+    assert summary["gaussian_nats"] == pytest.approx(-gaussian.logpdf(smoothed[parts.test]).mean(), abs=1e-4)
+    # Two values with noise of width 1 each: the expected nats of any model are at least log 2.
     assert (summary["gaussian_nats"] > math.log(2) + 0.1) == spread
     assert ("nats refer to the rows with noise" in summary["remarks"][0]) == spread
 
@@ -155,7 +155,7 @@ def with_constant_but_in(folder, rows) -> DensityConfig:
     return DensityConfig(str(folder / "table.csv"), **TINY)
 
 
-def test_test_rows_without_the_constant_have_no_density_and_no_part_in_nats(tmp_path):
+def test_test_rows_that_differ_in_a_constant_column_have_density_0_and_are_excluded_from_nats(tmp_path):
     parts = data.split_rows(60, seed=0)
     run = train(task.DensityTask, with_constant_but_in(tmp_path, parts.test[:2]), tmp_path / "run")
     scores, summary = scores_of(run)["log_density"].to_numpy(), run.summary
@@ -167,14 +167,14 @@ def test_test_rows_without_the_constant_have_no_density_and_no_part_in_nats(tmp_
     json.dumps(summary, allow_nan=False)
 
 
-def test_a_test_of_next_to_nothing_is_refused_before_anything_is_written(tmp_path):
-    wanted = with_constant_but_in(tmp_path, data.split_rows(60, seed=0).test[1:])
+def test_too_few_test_rows_are_rejected_before_anything_is_written(tmp_path):
+    config = with_constant_but_in(tmp_path, data.split_rows(60, seed=0).test[1:])
     with pytest.raises(ValueError, match=r"\('rate'\), 11 of the 12 test rows have another value; wanted another seed"):
-        train(task.DensityTask, wanted, tmp_path / "run")
+        train(task.DensityTask, config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_no_more_samples_are_drawn_than_the_picture_shows(tmp_path, monkeypatch):
+def test_no_more_samples_are_drawn_than_are_plotted(tmp_path, monkeypatch):
     drawn, sample = [], RowDensity.sample
     monkeypatch.setattr(
         RowDensity, "sample", lambda self, count, seed: drawn.append(count) or sample(self, count, seed)
@@ -184,7 +184,7 @@ def test_no_more_samples_are_drawn_than_the_picture_shows(tmp_path, monkeypatch)
     assert drawn == [7]
 
 
-def test_drawn_rows_come_with_the_entropy_of_the_truth(tmp_path):
+def test_the_summary_of_drawn_rows_has_the_entropy_of_their_density(tmp_path):
     run = train(task.DensityTask, DensityConfig("moons", rows=50, **TINY), tmp_path / "run")
     moons = find_density("moons")
     assert run.summary["entropy"] == moons.entropy
@@ -192,7 +192,7 @@ def test_drawn_rows_come_with_the_entropy_of_the_truth(tmp_path):
     assert np.array_equal(data.read(task.DensityTask.load_config(run)).values, expected)
 
 
-def test_an_unknown_name_is_told_from_a_file_that_is_not_there():
+def test_unknown_densities_and_missing_files_have_different_messages():
     with pytest.raises(ValueError, match="density='mons' is unknown; did you mean 'moons'"):
         data.read(DensityConfig("mons"))
     with pytest.raises(FileNotFoundError, match=r"there is no file 'mons\.csv'"):
@@ -212,14 +212,14 @@ def test_an_unknown_name_is_told_from_a_file_that_is_not_there():
         ({"columns": ("a", "bb")}, "the table has no column 'bb'"),
     ],
 )
-def test_options_that_cannot_be_are_refused_before_anything_is_written(options, sentence, tmp_path):
-    wanted = DensityConfig(str(written(tmp_path)), **{**TINY, **options})
+def test_invalid_options_are_rejected_before_anything_is_written(options, sentence, tmp_path):
+    config = DensityConfig(str(written(tmp_path)), **{**TINY, **options})
     with pytest.raises(ValueError, match=sentence):
-        train(task.DensityTask, wanted, tmp_path / "run")
+        train(task.DensityTask, config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_was_cut_off_goes_on_with_the_same_table_alone(tmp_path):
+def test_an_interrupted_run_resumes_only_with_the_same_table(tmp_path):
     class Stop(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if trainer.current_epoch == 1:
@@ -234,12 +234,12 @@ def test_a_run_that_was_cut_off_goes_on_with_the_same_table_alone(tmp_path):
     with pytest.raises(ValueError, match="is not the table that"):
         train(task.DensityTask, task.DensityTask.load_config(run), run.folder, resume=True)
     table.write_text(text)
-    done = train(task.DensityTask, task.DensityTask.load_config(run), run.folder, resume=True)
-    assert not done.summary["interrupted"]
-    assert [row["epoch"] for row in done.metrics] == [0, 1]
+    result = train(task.DensityTask, task.DensityTask.load_config(run), run.folder, resume=True)
+    assert not result.summary["interrupted"]
+    assert [row["epoch"] for row in result.metrics] == [0, 1]
 
 
-def test_runs_of_other_tasks_are_refused(tmp_path):
+def test_runs_of_other_tasks_are_rejected(tmp_path):
     with pytest.raises(ValueError, match="is a run of 'digits'; wanted one of `neuralode train density`"):
         task.load(Run.create(tmp_path / "digits", {"task": "digits"}))
 
@@ -251,15 +251,15 @@ def fitted(standard, rows, architecture, fit_options, **options):
     return train_density(architecture, standard, **parts, **{**settings, **costs, **options})
 
 
-def test_a_change_of_units_moves_nats_by_the_logarithm_of_the_units_alone():
+def test_a_change_of_units_shifts_nats_by_the_logarithm_of_the_units():
     units, origin = np.array([1e3, 1e-4]), np.array([5.0, -1e3])
     answers = []
     for rows in (normal_rows(200), normal_rows(200) * units + origin):
         torch.manual_seed(0)
-        density, done = fitted(
+        density, result = fitted(
             Standardization.fit(Rows(("a", "b"), rows)), rows, Architecture(width=8), FitOptions(1, 1)
         )
-        answers.append((density.log_density(rows), done.best))
+        answers.append((density.log_density(rows), result.best))
     (here, best_here), (there, best_there) = answers
     assert np.allclose(here - there, np.log(units).sum(), rtol=0, atol=1e-4)
     assert best_there - best_here == pytest.approx(np.log(units).sum(), abs=1e-4)
@@ -267,7 +267,7 @@ def test_a_change_of_units_moves_nats_by_the_logarithm_of_the_units_alone():
 
 @pytest.fixture(scope="module")
 def bent() -> RowDensity:
-    """A flow that bends space, of a column that is stretched and one that is not there."""
+    """A nonlinear density of a stretched column, a constant one and a plain one."""
     torch.manual_seed(0)
     flow = Architecture(width=16).build(2)
     for parameter in flow.parameters():
@@ -284,7 +284,7 @@ def test_the_density_integrates_to_1_in_the_units_of_the_table(bent):
     assert inside == pytest.approx(1, abs=1e-3)
 
 
-def test_samples_have_the_density_that_is_told(bent):
+def test_samples_have_the_mean_of_the_density(bent):
     drawn = bent.sample(4000, seed=0)
     assert (drawn[:, 1] == 1).all()
     a = np.linspace(-7, 7, 71) * bent.standard.deviation[0] + bent.standard.mean[0]
@@ -296,27 +296,27 @@ def test_samples_have_the_density_that_is_told(bent):
     assert (np.abs(drawn[:, [0, 2]].mean(0) - mean) < 4 * error).all()
 
 
-def test_a_row_without_the_constant_has_no_density(bent):
+def test_a_row_that_differs_in_a_constant_column_has_density_0(bent):
     rows = bent.sample(4, seed=0)
     rows[2, 1] = 1.5
     assert np.isneginf(bent.log_density(rows)).tolist() == [False, False, True, False]
 
 
-def test_the_company_of_a_row_does_not_change_its_score(bent):
+def test_the_score_of_a_row_does_not_depend_on_the_other_rows(bent):
     rows = bent.sample(40, seed=0)
-    rows[7] = [1e4, 1.0, 300.0]  # far out, where steps are small
+    rows[7] = [1e4, 1.0, 300.0]  # an outlier, which needs small steps
     together = bent.log_density(rows)
     alone = np.concatenate([bent.log_density(row[None]) for row in rows])
     assert np.allclose(alone, together, rtol=1e-12, atol=1e-9)
     assert np.allclose(bent.log_density(rows[::-1]), together[::-1], rtol=1e-12, atol=1e-9)
 
 
-def test_scores_are_as_exact_as_they_say(bent):
+def test_scores_are_as_exact_as_their_tolerance(bent):
     rows = bent.sample(40, seed=0)
     assert np.allclose(bent.log_density(rows), bent.log_density(rows, 1e-11), rtol=0, atol=1e-5)
 
 
-def test_values_that_rows_repeat_are_spread_in_training_and_no_others():
+def test_only_repeated_values_get_noise_in_training():
     torch.manual_seed(0)
     rows = torch.tensor([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]]).repeat(100, 1)
     [batch, _] = Batches(rows, 150, torch.tensor([0.5, 0.0]))
@@ -325,27 +325,27 @@ def test_values_that_rows_repeat_are_spread_in_training_and_no_others():
     assert len(set(batch[:, 0].tolist())) > 140
 
 
-@pytest.mark.parametrize(("rows", "size", "wanted"), [(10, 4, 3), (3, 4, 2), (8, 4, 2), (40, 4, 10)])
-def test_an_epoch_passes_over_all_rows_and_has_a_least_number_of_steps(rows, size, wanted):
+@pytest.mark.parametrize(("rows", "size", "config"), [(10, 4, 3), (3, 4, 2), (8, 4, 2), (40, 4, 10)])
+def test_an_epoch_covers_all_rows_equally_and_has_a_minimum_number_of_steps(rows, size, config):
     batches = list(made := Batches(torch.arange(rows)[:, None].float(), size, torch.zeros(1)))
-    assert len(batches) == len(made) == wanted
+    assert len(batches) == len(made) == config
     counts = torch.cat(batches).flatten().long().bincount().tolist()
     assert counts == [made.passes] * rows
 
 
-def test_paths_cost_what_they_are_weighted_with():
+def test_the_loss_includes_the_weighted_regularisation():
     torch.manual_seed(0)
     flow, rows = Architecture(width=8).build(2), torch.randn(20, 2)
     plain, weighted = DensityModule(flow), DensityModule(flow, kinetic=2.0, frobenius=3.0)
     for part in (plain, weighted):
-        part.log = lambda *args, **options: None  # nobody trains
+        part.log = lambda *args, **options: None  # there is no trainer
     costs = flow.costs(rows)
     loss = weighted.training_step(rows, 0) - plain.training_step(rows, 0)
     assert loss.item() == pytest.approx(2 * costs.kinetic.mean().item() + 3 * costs.frobenius.mean().item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("divergence", ["hutchinson", "hutch++"])
-def test_epochs_are_compared_by_the_same_estimate(divergence):
+def test_validation_uses_the_same_probes_in_every_epoch(divergence):
     torch.manual_seed(0)
     part, rows, logged = DensityModule(Architecture(width=8, divergence=divergence).build(4)), torch.randn(20, 4), []
     part.log = lambda name, value, **options: logged.append(value.item())
@@ -363,7 +363,7 @@ def test_gradients_reach_every_parameter(method):
     assert [name for name, p in flow.named_parameters() if p.grad is None or not p.grad.abs().sum()] == []
 
 
-def test_the_divergence_is_estimated_in_training_alone_and_of_many_columns():
+def test_the_divergence_is_estimated_only_in_training_and_for_many_columns():
     assert Architecture().build(20).divergence.name == "exact"
     assert Architecture().build(21).divergence.name == "hutchinson"
     flow = Architecture(width=4, divergence="hutch++").build(3)
@@ -374,7 +374,7 @@ def test_the_divergence_is_estimated_in_training_alone_and_of_many_columns():
     assert next(flow.parameters()).dtype == torch.float32
 
 
-def test_a_flow_that_solves_in_another_way_shares_what_is_learned():
+def test_with_solver_shares_the_weights():
     flow = Architecture(width=4).build(2)
     other = with_solver(flow, rtol=1e-9)
     with torch.no_grad():
@@ -382,21 +382,21 @@ def test_a_flow_that_solves_in_another_way_shares_what_is_learned():
     assert torch.equal(next(flow.parameters()), next(other.parameters()))
 
 
-def test_a_wide_table_is_scored_a_part_at_a_time_and_alike(monkeypatch, bent):
+def test_a_wide_table_is_scored_in_batches_with_the_same_result(monkeypatch, bent):
     rows = bent.sample(30, seed=0)
-    whole = bent.log_density(rows)
+    in_one_batch = bent.log_density(rows)
     monkeypatch.setattr("neuralode.training.modules.density_module.MOST_NUMBERS", 7 * 2 * 256)
-    assert np.allclose(bent.log_density(rows), whole, rtol=1e-12, atol=1e-9)
+    assert np.allclose(bent.log_density(rows), in_one_batch, rtol=1e-12, atol=1e-9)
 
 
-def test_what_a_normal_distribution_makes_of_rows_is_the_figure_beside():
+def test_gaussian_nats_are_those_of_the_fitted_normal_distribution():
     rows = normal_rows(20_000)
     standard = Standardization.fit(Rows(("a", "b"), rows))
     truth = -multivariate_normal(MEAN, FACTOR @ FACTOR.T).logpdf(rows[10_000:]).mean()
     assert metrics.gaussian_nats(standard, rows[:10_000], rows[10_000:]) == pytest.approx(truth, abs=1e-3)
 
 
-def test_columns_that_depend_on_each_other_are_told_of_and_do_not_stop_a_run(tmp_path):
+def test_linearly_dependent_columns_are_noted_and_do_not_fail(tmp_path):
     frame = pd.DataFrame(normal_rows(50), columns=["a", "b"])
     frame.assign(total=frame["a"] + frame["b"]).to_csv(tmp_path / "table.csv", index=False)
     run = train(task.DensityTask, DensityConfig(str(tmp_path / "table.csv"), **TINY), tmp_path / "run")
@@ -405,15 +405,15 @@ def test_columns_that_depend_on_each_other_are_told_of_and_do_not_stop_a_run(tmp
     json.dumps(run.summary, allow_nan=False)
 
 
-def test_held_out_rows_are_judged_together(tmp_path):
-    """Not one by one, which would take as many solves as there are rows."""
-    rows, judged = torch.randn(40, 2), []
+def test_held_out_rows_are_validated_in_one_batch(tmp_path):
+    """A solve per row would be slow."""
+    rows, batch_sizes = torch.randn(40, 2), []
 
     class Noting(DensityModule):
         def validation_step(self, batch, index):
-            judged.append(len(batch))
+            batch_sizes.append(len(batch))
             super().validation_step(batch, index)
 
     task = Noting(Architecture(width=4).build(2))
     fit(task, RowsData(rows, rows[:30], size=40, spread=torch.zeros(2)), FitOptions(1, 1), folder=tmp_path)
-    assert judged == [30]
+    assert batch_sizes == [30]

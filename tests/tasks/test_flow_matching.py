@@ -1,4 +1,4 @@
-"""Flow matching leaves a complete run, whose figures are what they say; couplings pair what is near."""
+"""`neuralode train matching`: the files and results of a run, couplings and metrics."""
 
 from dataclasses import replace
 from itertools import permutations
@@ -44,26 +44,26 @@ def trained(request, tmp_path_factory) -> Run:
 # --- runs
 
 
-def test_the_folder_has_everything(trained):
+def test_the_folder_has_all_files(trained):
     names = {path.relative_to(trained.folder).as_posix() for path in trained.folder.rglob("*") if path.is_file()}
     assert names >= {"config.json", "metrics.csv", "weights.safetensors", "summary.json"}
     assert names >= {"plots/samples.png", "plots/loss.png"}
 
 
-def test_the_summary_holds_what_the_data_allows(trained):
+def test_the_summary_has_the_results_for_its_kind_of_data(trained):
     assert trained.summary.keys() >= FIGURES[trained.config["data"]] | {"val_loss", "parameters", "seconds"}
     assert trained.summary["epochs"] == len(trained.metrics) == 2
     assert trained.summary["val_loss"] == pytest.approx(min(row["val_loss"] for row in trained.metrics), abs=1e-5)
 
 
-def test_what_was_trained_is_what_is_loaded(trained):
+def test_a_loaded_model_reproduces_the_results(trained):
     assert task.FlowMatchingTask.load_config(trained) == KINDS[trained.config["data"]]
     sampler = task.load(trained)
     figures = (task.image_figures if sampler.examples.classes else task.point_figures)(sampler)
     assert figures == pytest.approx({name: trained.summary[name] for name in figures}, rel=1e-4)
 
 
-def test_it_goes_on_where_it_was_left(trained, tmp_path):
+def test_more_epochs_continue_a_finished_run(trained, tmp_path):
     kind = KINDS[trained.config["data"]]
     run = train(task.FlowMatchingTask, replace(kind, epochs=1), tmp_path / "run", on_epoch=lambda row: None)
     train(task.FlowMatchingTask, replace(kind, epochs=2), run.folder, resume=True, on_epoch=lambda row: None)
@@ -83,23 +83,23 @@ def test_it_goes_on_where_it_was_left(trained, tmp_path):
         ({"learning_rate": 0.0}, "learning_rate=0.0; wanted a number above 0"),
     ],
 )
-def test_what_does_not_exist_leaves_no_folder(tmp_path, wrong, words):
+def test_invalid_options_are_rejected_before_a_folder_is_created(tmp_path, wrong, words):
     with pytest.raises(ValueError, match=words):
         train(task.FlowMatchingTask, replace(KINDS["moons"], **wrong), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_runs_of_other_tasks_are_refused(tmp_path):
+def test_runs_of_other_tasks_are_rejected(tmp_path):
     Run.create(tmp_path / "density", {"task": "density"})
-    done = CliRunner().invoke(app, ["train", "matching", "--resume", str(tmp_path / "density")])
-    assert done.exit_code == 2
-    assert "is a run of 'density'; wanted one of `neuralode train matching`." in done.output
+    result = CliRunner().invoke(app, ["train", "matching", "--resume", str(tmp_path / "density")])
+    assert result.exit_code == 2
+    assert "is a run of 'density'; wanted one of `neuralode train matching`." in result.output
 
 
-def test_new_rows_are_drawn_from_a_run(trained, tmp_path):
+def test_sample_writes_new_rows(trained, tmp_path):
     out = tmp_path / "rows.csv"
-    done = CliRunner().invoke(app, ["sample", str(trained.folder), "--rows", "20", "--out", str(out)])
-    assert done.exit_code == 0, done.output
+    result = CliRunner().invoke(app, ["sample", str(trained.folder), "--rows", "20", "--out", str(out)])
+    assert result.exit_code == 0, result.output
     rows = pd.read_csv(out)
     if trained.config["data"] == "moons":
         assert list(rows.columns) == ["x", "y"]
@@ -110,46 +110,50 @@ def test_new_rows_are_drawn_from_a_run(trained, tmp_path):
     pd.testing.assert_frame_equal(task.sample(trained, 20, seed=0), rows, check_exact=False, check_dtype=False)
 
 
-def test_the_command_trains(tmp_path):
+def test_the_command_trains_and_prints_results(tmp_path):
     folder = tmp_path / "run"
     options = ["--epochs", "1", "--batches", "2", "--batch-size", "8", "--width", "8", "--steps", "2"]
-    done = CliRunner().invoke(app, ["train", "matching", "--data", "8gaussians", "--out", str(folder), *options])
-    assert done.exit_code == 0, done.output
-    assert "energy distance" in done.output
+    result = CliRunner().invoke(app, ["train", "matching", "--data", "8gaussians", "--out", str(folder), *options])
+    assert result.exit_code == 0, result.output
+    assert "energy distance" in result.output
     assert Run.open(folder).config["data"] == "8gaussians"
 
 
-# --- what is learned
+# --- training
 
 
-def test_a_few_steps_bring_points_near_the_truth():
-    wanted = replace(POINTS, data="8gaussians", epochs=3, batches=100, width=64, averaged=0.98, learning_rate=5e-3)
-    some = load_examples(wanted.data, wanted.seed)
-    some = replace(some, test=(some.test[0][:400],))
+def test_a_few_steps_reduce_energy_distance_and_divergence():
+    config = replace(POINTS, data="8gaussians", epochs=3, batches=100, width=64, averaged=0.98, learning_rate=5e-3)
+    examples = load_examples(config.data, config.seed)
+    examples = replace(examples, test=(examples.test[0][:400],))
     torch.manual_seed(0)
-    built = task.build(wanted, some)
-    before = task.point_figures(task.Sampler(built.mean, some, wanted))
+    built = task.build(config, examples)
+    before = task.point_figures(task.Sampler(built.mean, examples, config))
     data = FlowMatchingData(
-        some.standardize(some.train), some.standardize(some.validation), batches=wanted.batches, size=256, seed=0
+        examples.standardize(examples.train),
+        examples.standardize(examples.validation),
+        batches=config.batches,
+        size=256,
+        seed=0,
     )
-    fit(built, data, FitOptions(wanted.epochs, wanted.epochs))
-    after = task.point_figures(task.Sampler(built.mean.eval(), some, wanted))
+    fit(built, data, FitOptions(config.epochs, config.epochs))
+    after = task.point_figures(task.Sampler(built.mean.eval(), examples, config))
     assert after["energy_distance"] < 0.25 * before["energy_distance"]
     assert 0 < after["divergence"] < 0.5 * before["divergence"]
 
 
 @pytest.mark.parametrize("coupling", ["independent", "optimal-transport"])
-def test_the_mean_of_weights_follows_and_is_what_is_validated(coupling):
-    wanted, some = replace(KINDS["moons"], averaged=0.5, coupling=coupling), load_examples("moons", 0)
-    built = task.build(wanted, some)
+def test_the_average_of_the_weights_is_validated(coupling):
+    config, examples = replace(KINDS["moons"], averaged=0.5, coupling=coupling), load_examples("moons", 0)
+    built = task.build(config, examples)
     first = [parameter.detach().clone() for parameter in built.mean.parameters()]
     data = FlowMatchingData(
-        some.standardize(some.train), some.standardize(some.validation), batches=3, size=500, seed=0
+        examples.standardize(examples.train), examples.standardize(examples.validation), batches=3, size=500, seed=0
     )
     fitted = fit(built, data, FitOptions(1, 1))
 
-    def farthest(some, others) -> float:
-        return max(float((one - other).detach().abs().max()) for one, other in zip(some, others, strict=True))
+    def farthest(examples, others) -> float:
+        return max(float((one - other).detach().abs().max()) for one, other in zip(examples, others, strict=True))
 
     assert farthest(first, built.mean.parameters()) > farthest(built.field.parameters(), built.mean.parameters()) > 0
     losses = [
@@ -159,19 +163,19 @@ def test_the_mean_of_weights_follows_and_is_what_is_validated(coupling):
     assert fitted.best == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
 
 
-# --- what is learned from
+# --- data
 
 
 @pytest.mark.parametrize("name", ["pinwheel", "digits"])
-def test_a_field_sees_examples_on_a_scale_from_which_they_come_back(name):
-    some = load_examples(name, 0)
-    [x, *labels] = some.standardize(some.train)
+def test_standardization_is_inverted(name):
+    examples = load_examples(name, 0)
+    [x, *labels] = examples.standardize(examples.train)
     assert 0.5 < float(x.std()) < 1.1
-    torch.testing.assert_close(some.unstandardize(x), some.train[0])
-    assert len(labels) == (1 if some.classes else 0)
+    torch.testing.assert_close(examples.unstandardize(x), examples.train[0])
+    assert len(labels) == (1 if examples.classes else 0)
 
 
-def test_an_epoch_is_drawn_again_as_it_was_and_the_next_is_another():
+def test_batches_are_determined_by_the_epoch():
     rows = (torch.arange(20),)
 
     def epoch(number: int) -> list[list[int]]:
@@ -181,11 +185,11 @@ def test_an_epoch_is_drawn_again_as_it_was_and_the_next_is_another():
     assert [len(batch) for batch in epoch(0)] == [8] * 4
 
 
-def test_labels_stay_with_their_rows_and_batches_larger_than_the_table_are_whole_passes():
+def test_labels_match_rows_and_large_batches_repeat_rows_evenly():
     rows = (torch.arange(5), torch.arange(5) * 10)
-    for some, labels in RandomBatches(rows, batches=3, size=12, seed=0, epoch=lambda: 0):
-        assert torch.equal(labels, some * 10)
-        counts = torch.bincount(some, minlength=5)
+    for examples, labels in RandomBatches(rows, batches=3, size=12, seed=0, epoch=lambda: 0):
+        assert torch.equal(labels, examples * 10)
+        counts = torch.bincount(examples, minlength=5)
         assert counts.sum() == 12
         assert counts.max() <= 3
 
@@ -193,20 +197,20 @@ def test_labels_stay_with_their_rows_and_batches_larger_than_the_table_are_whole
 # --- couplings
 
 
-def test_the_coupling_is_the_best_of_all_permutations():
+def test_the_optimal_coupling_is_the_best_of_all_permutations():
     x0, x1 = normal(6, 2, 1), normal(6, 2, 1, seed=1)
-    found = optimal_transport(x0, x1)
+    actual = optimal_transport(x0, x1)
 
     def cost(order) -> float:
         return float((x0[torch.as_tensor(order)] - x1).square().sum())
 
-    assert sorted(found.tolist()) == list(range(6))
-    assert cost(found) == pytest.approx(min(cost(order) for order in permutations(range(6))))
+    assert sorted(actual.tolist()) == list(range(6))
+    assert cost(actual) == pytest.approx(min(cost(order) for order in permutations(range(6))))
     with pytest.raises(ValueError, match=r"x0 has shape \[5, 2, 1\]; wanted that of x1, \[6, 2, 1\]"):
         optimal_transport(x0[:5], x1)
 
 
-def test_paths_that_hardly_cross_are_straight_enough_for_few_steps():
+def test_the_optimal_coupling_gives_straighter_trajectories():
     def bend(coupling) -> float:
         torch.manual_seed(0)
         drawing = torch.Generator().manual_seed(0)
@@ -225,10 +229,10 @@ def test_paths_that_hardly_cross_are_straight_enough_for_few_steps():
     assert bend(optimal_transport) < 0.6 * bend(None)
 
 
-# --- figures
+# --- metrics
 
 
-def test_the_energy_distance_is_that_of_its_definition():
+def test_the_energy_distance_equals_its_definition():
     a, b = normal(30, 2).double(), normal(30, 2, seed=1).double() + 0.3
     apart = 2 * torch.cdist(a, b).mean() - torch.cdist(a, a).mean() - torch.cdist(b, b).mean()
     assert two_sample_test(a, b)["energy_distance"] == pytest.approx(float(apart), abs=1e-6)
@@ -236,21 +240,22 @@ def test_the_energy_distance_is_that_of_its_definition():
         two_sample_test(a, b[:29])
 
 
-def test_the_p_value_of_equal_distributions_is_evenly_spread():
-    found = [two_sample_test(normal(40, 2, seed=2 * n), normal(40, 2, seed=2 * n + 1))["p_value"] for n in range(60)]
-    assert 0.35 < sum(found) / len(found) < 0.65
-    assert sum(p < 0.1 for p in found) < 15
+def test_p_values_of_equal_distributions_are_uniform():
+    actual = [two_sample_test(normal(40, 2, seed=2 * n), normal(40, 2, seed=2 * n + 1))["p_value"] for n in range(60)]
+    assert 0.35 < sum(actual) / len(actual) < 0.65
+    assert sum(p < 0.1 for p in actual) < 15
 
 
-def test_copies_and_wrong_classes_are_told_from_new_and_right_ones():
-    some = load_examples("digits", 0)
-    images, labels = some.train
-    copies = image_metrics(images[:300], labels[:300], train=some.train, test=some.test)
+def test_copies_and_wrong_classes_are_detected():
+    examples = load_examples("digits", 0)
+    images, labels = examples.train
+    copies = image_metrics(images[:300], labels[:300], train=examples.train, test=examples.test)
     assert copies["nearest"] == 0.0 < copies["nearest_of_test"]
     assert copies["class_accuracy"] > 0.99
-    held_out = image_metrics(*some.test, train=some.train, test=some.test)
+    held_out = image_metrics(*examples.test, train=examples.train, test=examples.test)
     assert held_out["nearest"] == held_out["nearest_of_test"]
     assert held_out["class_accuracy"] == held_out["class_accuracy_of_test"] > 0.97
     assert (
-        image_metrics(images[:300], (labels[:300] + 1) % 10, train=some.train, test=some.test)["class_accuracy"] < 0.05
+        image_metrics(images[:300], (labels[:300] + 1) % 10, train=examples.train, test=examples.test)["class_accuracy"]
+        < 0.05
     )

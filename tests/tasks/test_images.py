@@ -1,4 +1,4 @@
-"""Training on images leaves a complete run; what it was is found again."""
+"""`neuralode train digits` and the like: the files and results of a run."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def trained(tmp_path_factory) -> Run:
     return train(task.ImagesTask, SMALL, tmp_path_factory.mktemp("runs") / "odenet", on_epoch=lambda row: None)
 
 
-def test_the_folder_has_everything(trained):
+def test_the_folder_has_all_files(trained):
     names = {path.relative_to(trained.folder).as_posix() for path in trained.folder.rglob("*") if path.is_file()}
     checkpoints = {name for name in names if re.fullmatch(r"checkpoints/step-\d{8}-[0-9a-f]{16}\.ckpt", name)}
     assert 1 <= len(checkpoints) <= 2
@@ -46,7 +46,7 @@ def test_the_folder_has_everything(trained):
     }
 
 
-def test_the_config_names_what_ran(trained):
+def test_the_config_has_solver_and_versions(trained):
     config = trained.config
     assert config["solver"] == {
         "gradient": "replay",
@@ -59,7 +59,7 @@ def test_the_config_names_what_ran(trained):
     assert config["versions"].keys() >= {"python", "neuralode", "torch", "lightning"}
 
 
-def test_the_summary_and_the_metrics_hold_the_figures(trained):
+def test_summary_and_metrics_have_the_results(trained):
     summary = trained.summary
     assert 0 <= summary["test_accuracy"] <= 1
     assert summary["test_evaluations"] >= 7
@@ -68,7 +68,7 @@ def test_the_summary_and_the_metrics_hold_the_figures(trained):
     assert {"epoch", "seconds", "train_loss", "val_loss", "val_accuracy", "train_evaluations"} <= epoch.keys()
 
 
-def test_what_was_trained_is_what_is_loaded(trained):
+def test_a_loaded_model_reproduces_the_results(trained):
     model, split = task.load(trained)
     images, labels = split.test.tensors
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_loading_a_run_never_unpickles(trained, monkeypatch):
     task.load(trained)
 
 
-def test_tolerances_are_swept_into_table_and_picture(trained):
+def test_a_tolerance_sweep_writes_a_table_and_a_figure(trained):
     points = task.evaluate(trained, [1e-1, 1e-3])
     assert [point.rtol for point in points] == [1e-1, 1e-3]
     assert points[1].evaluations > points[0].evaluations
@@ -91,10 +91,10 @@ def test_tolerances_are_swept_into_table_and_picture(trained):
     assert len((trained.folder / "tolerances.csv").read_text().splitlines()) == 3
 
 
-def test_the_test_images_are_never_seen_in_training(tmp_path, monkeypatch):
-    seen = []
+def test_test_images_are_not_used_in_training(tmp_path, monkeypatch):
+    stages = []
     monkeypatch.setattr(
-        task.ImageClassifierModule, "test_step", lambda self, batch, index: seen.append(self.trainer.state.fn)
+        task.ImageClassifierModule, "test_step", lambda self, batch, index: stages.append(self.trainer.state.fn)
     )
     monkeypatch.setattr(L.Trainer, "test", lambda trainer, *args, **kwargs: [{"test_accuracy": 0.0}])
     train(
@@ -103,10 +103,10 @@ def test_the_test_images_are_never_seen_in_training(tmp_path, monkeypatch):
         tmp_path / "run",
         on_epoch=print,
     )
-    assert seen == []
+    assert stages == []
 
 
-def test_training_goes_on_where_it_stopped(tmp_path):
+def test_training_resumes_where_it_stopped(tmp_path):
     two = ImagesConfig(model="noblock", epochs=2, batches=2, accelerator="cpu")
     stopped = {}
 
@@ -127,8 +127,8 @@ def test_training_goes_on_where_it_stopped(tmp_path):
 
 
 def test_a_model_without_an_ode_has_no_solver_in_its_config(tmp_path):
-    wanted = ImagesConfig(model="noblock", epochs=1, batches=1, accelerator="cpu")
-    run = train(task.ImagesTask, wanted, tmp_path / "run", on_epoch=lambda row: None)
+    config = ImagesConfig(model="noblock", epochs=1, batches=1, accelerator="cpu")
+    run = train(task.ImagesTask, config, tmp_path / "run", on_epoch=lambda row: None)
     assert run.config["solver"] is None
     assert not task.has_tolerances(run)
     assert not (run.plots / "evaluations.png").exists()
@@ -137,7 +137,7 @@ def test_a_model_without_an_ode_has_no_solver_in_its_config(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "says"),
+    ("config", "says"),
     [
         (ImagesConfig(model="odnet"), "did you mean 'odenet'"),
         (ImagesConfig(method="tsit"), "did you mean 'tsit5'"),
@@ -147,9 +147,9 @@ def test_a_model_without_an_ode_has_no_solver_in_its_config(tmp_path):
         (ImagesConfig(precision="31-true"), "[Pp]recision"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_a_folder_is_made(tmp_path, wanted, says):
+def test_invalid_configs_are_rejected_before_a_folder_is_created(tmp_path, config, says):
     with pytest.raises(ValueError, match=says):
-        train(task.ImagesTask, wanted, tmp_path / "run")
+        train(task.ImagesTask, config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -158,7 +158,7 @@ def test_the_config_is_plain_json(trained):
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
-def test_larger_images_are_trained_and_evaluated_alike(name, tmp_path, monkeypatch):
+def test_mnist_sized_images_are_trained_and_evaluated(name, tmp_path, monkeypatch):
     def split(seed):
         drawing = torch.Generator().manual_seed(seed)
         images, labels = torch.rand(24, 1, 28, 28, generator=drawing), torch.arange(24) % 10
@@ -166,14 +166,14 @@ def test_larger_images_are_trained_and_evaluated_alike(name, tmp_path, monkeypat
 
     monkeypatch.setitem(data.IMAGE_SETS, name, replace(data.IMAGE_SETS[name], split=split))
     options = {"epochs": 2, "batch_size": 4, "rtol": 0.1, "channels_last": True, "precision": "bf16-mixed"}
-    wanted = ImagesConfig(data=name, accelerator="cpu", devices="1", **options)
-    run = train(task.ImagesTask, wanted, tmp_path / "run", on_epoch=lambda row: None)
+    config = ImagesConfig(data=name, accelerator="cpu", devices="1", **options)
+    run = train(task.ImagesTask, config, tmp_path / "run", on_epoch=lambda row: None)
     assert run.config["task"] == name
     assert (run.summary["parameters"], run.summary["epochs"]) == (208_266, 2)
-    assert task.ImagesTask.load_config(run) == replace(wanted, gradient="replay", atol=0.1)
+    assert task.ImagesTask.load_config(run) == replace(config, gradient="replay", atol=0.1)
     assert [point.rtol for point in task.evaluate(run, [0.1])] == [0.1]
 
 
-def test_images_of_an_unknown_name_are_refused_with_the_nearest_one(tmp_path):
+def test_an_unknown_data_set_is_rejected_with_the_closest_name(tmp_path):
     with pytest.raises(ValueError, match="did you mean 'mnist'"):
         train(task.ImagesTask, ImagesConfig(data="mnits"), tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Tasks are discovered by their folders, and found again by what their runs say."""
+"""Tasks are discovered by their folders, and found by the config of their runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_every_task_is_discovered():
     assert set(task_commands()) == FOLDERS
 
 
-def test_no_two_tasks_have_a_command_or_the_name_of_a_run_in_common():
+def test_commands_and_run_names_are_unique():
     words = [words for task in task_commands().values() for words in task.commands]
     names = [name for task in task_commands().values() for name in task.run_tasks]
     assert len(set(words)) == len(words)
@@ -34,7 +34,7 @@ def test_no_two_tasks_have_a_command_or_the_name_of_a_run_in_common():
 
 
 @pytest.mark.parametrize("folder", sorted(FOLDERS))
-def test_a_task_has_every_member_that_the_runner_calls(folder):
+def test_a_task_has_all_members_that_the_runner_calls(folder):
     [kind] = [kind for kind in task_types(folder) if kind.__module__ == f"neuralode.tasks.{folder}.run"]
     assert all(callable(getattr(kind, member)) for member in MEMBERS)
     assert not getattr(kind, "__abstractmethods__", None)
@@ -43,18 +43,18 @@ def test_a_task_has_every_member_that_the_runner_calls(folder):
 
 
 @pytest.mark.parametrize("folder", sorted(FOLDERS))
-def test_a_run_is_found_by_the_name_of_its_task(folder, tmp_path):
+def test_task_of_finds_the_task_of_a_run(folder, tmp_path):
     task = task_commands()[folder]
     for number, name in enumerate(task.run_tasks):
         assert task_of(Run.create(tmp_path / str(number), {"task": name})) is task
 
 
 @pytest.mark.parametrize("name", ["reproduce", None, ["digits"]])
-def test_runs_of_no_task_are_not_found(name, tmp_path):
+def test_task_of_returns_none_for_other_runs(name, tmp_path):
     assert task_of(Run.create(tmp_path / "run", {"task": name})) is None
 
 
-def test_tasks_that_can_draw_and_that_can_be_evaluated_are_those():
+def test_density_and_flow_matching_can_sample_and_images_and_series_can_be_evaluated():
     tasks = task_commands()
     assert {folder for folder, task in tasks.items() if task.sample} == {"density", "flow_matching"}
     assert {folder for folder, task in tasks.items() if task.evaluate} == {"fit", "images"}

@@ -1,4 +1,4 @@
-"""Training on spirals leaves a complete run; the table of the paper is put together from such runs."""
+"""`neuralode train spirals` and the table of the paper: files and results of runs, data and models."""
 
 import json
 from dataclasses import replace
@@ -32,44 +32,44 @@ def _few_test_series():
 
 @pytest.fixture(scope="module", params=["latent-ode", "rnn"])
 def trained(request, tmp_path_factory) -> Run:
-    wanted = replace(SMALL, model=request.param)
-    return train(task.SpiralsTask, wanted, tmp_path_factory.mktemp("runs") / request.param, on_epoch=lambda row: None)
+    config = replace(SMALL, model=request.param)
+    return train(task.SpiralsTask, config, tmp_path_factory.mktemp("runs") / request.param, on_epoch=lambda row: None)
 
 
-def test_the_folder_has_everything(trained):
+def test_the_folder_has_all_files(trained):
     names = {path.relative_to(trained.folder).as_posix() for path in trained.folder.rglob("*") if path.is_file()}
-    wanted = {"config.json", "metrics.csv", "weights.safetensors", "summary.json"}
-    wanted |= {"plots/forecasts.png", "plots/bound.png", "plots/error.png"}
-    assert names >= wanted
+    config = {"config.json", "metrics.csv", "weights.safetensors", "summary.json"}
+    config |= {"plots/forecasts.png", "plots/bound.png", "plots/error.png"}
+    assert names >= config
 
 
-def test_the_summary_holds_the_errors_and_what_the_noise_leaves_of_them(trained):
+def test_the_summary_has_the_errors_and_their_lower_bound(trained):
     summary = trained.summary
     assert summary.keys() >= ERRORS | {"floor_rmse", "parameters", "seconds"}
     assert 0 < summary["floor_rmse"] < 0.2 < summary["test_rmse"]
     assert summary["epochs"] == len(trained.metrics) == 2
 
 
-def test_what_was_trained_is_what_is_loaded(trained):
+def test_a_loaded_model_reproduces_the_results(trained):
     model, test = task.load(trained)
-    found = errors(task.forecasts(model, test.observed), test)
-    assert found == pytest.approx({name: trained.summary[name] for name in ERRORS}, rel=1e-4)
+    reproduced = errors(task.forecasts(model, test.observed), test)
+    assert reproduced == pytest.approx({name: trained.summary[name] for name in ERRORS}, rel=1e-4)
 
 
-def test_only_a_model_with_an_ode_has_a_solver_to_speak_of(trained):
+def test_only_a_model_with_an_ode_has_a_solver_in_its_config(trained):
     assert (trained.config["solver"] is None) == (trained.config["model"] == "rnn")
 
 
-def test_a_model_that_does_not_exist_leaves_no_folder(tmp_path):
+def test_an_unknown_model_is_rejected_before_a_folder_is_created(tmp_path):
     with pytest.raises(ValueError, match="latent-ode"):
         train(task.SpiralsTask, SpiralsConfig(model="latent-od"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-# --- what is learned from
+# --- data
 
 
-def test_a_part_begins_its_clock_where_it_is_read_from_and_goes_on_to_the_end_of_the_window():
+def test_crop_shifts_times_and_keeps_targets_to_the_end_of_the_window():
     observed = spirals(6, 100, last=300, seed=0).observed
     read, targets = crop(observed, 20, 60)
     assert read.lengths.tolist() == [40] * 6
@@ -78,13 +78,13 @@ def test_a_part_begins_its_clock_where_it_is_read_from_and_goes_on_to_the_end_of
     torch.testing.assert_close(targets.times, observed.times[:, 20:] - 0.2)
 
 
-def test_a_series_without_a_point_to_read_is_left_out():
+def test_crop_drops_series_without_observations_to_encode():
     observed = Observations.gather([([0.1], [[1.0]]), ([0.5], [[2.0]])], start=0.0)
     read, targets = crop(observed, 30, 60)
     assert read.values.flatten().tolist() == targets.values.flatten().tolist() == [2.0]
 
 
-def test_an_epoch_is_drawn_again_as_it_was_and_the_next_is_another():
+def test_batches_are_determined_by_the_epoch():
     observed = spirals(20, 30, last=300, seed=0).observed
 
     def epoch(number: int) -> list[int]:
@@ -94,7 +94,7 @@ def test_an_epoch_is_drawn_again_as_it_was_and_the_next_is_another():
     assert epoch(3) == epoch(3) != epoch(4)
 
 
-def test_series_that_validate_are_of_both_curves_alike():
+def test_validation_series_are_of_both_curves_equally():
     held = data.validation_mask(1000)
     assert int(held.sum()) == 100
     assert int(held[::2].sum()) == 50
@@ -103,29 +103,29 @@ def test_series_that_validate_are_of_both_curves_alike():
 # --- models
 
 
-def test_the_recurrent_network_goes_on_from_its_own_forecasts():
+def test_the_recurrent_network_reads_its_own_forecasts():
     torch.manual_seed(0)
     model, times = AutoregressiveRNN(2, 5, 5), torch.arange(200, dtype=torch.float64) / 100
     observed = spirals(4, 100, last=300, seed=0).observed
     forecast = model.forecast(observed, times).detach()
     values = torch.cat((observed.values, forecast[:, 100:150]), 1)
-    told = Observations.gather([(times[:150], row) for row in values], start=0.0)
-    torch.testing.assert_close(model.forecast(told, times), forecast, rtol=1e-4, atol=1e-5)
+    extended = Observations.gather([(times[:150], row) for row in values], start=0.0)
+    torch.testing.assert_close(model.forecast(extended, times), forecast, rtol=1e-4, atol=1e-5)
 
 
-def test_forecasts_are_read_as_often_as_observations_were():
+def test_forecasts_are_read_at_the_spacing_of_the_observations():
     torch.manual_seed(0)
     model, times = AutoregressiveRNN(2, 5, 5), torch.arange(200, dtype=torch.float64) / 100
     observed = spirals(4, 100, last=300, seed=0).observed
-    third = observed.keeping(torch.arange(100).expand(4, -1) % 3 == 0)  # the last is point 99
+    third = observed.keeping(torch.arange(100).expand(4, -1) % 3 == 0)  # including the last point, 99
     forecast = model.forecast(third, times).detach()
     steps = torch.arange(102, 150, 3)
     values = torch.cat((third.values, forecast[:, steps]), 1)
-    told = Observations.gather([(torch.cat((third.times[0], times[steps])), row) for row in values], start=0.0)
-    torch.testing.assert_close(model.forecast(told, times), forecast, rtol=1e-4, atol=1e-5)
+    extended = Observations.gather([(torch.cat((third.times[0], times[steps])), row) for row in values], start=0.0)
+    torch.testing.assert_close(model.forecast(extended, times), forecast, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_expected_of_an_observation_does_not_know_it():
+def test_a_prediction_does_not_depend_on_its_observation_or_later_ones():
     model = AutoregressiveRNN(2, 5, 5)
     observed = spirals(2, 30, last=300, seed=0).observed
     before = model(observed)
@@ -134,7 +134,7 @@ def test_what_is_expected_of_an_observation_does_not_know_it():
     assert not torch.equal(model(observed)[:, 11], before[:, 11])
 
 
-def test_later_observations_are_encoded_as_if_the_series_began_there():
+def test_encode_later_equals_encoding_the_remaining_series():
     torch.manual_seed(0)
     model = LatentODE(2, 3)
     observed = spirals(4, 30, last=300, seed=0).observed[:2]
@@ -147,7 +147,7 @@ def test_later_observations_are_encoded_as_if_the_series_began_there():
         torch.testing.assert_close(alone.scale, all_at_once.scale[:, step])
 
 
-def test_later_observations_are_encoded_with_what_does_not_change():
+def test_encode_later_includes_static_covariates():
     model = LatentODE(2, 3, static=1)
     observed = replace(spirals(4, 30, last=300, seed=0).observed, static=torch.arange(4.0)[:, None])
     observed = replace(observed, start=observed.times[:, 0])
@@ -157,7 +157,7 @@ def test_later_observations_are_encoded_with_what_does_not_change():
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
-def test_consistency_adds_to_the_bound_and_changes_nothing_else_of_it(per_sample):
+def test_consistency_adds_to_the_loss_and_changes_no_other_term(per_sample):
     model = LatentODE(2, 3, per_sample=per_sample, rtol=1e-5, atol=1e-5)
     read, targets = crop(spirals(4, 30, last=300, seed=0).observed, 0, 60)
     bounds = []
@@ -171,7 +171,7 @@ def test_consistency_adds_to_the_bound_and_changes_nothing_else_of_it(per_sample
     torch.testing.assert_close(consistent.loss, plain.loss + 2 * consistent.inconsistency.mean(), rtol=1e-4, atol=1e-2)
 
 
-def test_states_that_are_told_not_to_matter_do_not():
+def test_consistency_ignores_observations_outside_the_mask():
     model = LatentODE(2, 3, per_sample=False)
     read = spirals(4, 30, last=300, seed=0).observed
     nowhere = torch.zeros(4, 30, dtype=torch.bool)
@@ -184,42 +184,44 @@ RECIPES = tuple(replace(SMALL, model=name, epochs=1) for name in ("latent-ode", 
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """The runs that the table is made of, trained here rather than in processes of their own."""
+def finished(tmp_path_factory):
+    """Train the runs of the table in this process."""
     folder = tmp_path_factory.mktemp("table")
     for recipe in RECIPES:
         for seed in (0, 1):
-            wanted = replace(recipe, seed=seed)
+            config = replace(recipe, seed=seed)
             train(
-                task.SpiralsTask, wanted, folder / "observed-30" / f"{recipe.model}-{seed}", on_epoch=lambda row: None
+                task.SpiralsTask, config, folder / "observed-30" / f"{recipe.model}-{seed}", on_epoch=lambda row: None
             )
     return folder
 
 
-def test_the_table_sets_errors_beside_the_published_ones_and_trains_nothing_again(done):
-    said: list[str] = []
-    rows = table2(30, (0, 1), done, log=said.append, configs=RECIPES)
-    assert said == []
+def test_the_table_compares_errors_and_repeats_no_finished_training(finished):
+    messages: list[str] = []
+    rows = table2(30, (0, 1), finished, log=messages.append, configs=RECIPES)
+    assert messages == []
     assert [(row["model"], row["published"]) for row in rows] == [("latent-ode", 0.1642), ("rnn", 0.3937)]
     for row in rows:
         assert row["test_rmse"] == pytest.approx((row["seed_0"] + row["seed_1"]) / 2, abs=1e-3)
-    assert (done / "table2-30.csv").read_text().startswith("observed,model,published,test_rmse,spread,seed_0,seed_1")
-    assert (done / "table2-30.png").is_file()
+    assert (
+        (finished / "table2-30.csv").read_text().startswith("observed,model,published,test_rmse,spread,seed_0,seed_1")
+    )
+    assert (finished / "table2-30.png").is_file()
 
 
-def test_a_run_of_another_recipe_is_not_taken_for_this_one(done):
+def test_a_run_with_another_config_is_rejected(finished):
     with pytest.raises(ValueError, match="holds a run with another config"):
-        table2(30, (0,), done, configs=[replace(RECIPES[0], epochs=7)])
+        table2(30, (0,), finished, configs=[replace(RECIPES[0], epochs=7)])
 
 
 @pytest.mark.slow
-def test_a_training_that_was_cut_off_goes_on(done):
-    place = done / "observed-30" / "rnn-0"
+def test_an_interrupted_training_is_resumed(finished):
+    place = finished / "observed-30" / "rnn-0"
     summary = place / "summary.json"
     summary.write_text(json.dumps({**json.loads(summary.read_text()), "interrupted": True}))
-    said: list[str] = []
-    table2(30, (0, 1), done, log=said.append, configs=RECIPES)
-    assert len(said) == 1
+    messages: list[str] = []
+    table2(30, (0, 1), finished, log=messages.append, configs=RECIPES)
+    assert len(messages) == 1
     assert not Run(place).summary["interrupted"]
 
 

@@ -1,4 +1,4 @@
-"""Damaged, foreign and made-up files are refused with a sentence, and nothing in them is executed."""
+"""Damaged, foreign and invalid files are rejected with a sentence, and no code in them is executed."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ class Points(L.LightningDataModule):
         return torch.utils.data.DataLoader(torch.ones(2, 1), 2)
 
 
-class Canary:
-    """Leaves a file where it is unpickled."""
+class Payload:
+    """Create a file when unpickled."""
 
-    def __init__(self, nest):
-        self.nest = nest
+    def __init__(self, marker):
+        self.nest = marker
 
     def __reduce__(self):
         return open, (str(self.nest), "w")
@@ -87,7 +87,7 @@ def go_on(folder, **options):
 
 
 def put(folder: Path, content: bytes, step: int = 99) -> Path:
-    """A file of any content with the name of a checkpoint, its digest being right."""
+    """Write content to a file with the name of a checkpoint and a valid digest."""
     path = folder / f"step-{step:08d}-{hashlib.sha256(content).hexdigest()[:16]}.ckpt"
     path.write_bytes(content)
     return path
@@ -100,16 +100,16 @@ def saved(content) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory) -> Path:
-    """What a training leaves: checkpoints of its last two steps."""
-    folder = tmp_path_factory.mktemp("left")
+def finished(tmp_path_factory) -> Path:
+    """Return a folder with the checkpoints of the last two steps of a training."""
+    folder = tmp_path_factory.mktemp("finished")
     fit(Line(), Points(), FitOptions(2, 3, checkpoint_every=1), folder=folder)
     return folder
 
 
 @pytest.fixture
-def folder(left, tmp_path) -> Path:
-    return Path(shutil.copytree(left, tmp_path / "checkpoints"))
+def folder(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "checkpoints"))
 
 
 # --- checkpoints
@@ -117,22 +117,22 @@ def folder(left, tmp_path) -> Path:
 
 @FUZZ
 @given(data=st.data())
-def test_a_checkpoint_with_a_byte_changed_or_cut_off_is_refused_unread(left, data):
-    path = Checkpoints(left).files()[0]
-    whole = path.read_bytes()
-    place = data.draw(st.integers(0, len(whole) - 1))
+def test_a_checkpoint_with_changed_or_missing_bytes_is_rejected_unparsed(finished, data):
+    path = Checkpoints(finished).files()[0]
+    original = path.read_bytes()
+    place = data.draw(st.integers(0, len(original) - 1))
     changed = data.draw(st.sampled_from(["cut", "flip", "insert"]))
     other = data.draw(st.integers(1, 255))
     content = {
-        "cut": whole[:place],
-        "flip": whole[:place] + bytes([whole[place] ^ other]) + whole[place + 1 :],
-        "insert": whole[:place] + bytes([other]) + whole[place:],
+        "cut": original[:place],
+        "flip": original[:place] + bytes([original[place] ^ other]) + original[place + 1 :],
+        "insert": original[:place] + bytes([other]) + original[place:],
     }[changed]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "read_bytes", lambda self: content)
         patch.setattr("torch.load", None)
         with pytest.raises(ValueError, match="is damaged: its content is not what was written"):
-            Checkpoints(left).read(path)
+            Checkpoints(finished).read(path)
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -151,7 +151,7 @@ junk = nested(plain | st.binary(max_size=8))
 
 @FUZZ
 @given(content=st.one_of(st.binary(max_size=200), junk.map(pickle.dumps), junk.map(saved)))
-def test_made_up_content_under_a_right_digest_is_refused_in_a_sentence(tmp_path_factory, content):
+def test_arbitrary_content_with_a_valid_digest_is_rejected_in_a_sentence(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("made-up")
     put(folder, content)
     with pytest.raises(ValueError, match="is not a checkpoint of a training.*delete .* to start again"):
@@ -160,9 +160,9 @@ def test_made_up_content_under_a_right_digest_is_refused_in_a_sentence(tmp_path_
 
 @settings(FUZZ, max_examples=30)
 @given(data=st.data())
-def test_a_checkpoint_with_a_part_replaced_is_refused_in_a_sentence_or_gone_on_from(left, tmp_path_factory, data):
-    whole = torch.load(Checkpoints(left).files()[1], weights_only=True)
-    content = copy.deepcopy(whole)
+def test_a_checkpoint_with_a_replaced_part_is_rejected_in_a_sentence_or_resumed(finished, tmp_path_factory, data):
+    original = torch.load(Checkpoints(finished).files()[1], weights_only=True)
+    content = copy.deepcopy(original)
     place = content
     for _ in range(data.draw(st.integers(0, 3))):
         deeper = [name for name, part in place.items() if isinstance(part, dict) and part]
@@ -181,16 +181,16 @@ def test_a_checkpoint_with_a_part_replaced_is_refused_in_a_sentence_or_gone_on_f
 
 
 def places(part, above=()):
-    """Where there is something in a checkpoint, from the top down."""
+    """Yield the path of every part of a checkpoint, from the top down."""
     inner = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
     for name, below in inner:
         yield (*above, name)
         yield from places(below, (*above, name))
 
 
-def replaced(whole, path, value):
-    """The same checkpoint with another value at that place; none where it is ``...``."""
-    content = copy.deepcopy(whole)
+def replaced(original, path, value):
+    """Return a checkpoint with another value at a path, or without it if the value is ``...``."""
+    content = copy.deepcopy(original)
     place = content
     for name in path[:-1]:
         place = place[name]
@@ -219,42 +219,42 @@ OTHERS = [..., None, {}, [], {"a": {}}, [{}], {"a": 1}, True, -1, 0, 1, 2, 3, 5,
         (("optimizer_states", 0, "param_groups", 0, "capturable"), True, "cannot be resumed from"),
     ],
 )
-def test_parts_that_do_not_go_with_the_others_are_named(left, tmp_path, path, value, says):
-    whole = torch.load(Checkpoints(left).files()[1], weights_only=True)
-    put(tmp_path, saved(replaced(whole, path, value)))
+def test_inconsistent_parts_are_named(finished, tmp_path, path, value, says):
+    original = torch.load(Checkpoints(finished).files()[1], weights_only=True)
+    put(tmp_path, saved(replaced(original, path, value)))
     with pytest.raises(ValueError, match=says):
         go_on(tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
-def test_no_part_replaced_by_whatever_ends_in_anything_but_a_sentence(left, tmp_path, which):
-    whole = torch.load(Checkpoints(left).files()[which], weights_only=True)
-    for path in places(whole):
+def test_every_part_replaced_by_every_value_is_rejected_in_a_sentence_or_resumed(finished, tmp_path, which):
+    original = torch.load(Checkpoints(finished).files()[which], weights_only=True)
+    for path in places(original):
         for value in OTHERS:
             folder = tmp_path / "replaced"
             folder.mkdir()
-            put(folder, saved(replaced(whole, path, value)))
+            put(folder, saved(replaced(original, path, value)))
             with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
                 go_on(folder)
             shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("wrapped", [pickle.dumps, saved, lambda canary: saved({"state_dict": canary})])
+@pytest.mark.parametrize("wrapped", [pickle.dumps, saved, lambda payload: saved({"state_dict": payload})])
 @pytest.mark.parametrize("named", [True, False])
 def test_pickled_code_is_never_executed(folder, tmp_path, wrapped, named):
-    nest = tmp_path / "hatched"
-    content = wrapped(Canary(nest))
+    marker = tmp_path / "hatched"
+    content = wrapped(Payload(marker))
     if named:
         put(folder, content)
     else:
         Checkpoints(folder).files()[0].write_bytes(content)
     with pytest.warns(CheckpointWarning, match="resuming from"):
         go_on(folder)
-    assert not nest.exists()
+    assert not marker.exists()
 
 
-def test_one_that_is_dropped_while_they_are_looked_for_is_not_there(folder, monkeypatch):
+def test_a_file_deleted_during_listing_is_skipped(folder, monkeypatch):
     first, second = Checkpoints(folder).files()
     plain = Path.stat
 
@@ -267,19 +267,19 @@ def test_one_that_is_dropped_while_they_are_looked_for_is_not_there(folder, monk
     assert Checkpoints(folder).files() == [first]
 
 
-def test_files_that_have_no_name_of_a_checkpoint_are_passed_over(folder):
+def test_files_with_other_names_are_ignored(folder):
     (folder / "best.ckpt").write_bytes(b"")
     (folder / "step-00000001.ckpt").write_bytes(b"")
     assert go_on(folder).epochs == 2
 
 
-def test_what_an_older_version_left_is_named(tmp_path):
+def test_checkpoints_of_an_older_version_are_named(tmp_path):
     (tmp_path / "last.ckpt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"last.ckpt was written by an older version of neuralode"):
         go_on(tmp_path)
 
 
-def test_what_was_being_written_as_a_training_was_killed_is_removed(folder):
+def test_partial_files_of_a_killed_training_are_deleted(folder):
     (folder / "step-00000009-0123456789abcdef.ckpt.partial").write_bytes(b"half")
     go_on(folder)
     assert not list(folder.glob("*.partial"))
@@ -311,8 +311,8 @@ values = nested(plain) | st.sampled_from([10**400, -1, 2**63, float("nan"), floa
 @pytest.mark.parametrize("name", CONFIGS)
 @FUZZ
 @given(data=st.data())
-def test_a_config_that_was_changed_is_read_or_refused_in_a_sentence(tmp_path_factory, name, data):
-    asked, make = CONFIGS[name]
+def test_a_modified_config_is_read_or_rejected_in_a_sentence(tmp_path_factory, name, data):
+    load_config, make = CONFIGS[name]
     config = json.loads(json.dumps(make()))
     place = config
     if data.draw(st.booleans()):
@@ -325,20 +325,20 @@ def test_a_config_that_was_changed_is_read_or_refused_in_a_sentence(tmp_path_fac
         place[entry] = data.draw(values)
     folder = tmp_path_factory.mktemp("changed")
     (folder / "config.json").write_text(json.dumps(config))
-    said = ""
+    message = ""
     try:
-        asked(Run(folder))
+        load_config(Run(folder))
     except ValueError as error:
-        said = str(error)
-    assert len(said.splitlines()) <= 1
-    assert len(said) < 600
+        message = str(error)
+    assert len(message.splitlines()) <= 1
+    assert len(message) < 600
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_as_it_was_written_is_read(tmp_path, name):
-    asked, make = CONFIGS[name]
+def test_an_unmodified_config_is_read(tmp_path, name):
+    load_config, make = CONFIGS[name]
     write_json(tmp_path / "config.json", make())
-    asked(Run(tmp_path))
+    load_config(Run(tmp_path))
 
 
 NESTED = b"[" * 100_000 + b"]" * 100_000
@@ -350,7 +350,7 @@ NESTED = b"[" * 100_000 + b"]" * 100_000
 @pytest.mark.parametrize(
     "words", [("train", "digits", "--resume"), ("train", "density", "--resume"), ("evaluate",), ("fit", "--resume")]
 )
-def test_what_is_no_config_ends_every_command_with_a_sentence(tmp_path, words, content):
+def test_an_invalid_config_file_ends_every_command_with_a_sentence(tmp_path, words, content):
     (tmp_path / "config.json").write_bytes(content)
     result = CliRunner().invoke(app, [*words, str(tmp_path)])
     assert result.exit_code == 2
@@ -369,7 +369,7 @@ def test_what_is_no_config_ends_every_command_with_a_sentence(tmp_path, words, c
         ({"hat": 1}, "'hat', which this version of neuralode does not support."),
     ],
 )
-def test_the_sentence_names_the_entry(tmp_path, changed, says):
+def test_the_message_names_the_entry(tmp_path, changed, says):
     config = images.describe(SMALL, images.build(SMALL))
     write_json(tmp_path / "config.json", {**config, "training": {**config["training"], **changed}})
     with pytest.raises(ValueError, match="config.json") as raised:
@@ -377,7 +377,7 @@ def test_the_sentence_names_the_entry(tmp_path, changed, says):
     assert says in str(raised.value)
 
 
-def test_a_run_is_gone_on_with_by_its_own_task_alone(tmp_path):
+def test_a_run_is_resumed_only_by_the_command_of_its_task(tmp_path):
     write_json(tmp_path / "config.json", images.describe(SMALL, images.build(SMALL)))
     for task in ("mnist", "density", "matching", "spirals", "physionet"):
         result = CliRunner().invoke(app, ["train", task, "--resume", str(tmp_path)])
@@ -385,10 +385,10 @@ def test_a_run_is_gone_on_with_by_its_own_task_alone(tmp_path):
         assert "is a run of 'digits'" in result.output
 
 
-# --- before work starts, and where it has to end
+# --- before training, and errors during it
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_at_the_beginning(tmp_path):
+def test_a_run_killed_before_its_first_checkpoint_starts_from_the_beginning(tmp_path):
     through = train(ImagesTask, SMALL, tmp_path / "through", on_epoch=lambda row: None)
     Run.create(tmp_path / "killed", through.config)
     run = train(ImagesTask, SMALL, tmp_path / "killed", resume=True, on_epoch=lambda row: None)
@@ -396,7 +396,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_at_the_beginni
     assert all((run.folder / name).read_bytes() == (through.folder / name).read_bytes() for name in names)
 
 
-def test_a_finished_run_says_so_and_is_left_as_it_is(tmp_path):
+def test_a_finished_run_is_left_unchanged_with_a_warning(tmp_path):
     run = train(ImagesTask, SMALL, tmp_path / "run", on_epoch=lambda row: None)
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
     with pytest.warns(RunWarning, match="is finished: there is nothing to resume"):
@@ -417,7 +417,7 @@ SPOILED = {
 
 
 @pytest.mark.parametrize("name", SPOILED)
-def test_a_training_that_comes_to_weights_that_are_no_numbers_is_no_success(tmp_path, monkeypatch, name):
+def test_a_training_with_nonfinite_weights_fails(tmp_path, monkeypatch, name):
     task_type, config = SPOILED[name]
 
     class Spoil(L.Callback):
@@ -432,7 +432,7 @@ def test_a_training_that_comes_to_weights_that_are_no_numbers_is_no_success(tmp_
 
 @pytest.mark.parametrize("rate", ["-1", "0", "nan", "inf"])
 @pytest.mark.parametrize("task", ["digits", "spirals", "physionet", "density", "matching"])
-def test_a_rate_by_which_nothing_is_learned_is_told_before_a_folder_is_made(tmp_path, task, rate):
+def test_invalid_learning_rates_are_rejected_before_a_folder_is_created(tmp_path, task, rate):
     data = ["--data", "moons"] if task == "density" else []
     result = CliRunner().invoke(app, ["train", task, *data, "--learning-rate", rate, "--out", str(tmp_path / "run")])
     assert result.exit_code == 2
@@ -440,20 +440,20 @@ def test_a_rate_by_which_nothing_is_learned_is_told_before_a_folder_is_made(tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_a_number_that_is_none_is_null_in_a_summary(tmp_path):
+def test_nan_is_null_in_a_summary(tmp_path):
     Run(tmp_path).write_summary({"loss": float("nan"), "epochs": 2})
     assert json.loads((tmp_path / "summary.json").read_text(), parse_constant=None) == {"loss": None, "epochs": 2}
 
 
-def test_a_file_in_place_of_the_folder_is_told_before_work_starts(tmp_path):
+def test_a_file_in_place_of_the_folder_is_rejected_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     result = CliRunner().invoke(app, ["train", "digits", "--model", "noblock", "--out", str(tmp_path / "file" / "run")])
     assert result.exit_code == 2
     assert "file is a file; wanted a folder for the results." in result.output
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_work_starts(tmp_path, monkeypatch):
-    def refuse(*some, **options):
+def test_an_unwritable_folder_is_rejected_before_training(tmp_path, monkeypatch):
+    def refuse(*args, **options):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
@@ -463,35 +463,35 @@ def test_a_folder_that_cannot_be_written_is_told_before_work_starts(tmp_path, mo
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
-def test_neither_is_one_without_the_permission(tmp_path):
+def test_a_folder_without_write_permission_is_rejected(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match="cannot be written"):
         check_folder(tmp_path / "run")
 
 
-def test_a_disk_without_room_is_told_before_the_first_step(tmp_path, monkeypatch):
+def test_a_full_disk_is_rejected_before_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
     with pytest.raises(OSError, match=r"has 1 MiB left, and checkpoints of this training need 16 MiB; free some space"):
         fit(Line(), Points(), FitOptions(1, None), folder=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_room_that_is_wanted_grows_with_the_weights(tmp_path, monkeypatch):
+def test_the_required_room_grows_with_the_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, 10**8))
     check_room(tmp_path, 10**6)
     with pytest.raises(OSError, match="need"):
         check_room(tmp_path, 10**7)
 
 
-def test_a_disk_that_fills_up_leaves_the_checkpoints_before_and_training_goes_on_later(tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_keeps_earlier_checkpoints_and_training_resumes(tmp_path, monkeypatch):
     torch.manual_seed(0)
-    whole = Line()
-    fit(whole, Points(), FitOptions(2, None, checkpoint_every=1))
+    original = Line()
+    fit(original, Points(), FitOptions(2, None, checkpoint_every=1))
     written = []
 
     def fill(descriptor):
         written.append(descriptor)
-        if len(written) > 6:  # a file and its folder for each checkpoint
+        if len(written) > 6:  # two calls per checkpoint: the file and its folder
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     torch.manual_seed(0)
@@ -499,17 +499,17 @@ def test_a_disk_that_fills_up_leaves_the_checkpoints_before_and_training_goes_on
         patch.setattr("os.fsync", fill)
         with pytest.raises(OSError, match=r"the disk of .* is full.*use --resume"):
             fit(Line(), Points(), FitOptions(2, None, checkpoint_every=1), folder=tmp_path)
-    kept = Checkpoints(tmp_path).files()
-    assert [path.name[:13] for path in kept] == ["step-00000003", "step-00000002"]
-    assert all(Checkpoints(tmp_path).read(path) for path in kept)
+    remaining = Checkpoints(tmp_path).files()
+    assert [path.name[:13] for path in remaining] == ["step-00000003", "step-00000002"]
+    assert all(Checkpoints(tmp_path).read(path) for path in remaining)
     assert len(list(tmp_path.iterdir())) == 2
     torch.manual_seed(0)
     task = Line()
     fit(task, Points(), FitOptions(2, None, checkpoint_every=1), folder=tmp_path, resume=True)
-    assert torch.equal(task.layer.weight, whole.layer.weight)
+    assert torch.equal(task.layer.weight, original.layer.weight)
 
 
-def test_a_write_that_fails_leaves_the_file_before(tmp_path, monkeypatch):
+def test_a_failing_write_keeps_the_old_file(tmp_path, monkeypatch):
     replace_file(tmp_path / "file", b"before")
     monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
     with pytest.raises(OSError, match=r"file cannot be written \(Input/output error\)"):

@@ -1,4 +1,4 @@
-"""One way to fit: what is kept, and where a training goes on."""
+"""`fit`: the weights that are kept, early stopping and resuming."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neuralode.training.module import TrainingModule
 
 
 class Line(TrainingModule):
-    """Its validation loss is as told, epoch by epoch."""
+    """Log the given validation losses, one per epoch."""
 
     def __init__(self, losses):
         super().__init__(1e-2)
@@ -35,7 +35,7 @@ class Points(L.LightningDataModule):
 
 
 class Weights(L.Callback):
-    """The weights after each epoch; Ctrl-C once, at the start of ``stop``."""
+    """Record the weights after each epoch; raise Ctrl-C at the start of epoch ``stop``."""
 
     def __init__(self, stop=None):
         self.after, self.stop = {}, stop
@@ -49,32 +49,32 @@ class Weights(L.Callback):
 
 
 def test_the_weights_of_the_best_epoch_are_kept():
-    task, seen = Line([3.0, 1.0, 2.0]), Weights()
-    done = fit(task, Points(), FitOptions(3, patience=10), callbacks=[seen])
-    assert (done.epochs, done.best_epoch, done.best) == (3, 2, 1.0)
-    assert task.layer.weight.item() == seen.after[1]
+    task, recorder = Line([3.0, 1.0, 2.0]), Weights()
+    result = fit(task, Points(), FitOptions(3, patience=10), callbacks=[recorder])
+    assert (result.epochs, result.best_epoch, result.best) == (3, 2, 1.0)
+    assert task.layer.weight.item() == recorder.after[1]
 
 
-def test_it_stops_once_patience_is_over():
+def test_training_stops_when_patience_is_exceeded():
     assert fit(Line([1.0, 2.0, 2.0, 2.0, 2.0]), Points(), FitOptions(5, patience=2)).epochs == 3
 
 
 def test_without_patience_all_epochs_are_trained_and_the_last_is_kept():
-    task, seen = Line([]), Weights()
-    done = fit(task, Points(), FitOptions(2, patience=None), callbacks=[seen])
-    assert (done.epochs, done.best_epoch) == (2, 2)
-    assert task.layer.weight.item() == seen.after[1]
+    task, recorder = Line([]), Weights()
+    result = fit(task, Points(), FitOptions(2, patience=None), callbacks=[recorder])
+    assert (result.epochs, result.best_epoch) == (2, 2)
+    assert task.layer.weight.item() == recorder.after[1]
 
 
 @pytest.mark.parametrize("patience", [10, None])
-def test_it_goes_on_after_the_last_finished_epoch_though_that_was_not_the_best(tmp_path, patience):
+def test_training_resumes_after_the_last_epoch_even_if_an_earlier_one_was_best(tmp_path, patience):
     effort, losses = FitOptions(4, patience), [1.0, 2.0, 2.0, 2.0]
     torch.manual_seed(0)
-    whole = Weights()
-    fit(Line(losses), Points(), effort, callbacks=[whole])
+    uninterrupted = Weights()
+    fit(Line(losses), Points(), effort, callbacks=[uninterrupted])
     torch.manual_seed(0)
     task, first, second = Line(losses), Weights(stop=2), Weights()
     assert fit(task, Points(), effort, folder=tmp_path, callbacks=[first]).interrupted
-    done = fit(Line(losses), Points(), effort, folder=tmp_path, resume=True, callbacks=[second])
-    assert (sorted(second.after), done.epochs) == ([2, 3], 4)
-    assert second.after[3] == pytest.approx(whole.after[3])
+    result = fit(Line(losses), Points(), effort, folder=tmp_path, resume=True, callbacks=[second])
+    assert (sorted(second.after), result.epochs) == ([2, 3], 4)
+    assert second.after[3] == pytest.approx(uninterrupted.after[3])

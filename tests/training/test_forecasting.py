@@ -1,4 +1,4 @@
-"""Windows of series, and a latent ODE that is trained on them."""
+"""Random windows of series, and the training of a latent ODE on them."""
 
 import json
 
@@ -38,20 +38,20 @@ def weights(one: LatentODE) -> torch.Tensor:
     return torch.cat([p.detach().double().flatten() for p in one.parameters()])
 
 
-def test_a_window_is_read_from_its_beginning_and_explained_to_its_end():
+def test_windows_are_encoded_from_their_beginning():
     rng, cut = np.random.default_rng(0), WindowSpec(12, 8)
     for _ in range(200):
-        (read, values), (whole, explained) = cut.draw(series(), rng)
+        (read, values), (full, explained) = cut.draw(series(), rng)
         assert 2 <= len(read) <= 8
-        assert len(read) <= len(whole) <= 12
-        assert np.array_equal(read, whole[: len(read)])
+        assert len(read) <= len(full) <= 12
+        assert np.array_equal(read, full[: len(read)])
         assert np.array_equal(values, explained[: len(values)])
 
 
-def test_short_series_are_windows_of_their_own():
+def test_a_short_series_is_one_window():
     t = np.array([3.0])
-    (read, _), (whole, _) = WindowSpec(12, 8).draw([(t, t[:, None])], np.random.default_rng(0))
-    assert read.tolist() == whole.tolist() == [3.0]
+    (read, _), (full, _) = WindowSpec(12, 8).draw([(t, t[:, None])], np.random.default_rng(0))
+    assert read.tolist() == full.tolist() == [3.0]
 
 
 def test_longer_series_are_drawn_more_often():
@@ -61,14 +61,14 @@ def test_longer_series_are_drawn_more_often():
     assert 0.05 < np.mean(drawn) < 0.16
 
 
-def test_a_batch_begins_at_time_0():
+def test_windows_of_a_batch_start_at_time_0():
     rng = np.random.default_rng(0)
     observed, targets = collate([WindowSpec(6, 4).draw(series(), rng) for _ in range(5)])
     assert observed.times[:, 0].tolist() == targets.times[:, 0].tolist() == [0.0] * 5
     assert observed.start.tolist() == [0.0] * 5
 
 
-def test_windows_are_the_same_for_an_epoch_and_others_in_the_next():
+def test_windows_are_determined_by_the_epoch():
     windows = Windows(series(), WindowSpec(6, 4), batches=2, size=3, seed=0)
     first = [batch[1].values for batch in windows]
     assert len(windows) == len(first) == 2
@@ -78,7 +78,7 @@ def test_windows_are_the_same_for_an_epoch_and_others_in_the_next():
 
 
 class Watch(Callback):
-    """What was drawn and what was weighed, epoch by epoch."""
+    """Record the first batch of each epoch and the weight of the divergence at each step."""
 
     def __init__(self) -> None:
         self.drawn, self.weights = [], []
@@ -100,7 +100,7 @@ def trained(watch: Watch, epochs: int = 4, **options) -> None:
     )
 
 
-def test_every_epoch_of_a_training_draws_other_windows():
+def test_every_epoch_of_a_training_draws_new_windows():
     watch = Watch()
     trained(watch)
     windows = Windows(series(), WindowSpec(6, 4), batches=8, size=4, seed=0)
@@ -110,7 +110,7 @@ def test_every_epoch_of_a_training_draws_other_windows():
         assert torch.equal(values, next(iter(windows))[1].values)
 
 
-def test_the_weight_of_the_divergence_rises_and_stays():
+def test_the_weight_of_the_divergence_is_annealed():
     watch = Watch()
     trained(watch, kl_weight=0.5)
     assert len(watch.weights) == 4 * LEAST
@@ -120,7 +120,7 @@ def test_the_weight_of_the_divergence_rises_and_stays():
     assert watch.weights[24:] == [0.5] * (4 * LEAST - 24)
 
 
-def test_the_epoch_that_forecasts_best_is_kept():
+def test_the_epoch_with_the_best_forecasts_is_kept():
     class Spoil(Callback):
         def on_train_epoch_start(self, trainer, pl_module):
             if trainer.current_epoch == 2:
@@ -129,32 +129,32 @@ def test_the_epoch_that_forecasts_best_is_kept():
     learned = model()
     pairs = series()
     ends = [((t[:15], x[:15]), (t[15:], x[15:])) for t, x in pairs]
-    done = train_latent_ode(learned, pairs, ends, options=FitOptions(3, 5), callbacks=[Spoil()], **OPTIONS)
-    assert done.best_epoch <= 2
-    assert done.best < 10
+    result = train_latent_ode(learned, pairs, ends, options=FitOptions(3, 5), callbacks=[Spoil()], **OPTIONS)
+    assert result.best_epoch <= 2
+    assert result.best < 10
     assert float(learned.decoder[-1].bias.detach()) < 10
     assert next(learned.parameters()).dtype == torch.float64
     assert not learned.training
 
 
-def test_what_is_held_out_is_forecast_from_no_more_than_a_context():
-    pairs, asked = series(1), []
+def test_held_out_ends_are_forecast_from_one_context():
+    pairs, batches = series(1), []
     times, values = pairs[0]
 
     class Look(Callback):
         def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
-            asked.append(batch)
+            batches.append(batch)
 
     ends = [((times[:15], values[:15]), (times[15:], values[15:]))]
     train_latent_ode(model(), pairs, ends, options=FitOptions(1, 5), callbacks=[Look()], **OPTIONS)
-    [(observed, targets)] = asked
+    [(observed, targets)] = batches
     assert torch.allclose(observed.times[0], torch.tensor(times[11:15] - times[11]))
     assert torch.allclose(targets.times[0], torch.tensor(times[15:] - times[11]))
 
 
-def test_a_training_that_is_done_is_not_done_again(tmp_path):
+def test_a_finished_training_is_loaded(tmp_path):
     once, again = model(), LatentODE(1, 2, hidden=4, width=4)
-    done = train_latent_ode(once, series(), [], options=FitOptions(2, None), folder=tmp_path, **OPTIONS)
+    result = train_latent_ode(once, series(), [], options=FitOptions(2, None), folder=tmp_path, **OPTIONS)
     assert json.loads((tmp_path / "done.json").read_text())["epochs"] == 2
     watch = Watch()
     same = train_latent_ode(
@@ -168,17 +168,17 @@ def test_a_training_that_is_done_is_not_done_again(tmp_path):
     )
     assert watch.drawn == []
     assert torch.equal(weights(once), weights(again))
-    assert (same.epochs, same.best_epoch, same.interrupted) == (done.epochs, done.best_epoch, False)
+    assert (same.epochs, same.best_epoch, same.interrupted) == (result.epochs, result.best_epoch, False)
 
 
-def test_a_training_that_is_cut_off_draws_on_where_it_stopped(tmp_path):
+def test_an_interrupted_training_continues_its_windows(tmp_path):
     class Stop(Callback):
         def on_train_epoch_start(self, trainer, pl_module):
             if trainer.current_epoch == 2:
                 raise KeyboardInterrupt
 
-    whole, rest = Watch(), Watch()
-    trained(whole)
+    full, rest = Watch(), Watch()
+    trained(full)
     cut = train_latent_ode(
         model(),
         series(),
@@ -191,30 +191,30 @@ def test_a_training_that_is_cut_off_draws_on_where_it_stopped(tmp_path):
     assert (cut.interrupted, cut.epochs) == (True, 2)
     trained(rest, folder=tmp_path)
     assert len(rest.drawn) == 2
-    assert all(torch.equal(one, other) for one, other in zip(rest.drawn, whole.drawn[2:], strict=True))
-    assert rest.weights == whole.weights[2 * LEAST :]
+    assert all(torch.equal(one, other) for one, other in zip(rest.drawn, full.drawn[2:], strict=True))
+    assert rest.weights == full.weights[2 * LEAST :]
 
 
-def test_validation_is_the_squared_error_of_values_that_were_seen():
+def test_the_validation_loss_is_the_squared_error_of_observed_values():
     pairs = [(t, np.where(np.arange(20)[:, None] % 3 == 0, np.nan, x)) for t, x in series()]
     batch = collate([((t[1:10], x[1:10]), (t[10:], x[10:])) for t, x in pairs])
-    task, told = ForecastingModule(model()), {}
-    task.log = lambda name, value, **rest: told.update({name: float(value), **rest})  # type: ignore[method-assign]
+    task, logged = ForecastingModule(model()), {}
+    task.log = lambda name, value, **rest: logged.update({name: float(value), **rest})  # type: ignore[method-assign]
     with torch.no_grad():
         task.validation_step(batch, 0)
         observed, targets = batch
         z = task.model.follow(task.model.encode(observed).mean[None], observed.start, targets.times).z
         error = (task.model.decode(z)[0] - targets.values)[targets.seen]
-    assert told["batch_size"] == len(error) == 14
-    assert told["val_loss"] == pytest.approx(float(error.square().mean()))
+    assert logged["batch_size"] == len(error) == 14
+    assert logged["val_loss"] == pytest.approx(float(error.square().mean()))
 
 
-def test_an_epoch_sees_each_observation_about_twice_within_reason():
+def test_batches_per_epoch_draw_each_observation_about_twice_within_bounds():
     assert batches_per_epoch(series(1), WindowSpec(6, 4), 4) == LEAST
     assert batches_per_epoch(series(60, 20), WindowSpec(6, 4), 4) == 100
     assert batches_per_epoch(series(18, 20), WindowSpec(6, 4), 4) == 30
 
 
-def test_the_loaders_are_what_they_were_given():
+def test_without_held_out_ends_validation_is_empty():
     windows = Windows(series(), WindowSpec(6, 4), batches=2, size=3, seed=0)
     assert len(ForecastData(windows, []).val_dataloader()) == 0

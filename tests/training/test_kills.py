@@ -1,7 +1,7 @@
-"""The kill test: SIGKILL at twenty random moments over one training, and then the weights of an uninterrupted one.
+"""Kill a training with SIGKILL at twenty random times, and compare its weights with those of an uninterrupted one.
 
-By its own command, since it takes minutes: ``pytest -m slow tests/training/test_kills.py``. ``NEURALODE_KILLS_SEED`` in
-the environment chooses other moments.
+This takes minutes and is not run by default: ``pytest -m slow tests/training/test_kills.py``. The environment variable
+``NEURALODE_KILLS_SEED`` selects other times.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from neuralode.training.atomic_write import PARTIAL
 from neuralode.training.checkpoints import Checkpoints
 
 KILLS = 20
-PATIENCE = 300.0  # seconds within which a process must come to the moment it is killed at
+PATIENCE = 300.0  # seconds within which a process must reach the time of its kill
 ASKED = ["--epochs", "4", "--batch-size", "32", "--rtol", "0.1", "--accelerator", "cpu", "--checkpoint-every", "1"]
 
 
@@ -35,7 +35,7 @@ def begun(*words: object) -> subprocess.Popen:
 
 
 def step(folder: Path) -> int:
-    """Of the newest checkpoint."""
+    """Return the step of the newest checkpoint."""
     files = Checkpoints(folder / "checkpoints").files()
     return int(files[0].name.split("-")[1]) if files else 0
 
@@ -49,12 +49,12 @@ def wait_until(process: subprocess.Popen, come) -> None:
 
 
 def kill(process: subprocess.Popen, folder: Path, when: str, moments: random.Random) -> None:
-    """Let a process come to a moment, and kill it there."""
+    """Wait for the time given by ``when``, and kill the process."""
     before = step(folder)
-    if when == "at the start":  # modules are loaded, or the folder is made, or the first step is taken
+    if when == "at the start":  # while modules load, the folder is created, or the first step is taken
         time.sleep(moments.uniform(0.0, 6.0))
     else:
-        ahead = moments.randint(1, 8)  # so that the moments lie all over the training
+        ahead = moments.randint(1, 8)  # kills are spread over the training
         wait_until(process, lambda: step(folder) >= before + ahead)
         if when == "while it writes":
             wait_until(process, lambda: any((folder / "checkpoints").glob(f"*{PARTIAL}")))
@@ -67,25 +67,26 @@ def kill(process: subprocess.Popen, folder: Path, when: str, moments: random.Ran
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL here")
-def test_twenty_kills_and_then_the_same_weights(tmp_path):
+def test_twenty_kills_give_the_same_weights(tmp_path):
     moments = random.Random(int(os.environ.get("NEURALODE_KILLS_SEED", "0")))
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    told, _ = begun("--out", whole).communicate()
-    weights = (whole / "weights.safetensors").read_bytes()
+    uninterrupted, interrupted = tmp_path / "whole", tmp_path / "cut"
+    output, _ = begun("--out", uninterrupted).communicate()
+    weights = (uninterrupted / "weights.safetensors").read_bytes()
 
     kinds = moments.sample(["at the start"] * 4 + ["while it writes"] * 6 + ["at any moment"] * 10, KILLS)
     where = []
     for when in kinds:
-        resumable = (cut / "config.json").is_file()
-        process = started("--resume", cut) if resumable else begun("--out", cut)
-        kill(process, cut, when, moments)
-        where.append((when, step(cut), len(list(cut.rglob(f"*{PARTIAL}")))))
-    last = started("--resume", cut) if (cut / "config.json").is_file() else begun("--out", cut)
-    told, _ = last.communicate()
+        resumable = (interrupted / "config.json").is_file()
+        process = started("--resume", interrupted) if resumable else begun("--out", interrupted)
+        kill(process, interrupted, when, moments)
+        where.append((when, step(interrupted), len(list(interrupted.rglob(f"*{PARTIAL}")))))
+    last = started("--resume", interrupted) if (interrupted / "config.json").is_file() else begun("--out", interrupted)
+    output, _ = last.communicate()
     print(where)
-    assert last.returncode == 0, told
+    assert last.returncode == 0, output
     assert len(where) == KILLS
     assert Counter(kinds) == {"at the start": 4, "while it writes": 6, "at any moment": 10}
-    assert (cut / "weights.safetensors").read_bytes() == weights
-    figures = [[line.split(",")[2:] for line in (run / "metrics.csv").read_text().splitlines()] for run in (whole, cut)]
-    assert figures[0] == figures[1]
+    assert (interrupted / "weights.safetensors").read_bytes() == weights
+    tables = [(run / "metrics.csv").read_text().splitlines() for run in (uninterrupted, interrupted)]
+    metrics = [[line.split(",")[2:] for line in table] for table in tables]
+    assert metrics[0] == metrics[1]

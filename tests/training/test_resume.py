@@ -1,4 +1,4 @@
-"""A training that is cut off anywhere and started again comes to the weights it would have come to, to the bit."""
+"""A training that is interrupted anywhere and resumed gives bit-identical weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from cuts import Cut, CutOff, assert_cuts_leave_no_trace
+from interruptions import InterruptAt, Interruption, assert_interruptions_change_nothing
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -29,7 +29,7 @@ EPOCHS, BATCHES = 3, 5
 
 
 class Noisy(TrainingModule):
-    """Draws from every generator there is, in training and where it validates."""
+    """Draw from all random generators, in training and validation."""
 
     def __init__(self):
         super().__init__(1e-2)
@@ -59,7 +59,7 @@ class Rows(L.LightningDataModule):
 
 
 class Figures(L.Callback):
-    """The mean loss of each epoch."""
+    """Record the mean loss of each epoch."""
 
     def __init__(self):
         self.losses = {}
@@ -69,108 +69,108 @@ class Figures(L.Callback):
 
 
 def trained(folder, *callbacks, resume=False, every=2, patience=10):
-    """A whole training, begun alike each time; its weights at the end, and how it went."""
+    """Run a training from a fixed initial state; return its final weights and its result."""
     L.seed_everything(3, verbose=False)
     task = Noisy()
     effort = FitOptions(EPOCHS, patience, checkpoint_every=every)
-    done = fit(task, Rows(), effort, folder=folder, resume=resume, callbacks=callbacks)
-    return {name: part.clone() for name, part in task.state_dict().items()}, done
+    result = fit(task, Rows(), effort, folder=folder, resume=resume, callbacks=callbacks)
+    return {name: part.clone() for name, part in task.state_dict().items()}, result
 
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def cut_off(folder, step, at="batch", **options):
-    with pytest.raises(Cut):
-        trained(folder, CutOff(step, at), **options)
+def interrupted(folder, step, at="batch", **options):
+    with pytest.raises(Interruption):
+        trained(folder, InterruptAt(step, at), **options)
 
 
 @pytest.fixture(scope="module")
-def whole():
+def uninterrupted():
     return trained(None)
 
 
 @pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("step", [1, 2, 4, 5, 6, 9, 14, 15])
-def test_a_training_cut_off_after_any_step_comes_to_the_same_weights(tmp_path, whole, step, every):
-    cut_off(tmp_path, step, every=every)
-    weights, done = trained(tmp_path, resume=True, every=every)
-    assert same(weights, whole[0])
-    assert done == whole[1]
+def test_a_training_interrupted_after_any_step_gives_the_same_weights(tmp_path, uninterrupted, step, every):
+    interrupted(tmp_path, step, every=every)
+    weights, result = trained(tmp_path, resume=True, every=every)
+    assert same(weights, uninterrupted[0])
+    assert result == uninterrupted[1]
 
 
 @pytest.mark.parametrize("at", ["validation", "epoch"])
 @pytest.mark.parametrize("step", [5, 15])
-def test_so_does_one_cut_off_as_an_epoch_ends(tmp_path, whole, step, at):
-    cut_off(tmp_path, step, at)
-    weights, done = trained(tmp_path, resume=True)
-    assert same(weights, whole[0])
-    assert done == whole[1]
+def test_a_training_interrupted_at_the_end_of_an_epoch_gives_the_same_weights(tmp_path, uninterrupted, step, at):
+    interrupted(tmp_path, step, at)
+    weights, result = trained(tmp_path, resume=True)
+    assert same(weights, uninterrupted[0])
+    assert result == uninterrupted[1]
 
 
-def test_so_does_one_cut_off_again_and_again(tmp_path, whole):
-    cut_off(tmp_path, 1)
+def test_a_training_interrupted_many_times_gives_the_same_weights(tmp_path, uninterrupted):
+    interrupted(tmp_path, 1)
     for step in range(2, EPOCHS * BATCHES + 1):
-        cut_off(tmp_path, step, resume=True, every=1)
-    weights, done = trained(tmp_path, resume=True)
-    assert same(weights, whole[0])
-    assert done == whole[1]
+        interrupted(tmp_path, step, resume=True, every=1)
+    weights, result = trained(tmp_path, resume=True)
+    assert same(weights, uninterrupted[0])
+    assert result == uninterrupted[1]
 
 
-def test_the_figures_of_an_epoch_are_whole_though_it_was_cut_off_in_its_middle(tmp_path):
+def test_metrics_of_an_interrupted_epoch_cover_all_of_it(tmp_path):
     through, first, second = Figures(), Figures(), Figures()
     trained(None, through)
-    with pytest.raises(Cut):
-        trained(tmp_path, first, CutOff(8))
+    with pytest.raises(Interruption):
+        trained(tmp_path, first, InterruptAt(8))
     trained(tmp_path, second, resume=True)
     assert first.losses | second.losses == through.losses
 
 
-def test_one_that_had_lost_patience_as_it_was_cut_off_is_not_trained_further(tmp_path, monkeypatch):
+def test_a_training_killed_after_early_stopping_is_not_continued(tmp_path, monkeypatch):
     monkeypatch.setattr(Noisy, "validation_step", lambda self, batch, index: self.log("val_loss", self.global_step))
-    until, done = trained(None, patience=1)
-    assert done.epochs == 2
+    until, result = trained(None, patience=1)
+    assert result.epochs == 2
     trained(tmp_path, patience=1)
     weights, again = trained(tmp_path, resume=True, patience=1)
     assert same(weights, until)
-    assert again == done
+    assert again == result
 
 
-def test_a_training_that_is_begun_anew_does_not_go_on_from_what_lies_there(tmp_path, whole):
-    cut_off(tmp_path, 12)
-    cut_off(tmp_path, 3)
+def test_a_new_training_ignores_existing_checkpoints(tmp_path, uninterrupted):
+    interrupted(tmp_path, 12)
+    interrupted(tmp_path, 3)
     assert [path.name[:13] for path in Checkpoints(tmp_path).files()] == ["step-00000002"]
-    assert same(trained(tmp_path, resume=True)[0], whole[0])
+    assert same(trained(tmp_path, resume=True)[0], uninterrupted[0])
 
 
-def test_the_checkpoint_before_is_gone_on_from_where_the_last_is_damaged(tmp_path, whole):
-    cut_off(tmp_path, 9)
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, uninterrupted):
+    interrupted(tmp_path, 9)
     last, before = Checkpoints(tmp_path).files()
     last.write_bytes(last.read_bytes()[:-100])
     with pytest.warns(CheckpointWarning, match=f"{last.name} is damaged.*; resuming from {before.name}"):
-        weights, done = trained(tmp_path, resume=True)
-    assert same(weights, whole[0])
-    assert done == whole[1]
+        weights, result = trained(tmp_path, resume=True)
+    assert same(weights, uninterrupted[0])
+    assert result == uninterrupted[1]
     assert last.with_name(last.name + ".damaged").exists()
 
 
-def test_checkpoints_of_another_network_are_refused(tmp_path):
-    cut_off(tmp_path, 4)
+def test_checkpoints_of_another_network_are_rejected(tmp_path):
+    interrupted(tmp_path, 4)
     task = Noisy()
     task.net[0] = nn.Linear(3, 9)
     with pytest.raises(ValueError, match="is of another training: its network differs"):
         fit(task, Rows(), FitOptions(EPOCHS, 10), folder=tmp_path, resume=True)
 
 
-def test_checkpoints_of_another_run_are_refused(tmp_path):
-    cut_off(tmp_path, 4)
+def test_checkpoints_of_another_run_are_rejected(tmp_path):
+    interrupted(tmp_path, 4)
     with pytest.raises(ValueError, match=r"is of another training: its task differs.*start again"):
         fit(Noisy(), Rows(), FitOptions(EPOCHS, 10), folder=tmp_path, resume=True, belongs_to="another")
 
 
-def test_other_threads_are_warned_of(tmp_path):
-    cut_off(tmp_path, 4)
+def test_another_number_of_threads_gives_a_warning(tmp_path):
+    interrupted(tmp_path, 4)
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
@@ -181,6 +181,7 @@ def test_other_threads_are_warned_of(tmp_path):
 
 
 SHORT = {"epochs": 2, "batches": 4, "batch_size": 32, "width": 8, "layers": 1, "steps": 2}
+STEPS = (3, 5, 6)  # the second interruption comes right after an epoch
 TASKS = {
     "digits": (images.ImagesTask, ImagesConfig(model="resnet1", epochs=2, batches=4, accelerator="cpu", devices="1")),
     "density": (density.DensityTask, DensityConfig("moons", rows=60, width=4, epochs=1, batch_size=20)),
@@ -201,35 +202,37 @@ TASKS = {
 
 @pytest.fixture
 def _no_pictures(monkeypatch):
-    monkeypatch.setattr("neuralode.training.resume.SECONDS", 0.0)  # a checkpoint each step
+    monkeypatch.setattr("neuralode.training.resume.SECONDS", 0.0)  # a checkpoint at every step
     for module, names in {
         density: ("plot_rows", "plot_flow"),
         matching: ("point_figures", "image_figures", "plot_samples"),
         spirals: ("plot_forecasts",),
     }.items():
         for name in names:
-            monkeypatch.setattr(module, name, lambda *some, **options: {})
+            monkeypatch.setattr(module, name, lambda *args, **options: {})
 
 
 @pytest.mark.usefixtures("_no_pictures")
 @pytest.mark.parametrize("name", TASKS)
-def test_every_task_comes_to_the_same_weights_and_figures_after_it_was_cut_off(name, tmp_path):
+def test_every_interrupted_task_gives_the_same_weights_and_metrics(name, tmp_path):
     task_type, config = TASKS[name]
-    assert_cuts_leave_no_trace(task_type, config, tmp_path, steps=(3, 5, 6))  # the second begins at the end of an epoch
+    assert_interruptions_change_nothing(
+        task_type, config, tmp_path, steps=(3, 5, 6)
+    )  # the second starts at the end of an epoch
 
 
-def test_a_cut_costs_the_steps_since_the_last_checkpoint_alone(tmp_path, monkeypatch):
-    cut_off(tmp_path, 9, every=4)
+def test_an_interruption_repeats_only_the_steps_since_the_last_checkpoint(tmp_path, monkeypatch):
+    interrupted(tmp_path, 9, every=4)
     taken = []
-    monkeypatch.setattr(Noisy, "optimizer_step", lambda self, *some, **options: (
-        taken.append(self.global_step), super(Noisy, self).optimizer_step(*some, **options)
+    monkeypatch.setattr(Noisy, "optimizer_step", lambda self, *args, **options: (
+        taken.append(self.global_step), super(Noisy, self).optimizer_step(*args, **options)
     ))  # fmt: skip
     trained(tmp_path, resume=True)
     assert taken == list(range(8, EPOCHS * BATCHES))
 
 
 def test_the_layout_of_a_checkpoint_does_not_change_between_versions(tmp_path):
-    cut_off(tmp_path, 4, every=2)
+    interrupted(tmp_path, 4, every=2)
     content = Checkpoints(tmp_path).read(Checkpoints(tmp_path).files()[0])
     patience = "Patience{'monitor': 'val_loss', 'mode': 'min'}"
     assert content["callbacks"].keys() == {"Best", patience, "Safekeeping"}

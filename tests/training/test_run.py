@@ -1,4 +1,4 @@
-"""A run is a folder of plain files."""
+"""Run folders and their plain files."""
 
 import pickle
 
@@ -16,36 +16,36 @@ def run(tmp_path):
 
 
 class Explosive:
-    """Says so when it is unpickled."""
+    """Fail the test when unpickled."""
 
     def __reduce__(self):
         return pytest.fail, ("a file of the run was unpickled",)
 
 
-def test_weights_come_back_as_they_were(run):
+def test_weights_are_read_back_unchanged(run):
     model, other = nn.Linear(3, 2), nn.Linear(3, 2)
     run.write_weights(model)
     run.read_weights(other)
     assert torch.equal(model.weight, other.weight)
 
 
-def test_weights_that_are_a_pickle_are_refused_and_not_run(run):
+def test_pickled_weights_are_rejected_and_not_executed(run):
     (run.folder / "weights.safetensors").write_bytes(pickle.dumps(Explosive()))
     with pytest.raises(Exception, match="header|[Ss]afetensor"):
         run.read_weights(nn.Linear(3, 2))
 
 
-def test_a_folder_without_a_run_is_told_in_one_sentence(tmp_path):
+def test_a_folder_without_a_run_is_rejected_in_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a run: it has no config.json"):
         Run.open(tmp_path)
 
 
-def test_a_run_without_weights_is_told_in_one_sentence(run):
+def test_a_run_without_weights_is_rejected_in_one_sentence(run):
     with pytest.raises(FileNotFoundError, match="has no weights"):
         run.read_weights(nn.Linear(1, 1))
 
 
-def test_a_run_is_not_written_over(run):
+def test_a_run_is_not_overwritten(run):
     with pytest.raises(FileExistsError, match="holds a run already"):
         Run.create(run.folder, {})
 
@@ -57,7 +57,7 @@ def test_the_next_free_folder_is_numbered(tmp_path):
         folder.mkdir()
 
 
-def test_metrics_are_numbers_again_and_absent_ones_are_left_out(run):
+def test_metrics_are_read_as_numbers_without_absent_ones(run):
     assert run.metrics == []
     run.write_metrics([{"epoch": 0, "loss": 1.5, "extra": ""}, {"epoch": 1, "loss": 0.5, "extra": 2}])
     assert run.metrics == [{"epoch": 0.0, "loss": 1.5}, {"epoch": 1.0, "loss": 0.5, "extra": 2.0}]

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
     from neuralode.tasks.base import ConfigT, Task
 
+# Options that mean the same in several commands.
+Method = Annotated[str, typer.Option(help="Solver method; see `neuralode methods`.")]
+Gradient = Annotated[str, typer.Option(help="replay, adjoint or direct.")]
+StepSize = Annotated[float | None, typer.Option(help="Step size, for methods with fixed steps.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Maximum number of epochs.")]
+Batches = Annotated[int | None, typer.Option(min=1, help="Maximum number of batches per epoch, for quick trials.")]
+LearningRate = Annotated[float, typer.Option(help="Initial learning rate.")]
+OneCycleRate = Annotated[float, typer.Option(help="Maximum of the one-cycle schedule.")]
+Patience = Annotated[int, typer.Option(min=1, help="Stop after this many epochs without a lower validation loss.")]
+Accelerator = Annotated[str, typer.Option(help="Accelerator, as in Lightning: auto, cpu, gpu, …")]
 Resume = Annotated[Path | None, typer.Option(help="Resume this run; all other options are taken from it.")]
 
 

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuralode.tasks.command import Resume, TaskCommands, show_result, train_or_resume
+from neuralode.tasks.command import (
+    Accelerator,
+    Epochs,
+    Gradient,
+    LearningRate,
+    Patience,
+    Resume,
+    StepSize,
+    TaskCommands,
+    show_result,
+    train_or_resume,
+)
 from neuralode.tasks.density.config import RUN_TASKS, DensityConfig
 from neuralode.terminal.console import say
 from neuralode.training.config_io import SEEDS
@@ -46,27 +57,21 @@ def density(
     jitter: Annotated[
         float, typer.Option(min=0, help="Random shift of the end time in training.")
     ] = DensityConfig.jitter,
-    gradient: Annotated[str, typer.Option(help="replay, adjoint or direct.")] = DensityConfig.gradient,
+    gradient: Gradient = DensityConfig.gradient,
     method: Annotated[
         str, typer.Option(help="Solver method in training; see `neuralode methods`.")
     ] = DensityConfig.method,
     rtol: Annotated[float, typer.Option(help="Relative and absolute tolerance in training.")] = DensityConfig.rtol,
-    step_size: Annotated[
-        float | None, typer.Option(help="Step size, for methods with fixed steps.")
-    ] = DensityConfig.step_size,
+    step_size: StepSize = DensityConfig.step_size,
     spread: Annotated[bool, typer.Option(help="Spread out values that most rows repeat.")] = DensityConfig.spread,
     seed: Annotated[
         int, typer.Option(min=0, max=SEEDS, help="Seed of the split, the initial weights and the batches.")
     ] = DensityConfig.seed,
-    epochs: Annotated[int, typer.Option(min=1, help="Maximum number of epochs.")] = DensityConfig.epochs,
+    epochs: Epochs = DensityConfig.epochs,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = DensityConfig.batch_size,
-    learning_rate: Annotated[float, typer.Option(help="Initial learning rate.")] = DensityConfig.learning_rate,
-    patience: Annotated[
-        int, typer.Option(min=1, help="Stop after this many epochs without a lower validation loss.")
-    ] = DensityConfig.patience,
-    accelerator: Annotated[
-        str, typer.Option(help="Accelerator, as in Lightning: auto, cpu, gpu, …")
-    ] = DensityConfig.accelerator,
+    learning_rate: LearningRate = DensityConfig.learning_rate,
+    patience: Patience = DensityConfig.patience,
+    accelerator: Accelerator = DensityConfig.accelerator,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/density-NAME")] = None,
     resume: Resume = None,
 ) -> None:
@@ -87,20 +92,22 @@ def density(
     run = train_or_resume(
         DensityTask, config, out=out, resume=resume, name=lambda config: f"density-{Path(config.data).stem}"
     )
+    _show(run)
+
+
+def _show(run: Run) -> None:
     summary = run.summary
     for remark in summary["remarks"]:
         say(f"Note: {remark}")
-    show_result(
-        run,
-        "density",
-        {
-            "rows, columns modelled": f"{sum(summary['rows'].values()):,}, {len(summary['modelled'])}",
-            "nats per held-out row": f"[bold]{summary['test_nats']:.4f}[/] ± {summary['test_nats_error']:.4f}",
-            "bits per dimension": f"{summary['test_bits_per_dimension']:.4f}",
-            "nats of a normal distribution": f"{summary['gaussian_nats']:.4f}",
-            **({"entropy of the truth": f"{summary['entropy']:.4f}"} if "entropy" in summary else {}),
-        },
-    )
+    figures = {
+        "rows, columns modelled": f"{sum(summary['rows'].values()):,}, {len(summary['modelled'])}",
+        "nats per held-out row": f"[bold]{summary['test_nats']:.4f}[/] ± {summary['test_nats_error']:.4f}",
+        "bits per dimension": f"{summary['test_bits_per_dimension']:.4f}",
+        "nats of a normal distribution": f"{summary['gaussian_nats']:.4f}",
+    }
+    if "entropy" in summary:
+        figures["entropy of the truth"] = f"{summary['entropy']:.4f}"
+    show_result(run, "density", figures)
     say(f"Scores of all rows: {run.folder / 'scores.csv'}. Next: neuralode sample {run.folder}")
 
 

@@ -10,7 +10,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from neuralode.tasks.command import Resume, TaskCommands, exit_interrupted
+from neuralode.tasks.command import (
+    Epochs,
+    LearningRate,
+    Patience,
+    Resume,
+    TaskCommands,
+    exit_interrupted,
+)
 from neuralode.tasks.fit.config import RUN_TASKS, SeriesConfig
 from neuralode.terminal.console import INTERRUPTED, console, say, show_frame
 from neuralode.training.config_io import SEEDS
@@ -44,12 +51,10 @@ def fit(
         int | None, typer.Option(min=1, help="Dimension of the latent state.", show_default="from the data")
     ] = None,
     recognition: Annotated[str, typer.Option(help="Recognition network: odernn or rnn.")] = SeriesConfig.recognition,
-    epochs: Annotated[int, typer.Option(min=1, help="Maximum number of epochs.")] = SeriesConfig.epochs,
+    epochs: Epochs = SeriesConfig.epochs,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows per step.")] = SeriesConfig.batch_size,
-    learning_rate: Annotated[float, typer.Option(help="Initial learning rate.")] = SeriesConfig.learning_rate,
-    patience: Annotated[
-        int, typer.Option(min=1, help="Stop after this many epochs without a lower validation loss.")
-    ] = SeriesConfig.patience,
+    learning_rate: LearningRate = SeriesConfig.learning_rate,
+    patience: Patience = SeriesConfig.patience,
     holdout: Annotated[
         float, typer.Option(min=0, max=0.9, help="Fraction held out at the end of each series.")
     ] = SeriesConfig.holdout,

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuralode.tasks.command import Resume, TaskCommands, show_result, train_or_resume
+from neuralode.tasks.command import (
+    LearningRate,
+    Resume,
+    TaskCommands,
+    show_result,
+    train_or_resume,
+)
 from neuralode.tasks.flow_matching.config import IMAGES, POINTS, RUN_TASKS, FlowMatchingConfig
 from neuralode.training.config_io import SEEDS
 from neuralode.training.run import Run
@@ -47,7 +53,7 @@ def matching(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Examples per step.", show_default="256; 128 for digits")
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="Initial learning rate.")] = FlowMatchingConfig.learning_rate,
+    learning_rate: LearningRate = FlowMatchingConfig.learning_rate,
     width: Annotated[
         int | None, typer.Option(min=1, help="Width of the hidden layers.", show_default="128; 256 for digits")
     ] = None,

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from neuralode.tasks.command import Resume, TaskCommands, exit_interrupted, train_or_resume
+from neuralode.tasks.command import (
+    Accelerator,
+    Batches,
+    Epochs,
+    Method,
+    OneCycleRate,
+    Patience,
+    Resume,
+    StepSize,
+    TaskCommands,
+    exit_interrupted,
+    train_or_resume,
+)
 from neuralode.tasks.images.config import DEFAULTS, RUN_TASKS, SUMMARIES, ImagesConfig
 from neuralode.terminal.console import console, say, show_figures
 from neuralode.training.run import Run
@@ -22,21 +34,14 @@ Model = Annotated[str, typer.Option(help="odenet, rknet, resnet, resnet1 or nobl
 Gradient = Annotated[
     str | None, typer.Option(help="replay, adjoint or direct.", show_default="replay; direct for rknet")
 ]
-Method = Annotated[str, typer.Option(help="Solver method; see `neuralode methods`.")]
 Rtol = Annotated[float, typer.Option(help="Relative tolerance of the solver.")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of the solver.", show_default="rtol")]
-StepSize = Annotated[float | None, typer.Option(help="Step size, for methods with fixed steps.")]
 Engine = Annotated[str, typer.Option(help="Engine of the solver.")]
 Seed = Annotated[int, typer.Option(help="Seed of the split, the initial weights and the batches.")]
-Epochs = Annotated[int, typer.Option(min=1, help="Maximum number of epochs.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images per step.")]
-LearningRate = Annotated[float, typer.Option(help="Maximum of the one-cycle schedule.")]
-Patience = Annotated[int, typer.Option(min=1, help="Stop after this many epochs without a lower validation loss.")]
 Precision = Annotated[str, typer.Option(help="Precision, as in Lightning: 32-true, bf16-mixed, 16-mixed, …")]
-Accelerator = Annotated[str, typer.Option(help="Accelerator, as in Lightning: auto, cpu, gpu, …")]
 Devices = Annotated[str, typer.Option(help="Devices, as in Lightning: auto, their number, or a list of them.")]
 ChannelsLast = Annotated[bool, typer.Option(help="Use the channels-last memory format.")]
-Batches = Annotated[int | None, typer.Option(min=1, help="Maximum number of batches per epoch, for quick trials.")]
 CheckpointEvery = Annotated[
     int | None, typer.Option(min=1, help="Steps between checkpoints.", show_default="one every 10 seconds")
 ]
@@ -57,7 +62,7 @@ def train_command(default: ImagesConfig) -> Callable[..., None]:
         seed: Seed = default.seed,
         epochs: Epochs = default.epochs,
         batch_size: BatchSize = default.batch_size,
-        learning_rate: LearningRate = default.learning_rate,
+        learning_rate: OneCycleRate = default.learning_rate,
         patience: Patience = default.patience,
         precision: Precision = default.precision,
         accelerator: Accelerator = default.accelerator,

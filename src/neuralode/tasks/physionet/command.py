@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from neuralode.core.registry import pick
-from neuralode.tasks.command import Resume, TaskCommands, show_result, train_or_resume
+from neuralode.tasks.command import Batches, Resume, TaskCommands, show_result, train_or_resume
 from neuralode.tasks.physionet.config import DEFAULTS, RUN_TASKS, PhysioNetConfig
 
 
@@ -41,9 +41,7 @@ def physionet(
         float | None, typer.Option(help="Initial learning rate.", show_default="3e-3, or 1e-2 for interpolation")
     ] = None,
     hidden: Annotated[int, typer.Option(min=1, help="Dimension of the hidden state.")] = PhysioNetConfig.hidden,
-    batches: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of batches per epoch, for quick trials.")
-    ] = None,
+    batches: Batches = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/physionet-MODEL")] = None,
     resume: Resume = None,
 ) -> None:

@@ -7,15 +7,23 @@ from typing import Annotated
 
 import typer
 
-from neuralode.tasks.command import Resume, TaskCommands, show_result, train_or_resume
+from neuralode.tasks.command import (
+    Gradient,
+    Method,
+    OneCycleRate,
+    Resume,
+    TaskCommands,
+    show_result,
+    train_or_resume,
+)
 from neuralode.tasks.spirals.config import RUN_TASKS, SpiralsConfig
 
 
 def spirals(
     observed: Annotated[int, typer.Option(help="Points observed of the 100 of each series.")] = SpiralsConfig.observed,
     model: Annotated[str, typer.Option(help="latent-ode or rnn.")] = SpiralsConfig.model,
-    gradient: Annotated[str, typer.Option(help="replay, adjoint or direct.")] = SpiralsConfig.gradient,
-    method: Annotated[str, typer.Option(help="Solver method; see `neuralode methods`.")] = SpiralsConfig.method,
+    gradient: Gradient = SpiralsConfig.gradient,
+    method: Method = SpiralsConfig.method,
     rtol: Annotated[float, typer.Option(help="Relative and absolute tolerance of the solver.")] = SpiralsConfig.rtol,
     seed: Annotated[
         int, typer.Option(help="Seed of the series, the initial weights and the batches.")
@@ -23,9 +31,7 @@ def spirals(
     epochs: Annotated[int, typer.Option(min=1, help="Number of epochs.")] = SpiralsConfig.epochs,
     batches: Annotated[int, typer.Option(min=1, help="Batches per epoch.")] = SpiralsConfig.batches,
     batch_size: Annotated[int, typer.Option(min=1, help="Series per step.")] = SpiralsConfig.batch_size,
-    learning_rate: Annotated[
-        float, typer.Option(help="Maximum of the one-cycle schedule.")
-    ] = SpiralsConfig.learning_rate,
+    learning_rate: OneCycleRate = SpiralsConfig.learning_rate,
     latent: Annotated[int, typer.Option(min=1, help="Dimension of the latent state.")] = SpiralsConfig.latent,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/spirals-MODEL")] = None,
     resume: Resume = None,
