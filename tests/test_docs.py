@@ -14,7 +14,9 @@ PAGES = (  # those whose examples are complete programs
     "../README",
     "extending",
     "inputs",
+    "methods",
     "series",
+    "stiff",
     "solve",
     *(pytest.param(page, marks=pytest.mark.slow) for page in ("flows", "tables")),  # train models
 )
@@ -26,7 +28,7 @@ def listed() -> dict[str, tuple[str, str, str]]:
     A row may list several methods; each of its cells then has one entry for all of them, or one for each.
     """
     rows = {}
-    for line in (DOCS / "methods.md").read_text().split("## All of them")[1].split("## Where")[0].splitlines():
+    for line in (DOCS / "methods.md").read_text().split("## All of them")[1].split("## Differences")[0].splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         names = re.findall(r"`(\w+)`", cells[0]) if len(cells) == 4 else []
         columns = [cell.split(", ") for cell in cells[1:]]

@@ -1,4 +1,4 @@
-"""Carpenter and Kennedy's method of order 4 in five stages and two registers, read by cubic Hermite polynomials."""
+"""Carpenter and Kennedy's method of order 4 in five stages and two registers, with cubic Hermite dense output."""
 
 from fractions import Fraction
 
@@ -27,7 +27,7 @@ CARPENTER_KENNEDY54 = Tableau(
     c=_C,
     a=_A,
     b=_B,
-    # f(t1, y1) is evaluated only where somebody looks inside
+    # f(t1, y1), evaluated for dense output only
     dense_c=(1,),
     dense_a=(_B,),
     # y + (3 θ² - 2 θ³) (y1 - y) + (θ - 2 θ² + θ³) h f(t, y) + (θ³ - θ²) h f(t1, y1)

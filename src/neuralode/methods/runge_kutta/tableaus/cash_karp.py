@@ -1,6 +1,6 @@
-"""Cash and Karp's 5(4) pair, with an interpolant of order 4 for one evaluation more.
+"""Cash and Karp's 5(4) pair, with an interpolant of order 4 for one further evaluation.
 
-Of the embedded solutions of orders 1 to 4 that they give, only that of order 4 is used.
+The authors give embedded solutions of orders 1 to 4; this uses the one of order 4.
 """
 
 from neuralode.methods.runge_kutta.tableau import Tableau
@@ -21,7 +21,7 @@ CASH_KARP = Tableau(
     ),
     b=_B,
     b_error=(-277 / 64512, 0, 6925 / 370944, -6925 / 202752, -277 / 14336, 277 / 7084),
-    # Order 4 needs f(t1, y1), an evaluation made only where somebody looks inside.
+    # Order 4 needs f(t1, y1), evaluated for dense output only.
     dense_c=(1,),
     dense_a=(_B,),
     interpolant=(

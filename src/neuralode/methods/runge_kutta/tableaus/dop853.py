@@ -1,7 +1,7 @@
 """Hairer, Nørsett and Wanner's 8(5,3) method of 12 stages, DOP853, with its interpolant of order 7.
 
-Its 13th stage is at the new state, and the first of the next step; the interpolant asks for three evaluations more. The
-error is estimated at orders 5 and 3, which together give one of order 7.
+The 13th stage is evaluated at the new state and is the first stage of the next step. The interpolant needs three
+further evaluations. Error estimates of orders 5 and 3 combine to one of order 7.
 """
 
 from neuralode.methods.runge_kutta.tableau import Tableau
@@ -189,7 +189,7 @@ DOP853 = Tableau(
             -9.15095847217987,
         ),
     ),
-    # the published products of θ and 1 - θ, multiplied out exactly
+    # the published products of θ and 1 - θ, expanded exactly
     interpolant=(
         (
             1,

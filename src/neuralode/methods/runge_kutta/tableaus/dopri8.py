@@ -1,4 +1,4 @@
-"""Prince and Dormand's 8(7) pair of 13 stages, with an interpolant of order 7 for four evaluations more."""
+"""Prince and Dormand's 8(7) pair of 13 stages, with an interpolant of order 7 for four further evaluations."""
 
 from neuralode.methods.runge_kutta.tableau import Tableau
 
@@ -130,7 +130,7 @@ DOPRI8 = Tableau(
         -528747749 / 2220607170 - 2 / 45,
         1 / 4,
     ),
-    # The 13 stages alone give an interpolant of order 5. Order 7 needs f(t1, y1), a stage at a state of order 5 whose
+    # The 13 stages give an interpolant of order 5. Order 7 needs f(t1, y1), a stage at a state of order 5 whose
     # node is (1 - 7**-0.5) / 2, and two stages at states of order 6.
     dense_c=(1, 0.31101776349538635, 1 / 2, 3 / 4),
     dense_a=(

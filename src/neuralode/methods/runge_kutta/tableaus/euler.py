@@ -1,4 +1,4 @@
-"""Euler's method, 1768: the straight line."""
+"""Euler's method (1768), with linear dense output."""
 
 from neuralode.methods.runge_kutta.tableau import Tableau
 

@@ -1,4 +1,4 @@
-"""Fehlberg's pair of orders 1 and 2, of which the second is the solution here."""
+"""Fehlberg's pair of orders 1 and 2; the solution here is that of order 2."""
 
 from neuralode.methods.runge_kutta.tableau import Tableau
 
@@ -8,7 +8,7 @@ FEHLBERG2 = Tableau(
     c=(0, 1 / 2, 1),
     a=((), (1 / 2,), (1 / 256, 255 / 256)),
     b=(1 / 512, 255 / 256, 1 / 512),
-    # The last stage is at the solution of order 1, so it is not the first of the next step.
+    # The last stage is evaluated at the solution of order 1: it is not the first stage of the next step.
     b_error=(-1 / 512, 0, 1 / 512),
     interpolant=((1, -511 / 512), (0, 255 / 256), (0, 1 / 512)),
     interpolant_order=2,

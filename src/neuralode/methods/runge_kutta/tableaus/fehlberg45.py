@@ -1,7 +1,7 @@
-"""Fehlberg's pair of orders 4 and 5, of which the fifth is the solution here.
+"""Fehlberg's pair of orders 4 and 5; the solution here is that of order 5.
 
-Fehlberg meant the fourth to be the solution; codes since Shampine and Watts' RKF45 (GSL's among them) go on with the
-fifth, and control the error of the fourth.
+Fehlberg proposed the solution of order 4. Codes since Shampine and Watts' RKF45, such as GSL's, continue with that of
+order 5 and control the error of that of order 4.
 """
 
 from neuralode.methods.runge_kutta.tableau import Tableau
@@ -22,7 +22,7 @@ FEHLBERG45 = Tableau(
     ),
     b=_B,
     b_error=(1 / 360, 0, -128 / 4275, -2197 / 75240, 1 / 50, 2 / 55),
-    # Order 4 needs f(t1, y1), an evaluation made only where somebody looks inside.
+    # Order 4 needs f(t1, y1), evaluated for dense output only.
     dense_c=(1,),
     dense_a=(_B,),
     interpolant=(

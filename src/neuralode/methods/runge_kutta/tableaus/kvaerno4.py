@@ -1,11 +1,11 @@
-"""Kværnø's 4(3) pair: L-stable, stiffly accurate, 4 implicit stages behind an explicit one."""
+"""Kværnø's 4(3) pair: L-stable, stiffly accurate, 4 implicit stages after an explicit one."""
 
 from neuralode.methods.runge_kutta.tableau import Tableau
 
 KVAERNO4 = Tableau(
     name="kvaerno4",
     order=4,
-    # γ is the root of 24γ⁴ - 96γ³ + 72γ² - 16γ + 1 in full: with the 10 published digits R(∞) is -7e-11.
+    # γ is the root of 24γ⁴ - 96γ³ + 72γ² - 16γ + 1 to full precision: with the 10 published digits R(∞) is -7e-11.
     c=(0, 1.1456321249642698, 0.5971049876523115, 1, 1),
     a=(
         (),
@@ -15,7 +15,7 @@ KVAERNO4 = Tableau(
         (0.197216548312835, 0.17684378390637218, 0.8154421813508385, -0.7623185760521805, 0.5728160624821349),
     ),
     b=(0.197216548312835, 0.17684378390637218, 0.8154421813508385, -0.7623185760521805, 0.5728160624821349),
-    # the embedded weights are the row before the last
+    # the embedded weights are the second last row of a
     b_error=(-0.06538674193986083, 0.48874811132693535, 0.338957206665106, -1.3351346385343152, 0.5728160624821349),
     interpolant=(
         (0.9680002028398513, -1.3443507607411977, 0.5735671062141814),

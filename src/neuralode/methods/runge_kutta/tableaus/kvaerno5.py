@@ -1,4 +1,4 @@
-"""Kværnø's 5(4) pair: L-stable, stiffly accurate, 6 implicit stages behind an explicit one."""
+"""Kværnø's 5(4) pair: L-stable, stiffly accurate, 6 implicit stages after an explicit one."""
 
 from neuralode.methods.runge_kutta.tableau import Tableau
 
@@ -32,7 +32,7 @@ KVAERNO5 = Tableau(
         0.06962479448202728,
         0.26,
     ),
-    # the embedded weights are the row before the last
+    # the embedded weights are the second last row of a
     b_error=(
         -0.00195889053627933,
         0,

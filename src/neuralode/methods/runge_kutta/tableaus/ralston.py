@@ -1,4 +1,4 @@
-"""Ralston's method of order 2: of those with two stages the one whose error bound is smallest."""
+"""Ralston's method of order 2: the two-stage method with the smallest error bound."""
 
 from neuralode.methods.runge_kutta.tableau import Tableau
 

@@ -1,6 +1,6 @@
 """Shu and Osher's method of order 3 in three stages, strong stability preserving.
 
-A norm that does not grow along Euler steps of size h does not along steps of this size, nor inside of them.
+If a norm does not grow along Euler steps of size h, it does not grow along steps of that size or within them.
 """
 
 from neuralode.methods.runge_kutta.tableau import Tableau
@@ -11,7 +11,7 @@ SSPRK33 = Tableau(
     c=(0, 1, 1 / 2),
     a=((), (1,), (1 / 4, 1 / 4)),
     b=(1 / 6, 1 / 6, 2 / 3),
-    # y(θ) = (1 - θ²) (y + h θ / (1 + θ) k₁) + θ² y₁: no more than an Euler step and the new state, averaged
+    # y(θ) = (1 - θ²) (y + h θ / (1 + θ) k₁) + θ² y₁: a convex combination of an Euler step and the new state
     interpolant=((1, -5 / 6), (0, 1 / 6), (0, 2 / 3)),
     interpolant_order=2,
     source="C.-W. Shu & S. Osher, Efficient implementation of essentially non-oscillatory shock-capturing schemes, J. "

@@ -1,6 +1,6 @@
 """Kraaijevanger's 3(2) pair of four stages, strong stability preserving.
 
-A norm that does not grow along Euler steps of size h does not along steps of size 2 h, nor inside of them.
+If a norm does not grow along Euler steps of size h, it does not grow along steps of size 2 h or within them.
 """
 
 from neuralode.methods.runge_kutta.tableau import Tableau
@@ -12,7 +12,7 @@ SSPRK43 = Tableau(
     a=((), (1 / 2,), (1 / 2, 1 / 2), (1 / 6, 1 / 6, 1 / 6)),
     b=(1 / 6, 1 / 6, 1 / 6, 1 / 2),
     b_error=(-1 / 12, -1 / 12, -1 / 12, 1 / 4),
-    # y(θ) = (1 - θ²) (y + h θ / (1 + θ) k₁) + θ² y₁: no more than an Euler step and the new state, averaged
+    # y(θ) = (1 - θ²) (y + h θ / (1 + θ) k₁) + θ² y₁: a convex combination of an Euler step and the new state
     interpolant=((1, -5 / 6), (0, 1 / 6), (0, 1 / 6), (0, 1 / 2)),
     interpolant_order=2,
     source="J. F. B. M. Kraaijevanger, Contractivity of Runge-Kutta methods, BIT 31(3), 1991. Embedded weights: S. "

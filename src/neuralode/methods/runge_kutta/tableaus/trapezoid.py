@@ -1,4 +1,4 @@
-"""The implicit trapezoidal rule: A-stable; the interpolant is the quadratic with the slopes of both ends."""
+"""The implicit trapezoidal rule: A-stable; the interpolant is the quadratic with the slopes at both ends."""
 
 from neuralode.methods.runge_kutta.tableau import Tableau
 

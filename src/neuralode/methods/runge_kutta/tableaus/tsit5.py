@@ -26,7 +26,7 @@ TSIT5 = Tableau(
         -1 / 66,
     ),
     interpolant=(
-        # the published products of linear and quadratic factors, multiplied out in 60-digit arithmetic
+        # the published products of linear and quadratic factors, expanded in 60-digit arithmetic
         (1.0, -2.763706197274826, 2.9132554618219126, -1.0530884977290216),
         (0, 0.13169999999999998, -0.2234, 0.1017),
         (0, 3.9302962368947516, -5.941033872131505, 2.490627285651253),

@@ -1,9 +1,9 @@
-"""Verner's most efficient 6(5) pair of 9 stages, with an interpolant of order 6 for four evaluations more.
+"""Verner's most efficient 6(5) pair of 9 stages, with an interpolant of order 6 for four further evaluations.
 
-Its last stages lie close together and weigh up to 176, which cancels and magnifies rounding: a method for float64. The
-rows of ``a`` are the published fractions, in floats that differ from the nearest ones by up to 1e-13; those miss the
-order conditions by 3e-11, these by 3e-13. The published interpolant has one evaluation less, but weighs stages by up
-to 117,000 and costs as many digits; this one weighs them by at most 530.
+The nodes of its last stages are close together and their weights, up to 176, cancel, which amplifies rounding: use it
+in float64. The rows of ``a`` are the published fractions as floats that differ from the nearest ones by up to 1e-13;
+the nearest ones violate the order conditions by 3e-11, these by 3e-13. The published interpolant needs one evaluation
+less, but its weights reach 117,000, and their cancellation loses as many digits; the weights of this one reach 530.
 """
 
 from neuralode.methods.runge_kutta.tableau import Tableau
@@ -13,7 +13,7 @@ _B = (
     0.03438957868357036, 0, 0, 0.2582624555633503, 0.4209371189673537, 4.40539646966931, -176.48311902429865,
     172.36413340141507, 0,
 )
-_UNREAD = (0,) * 6  # a stage that the interpolant does not read
+_UNUSED = (0,) * 6  # a stage that the interpolant does not use
 
 VERN6 = Tableau(
     name="vern6",
@@ -40,7 +40,7 @@ VERN6 = Tableau(
         -0.008623404282200854, 0, 0, 0.019434029953152687, -0.028450072588038, 2.109711061065291, -103.45854289996397,
         101.39980461914911, -0.03333333333333333,
     ),
-    # The slope is read where states of order 5 are known: at 1/2 from the step alone, elsewhere with the help of that.
+    # Slopes at states of order 5: at 1/2 from the step alone, elsewhere also from the slope at 1/2.
     dense_c=(0.5, 0.1, 0.28, 0.75),
     dense_a=(
         (
@@ -64,8 +64,8 @@ VERN6 = Tableau(
     ),
     interpolant=(
         (1, -9.03968840680643, 33.566141477553494, -59.714285714285715, 50.095238095238095, -15.873015873015873),
-        _UNREAD,
-        _UNREAD,
+        _UNUSED,
+        _UNUSED,
         (0, 0.7747873666900509, -0.5165249111267006, 0, 0, 0),
         (0, 1.2628113569020611, -0.8418742379347074, 0, 0, 0),
         (0, 13.216189409007931, -8.81079293933862, 0, 0, 0),

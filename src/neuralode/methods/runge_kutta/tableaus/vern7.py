@@ -1,7 +1,7 @@
-"""Verner's most efficient 7(6) pair of 10 stages, with an interpolant of order 7 for six evaluations more.
+"""Verner's most efficient 7(6) pair of 10 stages, with an interpolant of order 7 for six further evaluations.
 
-The interpolant is the published one but for its second and third stage: as published they leave 3e-7 of the conditions
-of order 7. These rows are the nearest with which they hold, by 1e-4 in the coefficients.
+The interpolant is the published one except for its second and third stage, which as published violate the conditions of
+order 7 by 3e-7. The rows here are the nearest that satisfy them; coefficients differ by up to 1e-4.
 """
 
 from neuralode.methods.runge_kutta.tableau import Tableau
@@ -11,7 +11,7 @@ _B = (
     0.04715561848627222, 0, 0, 0.25750564298434153, 0.2621665397741262, 0.15216092656738558, 0.49399691700324844,
     -0.29430311714032503, 0.0813174723249511, 0,
 )
-_UNREAD = (0,) * 7  # a stage that the interpolant does not read
+_UNUSED = (0,) * 7  # a stage that the interpolant does not use
 
 VERN7 = Tableau(
     name="vern7",
@@ -79,8 +79,8 @@ VERN7 = Tableau(
             1, -8.411004540908873, 33.66442209658887, -70.78659335783492, 80.64831400014673, -47.209424279194835,
             11.141441699689299,
         ),
-        _UNREAD,
-        _UNREAD,
+        _UNUSED,
+        _UNUSED,
         (
             0, 8.769960987302687, -88.5296611532834, 346.99642623686043, -629.2494004573599, 529.5809013816545,
             -167.31072135218994,
@@ -105,7 +105,7 @@ VERN7 = Tableau(
             0, 2.7694579878747256, -27.9567010161652, 109.57768521437406, -198.7100947190069, 167.23587022645202,
             -52.83490022120376,
         ),
-        _UNREAD,
+        _UNUSED,
         (
             0, -2.1732881059534774, 22.03370820248557, -86.92453730786002, 159.22179840718292, -135.93837717095948,
             43.78069597510449,

@@ -1,8 +1,8 @@
-"""Verner's most efficient 8(7) pair of 13 stages, with an interpolant of order 8 for ten evaluations more.
+"""Verner's most efficient 8(7) pair of 13 stages, with an interpolant of order 8 for ten further evaluations.
 
-Its rows reach 123 in size and its weights 32, and cancel: a method for float64. The published interpolant has two
-evaluations less, but weighs stages by up to 1.4 million, which cancels and costs as many digits; this one weighs them
-by at most 1,130.
+Entries of ``a`` reach 123 and those of ``b`` 32, and cancel: use it in float64. The published interpolant needs two
+evaluations less, but its weights reach 1.4 million, and their cancellation loses as many digits; the weights of this
+one reach 1,130.
 """
 
 from neuralode.methods.runge_kutta.tableau import Tableau
@@ -12,7 +12,7 @@ _B = (
     0.04427989419007951, 0, 0, 0, 0, 0.3541049391724449, 0.24796921549564377, -15.694202038838085, 25.084064965558564,
     -31.738367786260277, 22.938283273988784, -0.2361324633071542, 0,
 )
-_UNREAD = (0,) * 8  # a stage that the interpolant does not read
+_UNUSED = (0,) * 8  # a stage that the interpolant does not use
 
 VERN8 = Tableau(
     name="vern8",
@@ -57,7 +57,7 @@ VERN8 = Tableau(
         5.237178599439829, -8.156744408794657, 22.938283273988784, -0.2361324633071542, 0.36016794372897754,
     ),
     # f(t1, y1); three stages at states of order 6, the node of the first being (1 - 7**-0.5) / 2; and, at states of
-    # order 7, the six where the slope is read.
+    # order 7, six more.
     dense_c=(1, 0.3110177634953864, 0.5, 0.75, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95),
     dense_a=(
         _B,
@@ -117,10 +117,10 @@ VERN8 = Tableau(
             1, -16.127420342492403, 102.6880170704335, -328.9336622807017, 585.8004385964912, -589.1355994152046,
             313.2832080200501, -68.53070175438596,
         ),
-        _UNREAD,
-        _UNREAD,
-        _UNREAD,
-        _UNREAD,
+        _UNUSED,
+        _UNUSED,
+        _UNUSED,
+        _UNUSED,
         (0, 1.0623148175173347, -0.7082098783448898, 0, 0, 0, 0, 0),
         (0, 0.7439076464869313, -0.49593843099128754, 0, 0, 0, 0, 0),
         (0, -47.082606116514256, 31.38840407767617, 0, 0, 0, 0, 0),
@@ -128,14 +128,14 @@ VERN8 = Tableau(
         (0, -95.21510335878082, 63.47673557252055, 0, 0, 0, 0, 0),
         (0, 68.81484982196635, -45.87656654797757, 0, 0, 0, 0, 0),
         (0, -0.7083973899214626, 0.4722649266143084, 0, 0, 0, 0, 0),
-        _UNREAD,
+        _UNUSED,
         (
             0, 0.47438909774436044, -10.472692147034271, 69.20230263157893, -207.78508771929813, 315.01279239766063,
             -234.96240601503746, 68.53070175438593,
         ),
-        _UNREAD,
-        _UNREAD,
-        _UNREAD,
+        _UNUSED,
+        _UNUSED,
+        _UNUSED,
         (
             0, 19.39625398272014, -163.57456090121084, 580.1439626001029, -1086.6222796047357, 1125.1473239777333,
             -609.5083789319378, 135.01767887732802,

@@ -1,7 +1,7 @@
-"""Verner's most efficient 9(8) pair of 16 stages, with an interpolant of order 9 for ten evaluations more.
+"""Verner's most efficient 9(8) pair of 16 stages, with an interpolant of order 9 for ten further evaluations.
 
-The polynomials are the published ones, in floats that differ from the nearest ones by at most 1e-10: rounded one by one
-they miss ``b`` at the end of the step by 1e-12.
+The polynomials are the published ones as floats that differ from the nearest ones by at most 1e-10; the nearest ones
+would differ from ``b`` at the end of the step by 1e-12.
 """
 
 from neuralode.methods.runge_kutta.tableau import Tableau
@@ -11,7 +11,7 @@ _B = (
     0.014611976858423152, 0, 0, 0, 0, 0, 0, -0.3915211862331339, 0.23109325002895065, 0.12747667699928525,
     0.2246434176204158, 0.5684352689748513, 0.058258715572158275, 0.13643174034822156, 0.030570139830827976, 0,
 )
-_UNREAD = (0,) * 9  # a stage that the interpolant does not read
+_UNUSED = (0,) * 9  # a stage that the interpolant does not use
 
 VERN9 = Tableau(
     name="vern9",
@@ -128,12 +128,12 @@ VERN9 = Tableau(
             1, -28.330488700617426, 257.65354520785803, -1152.1544557434597, 2909.3908783454185, -4355.005172868207,
             3834.083497036282, -1835.4190526834182, 368.7958613830024,
         ),
-        _UNREAD,
-        _UNREAD,
-        _UNREAD,
-        _UNREAD,
-        _UNREAD,
-        _UNREAD,
+        _UNUSED,
+        _UNUSED,
+        _UNUSED,
+        _UNUSED,
+        _UNUSED,
+        _UNUSED,
         (
             0, 2.649656243770098, -96.30312807816091, 869.3095462492878, -3395.6885675511026, 6796.933987158769,
             -7340.848417712126, 4082.848896992395, -919.2934944890652,
@@ -166,7 +166,7 @@ VERN9 = Tableau(
             0, -0.20688628029300632, 7.519388975651703, -67.87605708082951, 265.13679969841644, -530.7074807559047,
             573.176549564151, -318.79056888348777, 71.77882490212674,
         ),
-        _UNREAD,
+        _UNUSED,
         (
             0, -0.44724419067441384, 16.446846760105494, -154.40861059213373, 641.8986298540406, -1391.939225688013,
             1643.8905683029843, -1004.0652972233354, 248.6243327770262,
