@@ -53,10 +53,10 @@ class Plain:
         return Linearised(self.f, t, y)
 
     def jvp(self, t: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        return jvp(self.f, t, y, v)
+        return jvp(self.f, t, y, v=v)
 
     def vjp(self, t: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        return vjp(self.f, t, y, w)
+        return vjp(self.f, t, y, w=w)
 
 
 def tolerance(rtol: float, atol: float, per_sample: bool = False) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

@@ -1,4 +1,4 @@
-"""Evaluations of f that keep only their arguments, and are repeated for their vector–Jacobian product."""
+"""Checkpointed evaluations of f: keep the arguments only, and evaluate again for the vector–Jacobian product."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Checkpointed:
 
     def __init__(self, field: Callable[[StepBatch], Field], batch: StepBatch, substitution: Substitution) -> None:
         self.field, self.batch, self.substitution = field, batch, substitution
-        own = field(batch)
+        plain = field(batch)
         # For implicit methods, without a graph.
-        self.jacobian, self.linearised, self.coupled = own.jacobian, own.linearised, own.coupled
+        self.jacobian, self.linearised, self.coupled = plain.jacobian, plain.linearised, plain.coupled
 
     def within(self, t: Number, edges: StepEdges) -> Checkpointed:
         """Return the field of one step (see `Field.within`)."""
@@ -31,22 +31,22 @@ class Checkpointed:
     def halves(self) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
         """The slopes of both halves of a pair (see `Field.halves`)."""
         return (
-            lambda *point: self._ask(lambda field: field.halves[0], *point),
-            lambda *point: self._ask(lambda field: field.halves[1], *point),
+            lambda *point: self._evaluate(lambda field: field.halves[0], *point),
+            lambda *point: self._evaluate(lambda field: field.halves[1], *point),
         )
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        """Evaluate without a graph inside."""
-        return self._ask(lambda field: field, t, y)
+        """Evaluate without storing activations."""
+        return self._evaluate(lambda field: field, t, y)
 
-    def _ask(self, of: Callable[[Field], Callable[..., Tensor]], *point: Tensor) -> Tensor:
-        """Evaluate one function of the field at time and state."""
-        call = _Call(lambda: of(self.field(self.batch)), self.substitution, len(point))
+    def _evaluate(self, part: Callable[[Field], Callable[..., Tensor]], *point: Tensor) -> Tensor:
+        """Evaluate a function of the field at a time and state."""
+        call = _Call(lambda: part(self.field(self.batch)), self.substitution, len(point))
         return _Evaluation.apply(call, *point, *self.substitution.inputs)
 
 
 class _Call(NamedTuple):
-    """What is evaluated, with how many arguments."""
+    """A function that is evaluated, and the number of its arguments."""
 
     function: Callable[[], Callable[..., Tensor]]
     substitution: Substitution
@@ -54,15 +54,20 @@ class _Call(NamedTuple):
 
 
 class _Evaluation(torch.autograd.Function):
+    """An evaluation whose backward pass evaluates again.
+
+    ``ctx`` is `Any` here and in other autograd functions: it holds any attribute.
+    """
+
     @staticmethod
     def forward(ctx: Any, call: _Call, *inputs: Tensor) -> Tensor:
         ctx.call = call
         point = inputs[: call.arguments]
         ctx.save_for_backward(*point)
-        return call.function()(*(x.detach() for x in point))  # without a graph, as in a forward pass
+        return call.function()(*(x.detach() for x in point))  # without a graph
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
         with torch.enable_grad():
             point = tuple(x.detach().requires_grad_(x.requires_grad) for x in ctx.saved_tensors)

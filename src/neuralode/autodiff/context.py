@@ -1,11 +1,10 @@
-"""The surroundings of a forward pass, to evaluate f again under the same: autocast, train or eval, random numbers."""
+"""The context of a forward pass, in which backward evaluates f again: autocast, training modes, random numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,21 @@ from neuralode.autodiff.captured import modules_of
 
 @dataclass(frozen=True)
 class ForwardContext:
-    """Autocast, the train/eval flags of the modules of f, and the state of the random generators."""
+    """Autocast, the training modes of the modules of f, and the states of random generators.
+
+    Parameters
+    ----------
+    modules : tuple of Module
+        The modules that f uses.
+    training : tuple of (Module, bool)
+        Each of these modules and their submodules, and whether it was in training mode.
+    autocast : tuple of (str, bool, torch.dtype)
+        For each device type whether autocast was enabled, and its dtype.
+    random, device_random : Tensor
+        The states of the random generators of the CPU and of ``device``; None for the latter on the CPU.
+    device : torch.device
+        The device of the state.
+    """
 
     modules: tuple[nn.Module, ...]
     training: tuple[tuple[nn.Module, bool], ...]
@@ -26,9 +39,9 @@ class ForwardContext:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """As it was; afterwards everything, with the buffers that f updates, is as it is now."""
+        """Restore the context of the forward pass; at exit undo this, and undo updates of buffers by f."""
         buffers = [(b, b._version, b.clone()) for module in self.modules for b in module.buffers()]
-        now = [(module, module.training) for module, flag in self.training if module.training != flag]
+        changed = [(module, module.training) for module, flag in self.training if module.training != flag]
         devices = [] if self.device_random is None else [self.device]
         with ExitStack() as stack:
             stack.enter_context(
@@ -38,14 +51,14 @@ class ForwardContext:
             if self.device_random is not None:
                 torch.get_device_module(self.device).set_rng_state(self.device_random, self.device)
             for kind, enabled, dtype in self.autocast:
-                # casts cached here would keep the graph of one step alive in the next
+                # Without a cache: cached casts would keep the graph of one step alive in the next.
                 stack.enter_context(torch.autocast(kind, dtype, enabled, cache_enabled=False))
             for module, flag in self.training:
                 module.training = flag
             try:
                 yield
             finally:
-                for module, flag in now:
+                for module, flag in changed:
                     module.training = flag
                 with torch.no_grad():
                     for buffer, version, before in buffers:
@@ -53,8 +66,8 @@ class ForwardContext:
                             buffer.copy_(before)
 
 
-def capture_context(f: Any, device: torch.device) -> ForwardContext:
-    """The ambient of this moment."""
+def capture_context(f: object, device: torch.device) -> ForwardContext:
+    """Return the present context, for an f on a device."""
     modules = tuple(modules_of(f))
     kinds = {"cpu", device.type}
     accelerator = None if device.type == "cpu" else torch.get_device_module(device)

@@ -1,4 +1,4 @@
-"""Evaluate f with proxies for the tensors it uses, so that partial derivatives count nothing twice.
+"""Evaluate f with proxies for the tensors that it uses, so that partial derivatives count nothing twice.
 
 A tensor that f uses may be computed from another one that f uses, or from y0 (an encoder's output and its weights).
 Differentiating by both would count the path between them twice: once here and once by autograd outside. Therefore
@@ -7,9 +7,9 @@ arguments are replaced by proxies, and tensors that f holds are replaced when th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -20,8 +20,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from neuralode.core.problem import Problem
 from neuralode.core.separable import Separable
 from neuralode.core.status import GradientError
+from neuralode.core.types import PyTree, UserFunction
 
-PLAIN = (int, float, str, type(None), type(...), slice, torch.dtype, torch.device)  # returned without a search
+# Types without tensors: returned without a search.
+PLAIN = (int, float, str, type(None), type(...), slice, torch.dtype, torch.device)
 
 
 class Substitute(TorchFunctionMode):
@@ -31,20 +33,22 @@ class Substitute(TorchFunctionMode):
         super().__init__()
         self.proxies = proxies
 
-    def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable, types: Collection[type], args: tuple = (), kwargs: dict[str, object] | None = None
+    ) -> PyTree:
         if kwargs:
             return func(*map(self.swap, args), **{name: self.swap(x) for name, x in kwargs.items()})
         return func(*map(self.swap, args))
 
-    def swap(self, x: Any) -> Any:
+    def swap(self, x: PyTree) -> PyTree:
         """Return the proxy of ``x``, ``x`` itself, or a container with proxies."""
         if isinstance(x, Tensor):
             return self.proxies.get(id(x), x)
-        if isinstance(x, PLAIN):  # every operation of f comes through here
+        if isinstance(x, PLAIN):  # a fast path: called for every argument of every operation of f
             return x
         return type(x)(map(self.swap, x)) if type(x) in (tuple, list) else tree_map(self._leaf, x)
 
-    def _leaf(self, x: Any) -> Any:
+    def _leaf(self, x: object) -> object:
         return self.proxies.get(id(x), x) if isinstance(x, Tensor) else x
 
 
@@ -54,10 +58,10 @@ class Substitution:
     Parameters
     ----------
     problem : Problem
-        Whose ``captured`` tensors get proxies.
+        The problem, whose ``captured`` tensors get proxies.
     linked : bool
-        Whether proxies are aliases that autograd follows back, for second derivatives. Otherwise arguments and computed
-        tensors get new leaves, and leaves are their own proxies.
+        Whether proxies are views with a graph, for second derivatives. Otherwise arguments and computed tensors get new
+        leaves as proxies, and leaves are their own proxies.
     """
 
     def __init__(self, problem: Problem, *, linked: bool) -> None:
@@ -87,7 +91,11 @@ class Substitution:
         self.inputs.append(x)
         self.owners.append(owner)
 
-    def around(self, function: Any) -> Any:
+    @overload
+    def around(self, function: UserFunction) -> UserFunction: ...
+    @overload
+    def around(self, function: None) -> None: ...
+    def around(self, function: UserFunction | None) -> UserFunction | None:
         """Wrap a function of the user so that it uses the proxies; None stays None."""
         mode = self.mode
         if function is None or mode is None:
@@ -95,9 +103,9 @@ class Substitution:
         if isinstance(function, Separable):
             return Separable(self.around(function.velocity), self.around(function.force))
 
-        def with_proxies(*args: Any) -> Any:
+        def with_proxies(*args: PyTree) -> PyTree:
             with mode:
-                return mode.swap(function(*args))  # a tensor returned as it is has entered no torch function
+                return mode.swap(function(*args))  # a tensor that is returned unchanged has entered no torch function
 
         return with_proxies
 
@@ -105,22 +113,23 @@ class Substitution:
         """Refuse a graph that reaches a tensor which is neither an input nor one of ``others``."""
         known = self.known | {id(x) for x in others}
         edges = self.edges | {x.grad_fn for x in others if x is not None and x.grad_fn is not None}
-        check_leaves(outputs, known, edges, self.originals)
+        check_graph(outputs, known=known, edges=edges, originals=self.originals)
 
-    def collect(self, grads: Any) -> list[Tensor | None]:
+    def collect(self, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the cotangents of the captured tensors from those of the inputs."""
-        found: list[Tensor | None] = [None] * len(self.captured)
+        totals: list[Tensor | None] = [None] * len(self.captured)
         for owner, g in zip(self.owners, grads, strict=True):
             if g is not None:
-                found[owner] = g if found[owner] is None else found[owner] + g
-        return found
+                total = totals[owner]
+                totals[owner] = g if total is None else total + g
+        return totals
 
 
 def _proxy(x: Tensor, linked: bool) -> Tensor:
     return x.view_as(x) if linked else x.detach().requires_grad_()
 
 
-def check_leaves(outputs: Iterable[Tensor], known: set[int], edges: set[Node], originals: set[Node]) -> None:
+def check_graph(outputs: Iterable[Tensor], *, known: set[int], edges: set[Node], originals: set[Node]) -> None:
     """Refuse a graph that would give a wrong gradient.
 
     It is wrong if the graph reaches a leaf that is not ``known`` (its gradient would be lost), or one of the
@@ -132,8 +141,8 @@ def check_leaves(outputs: Iterable[Tensor], known: set[int], edges: set[Node], o
         node = todo.pop()
         if node in originals and node not in edges:
             raise GradientError(
-                "f gives a tensor that was computed before the solve to what is no function of torch, such as the "
-                "apply of a torch.autograd.Function, where it cannot be followed. Pass it in args=(...)."
+                "f passes a tensor that was computed before the solve to a function that is not one of torch, such as "
+                "the apply of a torch.autograd.Function, where it cannot be followed. Pass it in args=(...)."
             )
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in known:

@@ -8,15 +8,15 @@ from torch.autograd import forward_ad
 
 
 def transforming() -> bool:
-    """Whether a transform of `torch.func`, or forward-mode differentiation, is going on around this call.
+    """Return whether this call runs inside of a `torch.func` transform or forward-mode differentiation.
 
-    These follow every operation by themselves, and tensors that they follow need not say so by ``requires_grad``.
+    These track every operation by themselves, and tensors that they track need not have ``requires_grad`` set.
     """
     return peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def followed(x: Tensor) -> bool:
-    """Whether derivatives by ``x`` are wanted, in whatever way."""
+    """Return whether ``x`` is differentiated, by autograd, a transform or forward mode."""
     return x.requires_grad or (
         transforming() and (is_functorch_wrapped_tensor(x) or forward_ad.unpack_dual(x).tangent is not None)
     )

@@ -1,16 +1,17 @@
-r"""Adjoint: solve the adjoint equation backwards in time, at a memory that does not grow with the steps.
+r"""Adjoint: solve the adjoint equation backwards in time, with memory independent of the number of steps.
 
 With :math:`\lambda = \partial L/\partial y(t)`: :math:`\dot\lambda = -\lambda^\top \partial f/\partial y` and
 :math:`\partial L/\partial\theta = -\int_{t_1}^{t_0} \lambda^\top \partial f/\partial\theta\,dt`, with y solved
-backwards beside them (Chen, Rubanova, Bettencourt & Duvenaud, *Neural Ordinary Differential Equations*, 2018, algorithm
-1). The norm that leaves the parameters out is Kidger, Chen & Lyons, *"Hey, that's not an ODE"*, 2021.
+backwards along with them (Chen, Rubanova, Bettencourt & Duvenaud, *Neural Ordinary Differential Equations*, 2018,
+algorithm 1). The seminorm, which leaves out the parameters, is due to Kidger, Chen & Lyons, *"Hey, that's not an ODE"*,
+2021.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -26,17 +27,19 @@ from neuralode.core.problem import Problem
 from neuralode.core.record import AcceptedStep, Plan, Record, StepBatch
 from neuralode.core.registry import check_members
 from neuralode.core.status import MAX_STEPS, BackwardSolveError, GradientError, Status
+from neuralode.core.types import PyTree
 from neuralode.engines.base import Observer, SolveConfig, Trajectory, backward_config
 from neuralode.gradients.base import check_unchanged
 from neuralode.methods import find_method
 from neuralode.methods.base import Method, PartitionedMethod, StepStart
 
-Tolerance = float | Tensor
+PackedTolerance: TypeAlias = float | Tensor
+AdjointNorm: TypeAlias = Literal["seminorm", "full"] | Callable[[PyTree], Tensor | float]
 
 
 @dataclass(frozen=True)
 class Adjoint:
-    """The gradient of Chen et al. (2018): correct to tolerance, at constant memory.
+    """The adjoint gradient of Chen et al. (2018): correct to tolerance, with constant memory.
 
     Parameters
     ----------
@@ -45,15 +48,20 @@ class Adjoint:
     method : str or Method, default=None
         Method of the backward solve; that of the forward solve if None ("rk4" after a `Partitioned` one).
     step_size : float, default=None
-        Step of a fixed backward method; that of the forward solve if None.
+        Step size of a fixed backward method; that of the forward solve if None.
     norm : {"seminorm", "full"} or callable, default="seminorm"
-        Whether the parameters' cotangents count in the error. They do not enter the equation, so the seminorm saves
+        Whether the cotangents of parameters count in the error. They do not enter the equation, so the seminorm saves
         steps; per-row clocks support no other. A callable takes the scaled errors of (y, λ, parameters), the first two
         with the structure of y0, and returns a number.
     controller : Controller or str, default=None
         Controller of the backward solve, which goes from output to output; that of the forward solve if None.
     observer : Observer, default=None
         Receives every attempt of the backward solve, as the ``observer`` of `solve`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown norm, numbers that are not positive, or both of ``step_size`` and ``controller``.
 
     Examples
     --------
@@ -70,7 +78,7 @@ class Adjoint:
     atol: float | None = None
     method: str | Method | None = None
     step_size: float | None = None
-    norm: Literal["seminorm", "full"] | Callable[..., Any] = "seminorm"
+    norm: AdjointNorm = "seminorm"
     controller: str | Controller | None = None
     observer: Observer | None = None
 
@@ -90,7 +98,7 @@ class Adjoint:
             check_members("Adjoint: observer", self.observer, Observer, named=False)
 
     def check(self, config: SolveConfig, per_sample: bool) -> None:
-        """Refuse a backward solve that is not possible."""
+        """Raise ValueError if the backward solve is not possible."""
         if per_sample and self.norm != "seminorm":
             raise ValueError(
                 f"Adjoint(norm={self.norm!r}) with per_sample=True: parameters belong to no row, so only a shared "
@@ -99,7 +107,7 @@ class Adjoint:
         self.backwards(config)
 
     def plan(self, plan: Plan) -> Plan:
-        """Keep the outputs, as states, and nothing else."""
+        """Keep only the outputs, as states."""
         if plan.dense or plan.save_steps:
             what = "dense=True" if plan.dense else "save='steps'"
             raise ValueError(f"gradient='adjoint' cannot differentiate {what}; wanted gradient='replay' or 'direct'.")
@@ -111,7 +119,7 @@ class Adjoint:
         return list(AdjointFunction.apply(sweep, context, *trajectory.problem.inputs))
 
     def backwards(self, config: SolveConfig) -> BackwardSolve:
-        """Return how to solve backwards after a forward solve."""
+        """Return the settings of the backward solve after a forward solve."""
         method = self._method(config.method)
         rtol, atol = config.norm.rtol, config.norm.atol
         return BackwardSolve(
@@ -163,16 +171,16 @@ class Adjoint:
 
 @dataclass(frozen=True)
 class BackwardSolve:
-    """How to solve backwards: the configuration, and the tolerances and norm of (y, λ, parameters)."""
+    """The configuration of the backward solve, and the tolerances and norm of (y, λ, parameters)."""
 
     config: SolveConfig
-    rtol: Tolerance
-    atol: Tolerance
-    norm: Literal["seminorm", "full"] | Callable[..., Any]
+    rtol: PackedTolerance
+    atol: PackedTolerance
+    norm: AdjointNorm
 
     @property
     def adds_parameters_after_steps(self) -> bool:
-        """Whether the method is implicit: parameters in the state would make its linear systems as large as f."""
+        """Whether to sum the cotangents of parameters outside of the state, which would enlarge linear systems."""
         return self.config.method.implicit
 
 
@@ -181,13 +189,13 @@ class AdjointFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, sweep: AdjointSweep, context: ForwardContext, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs, copied: users may write into them, and backward reads the original."""
+        """Return copies of the outputs: users may write into them, and backward reads the originals."""
         ctx.sweep, ctx.context = sweep, context
         ctx.save_for_backward(*inputs)
         return (sweep.outputs.clone(),)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         """Solve the adjoint equation."""
         check_unchanged(ctx)
         if torch.is_grad_enabled():
@@ -211,17 +219,17 @@ class AdjointSweep:
         reached = outputs_reached(self.trajectory)
         cotangent = torch.where(reached[..., None] if problem.per_sample else reached[:, None, None], cotangent, 0)
         parameters = Substitution(problem, linked=False)
-        stretches = _Stretches(self.trajectory, self.backwards, parameters)
+        intervals = _OutputIntervals(self.trajectory, self.backwards, parameters)
         t_total = torch.zeros_like(problem.t) if problem.t.requires_grad else None
         adjoint = torch.zeros_like(self.outputs[0])
         for i in range(problem.outputs - 1, 0, -1):
             adjoint = adjoint + cotangent[i]
             if t_total is not None:
                 self.add_time(t_total, i, cotangent[i])
-            adjoint = stretches.back(i, adjoint, reached[i])
+            adjoint = intervals.back(i, adjoint, reached[i])
         if t_total is not None:
             self.add_time(t_total, 0, -adjoint)
-        return [adjoint + cotangent[0], t_total, *parameters.collect(stretches.totals)]
+        return [adjoint + cotangent[0], t_total, *parameters.collect(intervals.totals)]
 
     def add_time(self, total: Tensor, i: int, weight: Tensor) -> None:
         """Add the cotangent of output time i: ∂y(t_i)/∂t_i = f.
@@ -237,7 +245,7 @@ class AdjointSweep:
             total[..., 0] += moves
             return
         starting, ending = t == times[..., 0], t == times[..., -1]
-        total[..., 0] += torch.where(starting, moves, 0)  # cancels the share of the start
+        total[..., 0] += torch.where(starting, moves, 0)  # cancels the term of the start
         total[..., -1] += torch.where(ending & ~starting, moves, 0)
         total[..., i] += torch.where(starting | ending, 0, moves)
 
@@ -253,11 +261,11 @@ def outputs_reached(trajectory: Trajectory) -> Tensor:
     return (ahead <= 0).to(outputs.device) & outputs.isfinite().all(-1).all(-1)
 
 
-class _Stretches:
-    """Backward solves between neighbouring outputs, and the parameters' cotangents that they add up.
+class _OutputIntervals:
+    """Backward solves between neighbouring outputs, and the sums of the cotangents of parameters.
 
-    On a shared clock the cotangents are part of the state. Otherwise they are summed after each batch of steps, as a
-    quadrature along (y, λ): Σ h bᵢ λᵢᵀ ∂f/∂θ over the stages i of each step.
+    On a shared clock the cotangents are part of the state. Otherwise they are summed after each batch of steps, by the
+    quadrature Σ h bᵢ λᵢᵀ ∂f/∂θ over the stages i of each step.
     """
 
     def __init__(self, trajectory: Trajectory, backwards: BackwardSolve, parameters: Substitution) -> None:
@@ -294,7 +302,7 @@ class _Stretches:
         return torch.where(reached[:, None], after, adjoint) if per_sample else after
 
     def solve(self, problem: Problem) -> Record:
-        """Solve one stretch, beginning with the step size that the last one ended with."""
+        """Solve one interval, starting with the last step size of the previous one."""
         layout, config = problem.layout, self.backwards.config
         problem = replace(problem, f0=problem.initial_slope())
         norm = self.backwards.norm
@@ -324,33 +332,33 @@ class _Stretches:
         self.controller = self.controller.resume(record.h)
         return record
 
-    def reduction(self, scaled: tuple) -> Tensor:
-        """Return the user's norm of (y, λ, parameters)."""
+    def reduction(self, scaled: tuple[Tensor, ...]) -> Tensor:
+        """Apply the user's norm to scaled errors of (y, λ, parameters)."""
         y, adjoint, *totals = scaled
         unpack = self.problem.layout.unpack
         assert callable(self.backwards.norm)
         return torch.as_tensor(self.backwards.norm((unpack(y), unpack(adjoint), tuple(totals))))
 
-    def spread(self, tolerance: Tolerance, layout: Layout) -> Tolerance:
-        """Return tolerances of (y, λ, parameters): λ has those of y, the parameters the smallest of them."""
+    def spread(self, tolerance: PackedTolerance, layout: Layout) -> PackedTolerance:
+        """Return tolerances of (y, λ, parameters): λ has those of y, and parameters have the smallest of them."""
         if not isinstance(tolerance, Tensor):
             return tolerance
-        own = tolerance.expand(self.outputs[0].shape)
+        of_y = tolerance.expand(self.outputs[0].shape)
         if layout.has_rows:
-            rest = own.min().expand(len(own), layout.features - 2 * own.shape[1])
-            return torch.cat((own, own, rest), 1)
-        rest = own.min().expand(layout.features - 2 * own.numel())
-        return torch.cat((own.reshape(-1), own.reshape(-1), rest))[None]
+            of_parameters = of_y.min().expand(len(of_y), layout.features - 2 * of_y.shape[1])
+            return torch.cat((of_y, of_y, of_parameters), 1)
+        of_parameters = of_y.min().expand(layout.features - 2 * of_y.numel())
+        return torch.cat((of_y.reshape(-1), of_y.reshape(-1), of_parameters))[None]
 
     def add_batch(self, batch: StepBatch, field: Field) -> None:
-        """Add the parameters' share of accepted steps: one vector–Jacobian product a stage."""
+        """Add the cotangents of parameters of accepted steps: one vector–Jacobian product per stage."""
         if not self.parameters.inputs:
             return
         layout, method = field.layout, self.backwards.config.method
         assert layout is not None
-        own = field if batch.rows is None else field.take(batch.rows)
+        of_rows = field if batch.rows is None else field.take(batch.rows)
         for step in batch.steps:
-            f = own if step.edges is None else own.within(step.t, step.edges)
+            f = of_rows if step.edges is None else of_rows.within(step.t, step.edges)
             start = StepStart(f=f, t=step.t, y=step.y, h=step.h, method_state=step.method_state)
             nodes = method.quadrature(start)
             self.trajectory.calls.add(method.evaluations_per_step)
@@ -363,9 +371,9 @@ class _Stretches:
         """Add one vector–Jacobian product by the parameters."""
         field = self.parameters.field
         with torch.enable_grad():
-            field = field if batch.rows is None else field.take(batch.rows)  # gathered args have a graph
+            field = field if batch.rows is None else field.take(batch.rows)  # with a graph through the gathered args
             field = field if step.edges is None else field.within(step.t, step.edges)
-            y = y.detach().requires_grad_()  # an f that differentiates inside needs what a forward pass gives it
+            y = y.detach().requires_grad_()  # an f that differentiates by y needs it to require a gradient
             slope = field(t, y)
         self.trajectory.calls.add(1)
         if not slope.requires_grad:
@@ -381,12 +389,12 @@ class _Stretches:
 
 @dataclass(frozen=True)
 class AdjointEquation:
-    """The right-hand side of (y, λ), and of the parameters' cotangents where they are part of the state."""
+    """The right-hand side of (y, λ), and of the cotangents of parameters if they are part of the state."""
 
     problem: Problem
     parameters: Substitution
 
-    def __call__(self, t: Tensor, state: tuple[Tensor, ...], *args: Any) -> tuple[Tensor, ...]:
+    def __call__(self, t: Tensor, state: tuple[Tensor, ...], *args: PyTree) -> tuple[Tensor, ...]:
         """Return (f, −λᵀ ∂f/∂y, −λᵀ ∂f/∂θ …)."""
         y, adjoint, *totals = state
         linearised = torch.is_grad_enabled()  # an implicit method differentiates this
@@ -398,7 +406,7 @@ class AdjointEquation:
             return slope, torch.zeros_like(y), *map(torch.zeros_like, totals)
         if self.problem.strict and not linearised:
             self.parameters.check([slope], y)
-        # Named parameters may lie behind a graph from before the solve, which every evaluation walks.
+        # Keep the graph: given parameters may be computed before the solve, and every evaluation uses that part.
         keep = linearised or not self.problem.strict
         grads = torch.autograd.grad(
             slope, inputs, -adjoint, allow_unused=True, create_graph=linearised, retain_graph=keep

@@ -13,7 +13,7 @@ from neuralode.engines.base import SolveConfig, Trajectory
 
 
 class Gradient(Protocol):
-    """How derivatives of a solve are taken, by y0, t and every differentiable tensor that f uses.
+    """How derivatives of a solve by y0, t and the differentiable tensors that f uses are taken.
 
     A gradient that meets this contract is accepted wherever the name of one is.
     """
@@ -35,7 +35,7 @@ class Gradient(Protocol):
     def plan(self, plan: Plan) -> Plan:
         """Return the plan with all that `attach` needs of the trajectory.
 
-        Set ``pullback`` to use `Trajectory.pullback`, ``keep_states`` to use `Trajectory.rerun`.
+        Set ``pullback`` to call `Trajectory.pullback`, and ``keep_states`` to call `Trajectory.rerun`.
         """
         ...
 
@@ -48,8 +48,8 @@ class Gradient(Protocol):
         ...
 
 
-def check_unchanged(ctx: Any) -> None:
-    """Refuse to go back after an input of an autograd function was overwritten."""
+def check_unchanged(ctx: Any) -> None:  # Any: the context of an autograd function
+    """Raise `GradientError` if an input of an autograd function was overwritten since its forward pass."""
     try:
         _ = ctx.saved_tensors
     except RuntimeError as error:

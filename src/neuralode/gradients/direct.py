@@ -1,4 +1,4 @@
-"""Direct: ordinary backpropagation through the accepted steps, all of them in memory at once."""
+"""Direct: backpropagation through the accepted steps, with all of them in memory at once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from neuralode.engines.base import SolveConfig, Trajectory
 
 @dataclass(frozen=True)
 class Direct:
-    """Let autograd differentiate the accepted steps.
+    """Backpropagate through the accepted steps.
 
-    The steps are found without a graph and then taken once more with one: rejected attempts cost no memory, and no
-    gradient flows through the choice of steps. Keeps every activation of every step.
+    The solve runs without a graph; then the accepted steps are computed again with one. Rejected attempts cost no
+    memory, and no gradient flows through the choice of steps. Every activation of every step is kept.
 
     Examples
     --------
@@ -39,6 +39,6 @@ class Direct:
         return replace(plan, keep_states=True)
 
     def attach(self, trajectory: Trajectory, context: ForwardContext) -> list[Tensor]:
-        """Return the leaves of the accepted steps, taken again with a graph."""
+        """Return the leaves with the graph of the accepted steps, computed again."""
         with torch.enable_grad():
             return trajectory.rerun()

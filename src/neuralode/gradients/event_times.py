@@ -1,9 +1,9 @@
-"""Gradients through events: their times are zeros of a function, so the implicit function theorem gives them.
+"""Gradients through events, by the implicit function theorem: event times are zeros of a function.
 
-After a solve that found events, the problem is made anew: output times after a terminal event become its time, and the
-times of all events become output times. That is a solve like any other, whose outputs have gradients by their times.
-With g(t, y(t)) = 0 at a time t̂ and ġ its slope along the solution, :math:`t = t̂ - g(t̂, y(t̂)) / ġ` has the value t̂ and
-the derivatives that the theorem gives; the outputs at that time have theirs.
+After a solve that found events, the problem is restated: output times after a terminal event become its time, and the
+times of all events become output times. Its outputs have gradients by their times, as those of any solve. With
+g(t, y(t)) = 0 at a time t̂ and ġ its slope along the solution, :math:`t = t̂ - g(t̂, y(t̂)) / ġ` has the value t̂ and the
+derivatives of the theorem.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from neuralode.gradients.base import Gradient
 
 @dataclass(frozen=True)
 class EventTable:
-    """All events of a solve, ordered by row and time, and their places in the problem with event times.
+    """All events of a solve, ordered by row and time, and their indices in the problem with event times.
 
     ``source`` is the index of every output time of the new problem among the old output times, row after row, followed
     by the event times.
@@ -40,8 +40,8 @@ class EventTable:
     slope: Tensor  # [events]
     terminal: Tensor  # [events]
     source: Tensor  # [outputs'] or [rows, outputs']
-    own: Tensor  # [outputs] or [rows, outputs]: places of the user's outputs among the new ones
-    column: Tensor  # [events]: places of the events among them
+    outputs: Tensor  # [outputs] or [rows, outputs]: indices of the user's outputs among the new ones
+    column: Tensor  # [events]: indices of the events among the new outputs
 
 
 def with_event_times(trajectory: RecordedTrajectory) -> tuple[RecordedTrajectory, EventTable]:
@@ -62,26 +62,27 @@ def with_event_times(trajectory: RecordedTrajectory) -> tuple[RecordedTrajectory
 
 def _in_order(problem: Problem, occurrences: list[Occurrence]) -> EventTable:
     """Return the events ordered by row and time, not yet placed among outputs."""
-    columns = [_columns(found, problem) for found in occurrences]
+    columns = [_columns(occurrence, problem) for occurrence in occurrences]
     t, row, kind, slope, terminal, y = (torch.cat(parts) for parts in zip(*columns, strict=True))
     order = (t * problem.direction).argsort(stable=True)
     order = order[row[order].argsort(stable=True)]
     t, row, kind, slope, terminal, y = (x[order] for x in (t, row, kind, slope, terminal, y))
-    nowhere = row[:0]
+    empty = row[:0]
     return EventTable(
-        t=t, y=y, kind=kind, row=row, slope=slope, terminal=terminal, source=nowhere, own=nowhere, column=nowhere
+        t=t, y=y, kind=kind, row=row, slope=slope, terminal=terminal, source=empty, outputs=empty, column=empty
     )
 
 
-def _columns(found: Occurrence, problem: Problem) -> tuple[Tensor, ...]:
-    """Return time, row, kind, slope, whether terminal, and state, with one entry an event."""
+def _columns(occurrence: Occurrence, problem: Problem) -> tuple[Tensor, ...]:
+    """Return time, row, kind, slope, whether terminal, and state, with one entry for each event."""
     device = problem.t.device
-    t = torch.as_tensor(found.t, dtype=torch.float64, device=device).reshape(-1)
-    row = torch.zeros(1, dtype=torch.int64, device=device) if found.rows is None else found.rows
-    slope = t * torch.nan if found.slope is None else torch.as_tensor(found.slope, dtype=torch.float64, device=device)
-    kind = torch.full(t.shape, found.event, device=device)
-    terminal = torch.full(t.shape, found.terminal, device=device)
-    return t, row, kind, slope.reshape(-1), terminal, found.y if problem.per_sample else found.y[None]
+    t = torch.as_tensor(occurrence.t, dtype=torch.float64, device=device).reshape(-1)
+    row = torch.zeros(1, dtype=torch.int64, device=device) if occurrence.rows is None else occurrence.rows
+    slope = torch.nan if occurrence.slope is None else occurrence.slope
+    slope = torch.as_tensor(slope, dtype=torch.float64, device=device).expand(t.shape)
+    kind = torch.full(t.shape, occurrence.event, device=device)
+    terminal = torch.full(t.shape, occurrence.terminal, device=device)
+    return t, row, kind, slope, terminal, occurrence.y if problem.per_sample else occurrence.y[None]
 
 
 def _place(problem: Problem, table: EventTable) -> EventTable:
@@ -109,15 +110,14 @@ def _place(problem: Problem, table: EventTable) -> EventTable:
     source = torch.cat((source, further), 1)
     every = torch.cat((times.reshape(-1), t))
     order = (every[source] * problem.direction).argsort(dim=1, stable=True)
-    source, back = source.gather(1, order), order.argsort(dim=1)
-    own, column = back[:, :outputs], back[row, outputs + rank]
-    if not problem.per_sample:
-        source, own = source[0], own[0]
-    return replace(table, source=source, own=own, column=column)
+    source, back = source.gather(1, order), order.argsort(dim=1)  # back: the inverse permutation
+    column = back[row, outputs + rank]
+    source, kept = (source, back[:, :outputs]) if problem.per_sample else (source[0], back[0, :outputs])
+    return replace(table, source=source, outputs=kept, column=column)
 
 
 def with_times(problem: Problem, table: EventTable, times: Tensor) -> Problem:
-    """Return the problem with these times for its events."""
+    """Return the problem with these times as those of its events."""
     t = torch.cat((problem.t.reshape(-1), times))[table.source]
     fixed = t.detach()
     return replace(problem, t=t, times=fixed if problem.per_sample else fixed.tolist())
@@ -132,12 +132,12 @@ def _assigned(problem: Problem, batches: list[StepBatch]) -> list[StepBatch]:
     def assigned(step: AcceptedStep, t1: float) -> AcceptedStep:
         return step._replace(step_outputs=output_times.within(host(step.t), t1=t1, h=host(step.h)))
 
-    found = []
+    with_outputs = []
     for batch in batches:
         ends = [host(t) for t in (*(step.t for step in batch.steps[1:]), batch.t)]
         steps = [assigned(step, t1) for step, t1 in zip(batch.steps, ends, strict=True)]
-        found.append(batch._replace(steps=steps))
-    return found
+        with_outputs.append(batch._replace(steps=steps))
+    return with_outputs
 
 
 def attach_with_events(
@@ -150,7 +150,7 @@ def attach_with_events(
     """Return the leaves of a trajectory with event times, and its events, differentiable.
 
     ``original`` is the problem without the event times. ``attach`` makes the leaves of a trajectory differentiable.
-    Each round makes one more order of derivatives right.
+    Each iteration of the loop makes one more order of derivatives exact.
     """
     gradient = trajectory.config.gradient
 
@@ -166,7 +166,7 @@ def attach_with_events(
 
 
 def _event_values(trajectory: RecordedTrajectory, table: EventTable, *, times: Tensor, states: Tensor) -> Tensor:
-    """Return the event functions at the events: zero, with derivatives."""
+    """Return the values of the event functions at the events: zero, with derivatives."""
     problem, events = trajectory.problem, trajectory.config.events
     field = problem.field
     if not problem.per_sample:
@@ -175,25 +175,26 @@ def _event_values(trajectory: RecordedTrajectory, table: EventTable, *, times: T
             for kind, t, column in zip(table.kind.tolist(), times, table.column.tolist(), strict=True)
         ]
         return torch.stack(values).to(times)
-    # The function may use tensors of all rows: the rows without this event are evaluated where they ended.
+    # The function may use tensors of all rows: evaluate rows without this event at their final states.
     values = torch.zeros_like(times)
     failed = ~states.detach()[-1].isfinite().all(-1)
     for kind in table.kind.unique().tolist():
-        own = (table.kind == kind).nonzero()[:, 0]
-        rank = torch.arange(len(own), device=own.device) - torch.searchsorted(table.row[own], table.row[own])
+        events_of_kind = (table.kind == kind).nonzero()[:, 0]
+        row = table.row[events_of_kind]
+        rank = torch.arange(len(row), device=row.device) - torch.searchsorted(row, row)
         for turn in range(int(rank.max()) + 1):
-            chosen = own[rank == turn]
+            chosen = events_of_kind[rank == turn]
             rows = table.row[chosen]
             y, t = states[table.column[chosen], rows], times[chosen]
             others = torch.where(failed[:, None], y[0], states[-1]).detach()
             at = torch.where(failed, t[0], problem.t[:, -1]).detach()
-            found = events[kind](field, at.index_put((rows,), t), others.index_put((rows,), y))
-            values = values.index_put((chosen,), found[rows].to(times))
+            value = events[kind](field, at.index_put((rows,), t), others.index_put((rows,), y))
+            values = values.index_put((chosen,), value[rows].to(times))
     return values
 
 
 class _Shift(torch.autograd.Function):
-    """A shift of value zero: only its derivatives matter, and only as many of them as are right."""
+    """A shift of value zero, of which only the derivatives matter; refuse orders of derivatives that are not exact."""
 
     @staticmethod
     def forward(ctx: Any, shift: Tensor, gradient: Gradient) -> Tensor:
@@ -201,7 +202,7 @@ class _Shift(torch.autograd.Function):
         return torch.zeros_like(shift)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None]:
         if torch.is_grad_enabled() and ctx.gradient.derivatives < 2:
             raise GradientError(
                 f"gradient={ctx.gradient.name!r} has no second derivatives through an event; wanted gradient='direct'."

@@ -1,4 +1,4 @@
-"""Replay: the exact derivative of the computed steps, by the trajectory's pullback. The default."""
+"""Replay: the exact derivative of the computed steps, by the pullback of the trajectory. The default."""
 
 from __future__ import annotations
 
@@ -21,10 +21,15 @@ class Replay:
     Parameters
     ----------
     every : int, default=1
-        Keep the state before every ``every``-th step only and recompute the others: less memory, one more forward pass.
+        Keep only the state before every ``every``-th step: less memory, at the cost of one more forward pass.
     memory : {"step", "stage"}, default="step"
-        Keep the activations of one step during its vector–Jacobian product, or those of one evaluation of f, at the
-        cost of one more evaluation a stage.
+        Keep the activations of one step during its vector–Jacobian product, or only those of one evaluation of f, at
+        the cost of one more evaluation per stage.
+
+    Raises
+    ------
+    ValueError
+        For another ``memory``, or an ``every`` that is not a positive integer.
 
     Examples
     --------
@@ -56,7 +61,7 @@ class Replay:
         return replace(plan, pullback=True, keep_every=self.every, memory=self.memory)
 
     def attach(self, trajectory: Trajectory, context: ForwardContext) -> list[Tensor]:
-        """Return the leaves of the trajectory with the pullback as their derivative."""
+        """Return the leaves of the trajectory, with its pullback as their derivative."""
         return list(_Replayed.apply(trajectory, context, *trajectory.problem.inputs))
 
 
@@ -69,7 +74,7 @@ class _Replayed(torch.autograd.Function):
         return tuple(leaf.clone() for leaf in trajectory.leaves)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         check_unchanged(ctx)
         trajectory: Trajectory = ctx.trajectory
         pull = trajectory.pullback_with_graph if torch.is_grad_enabled() else trajectory.pullback

@@ -39,12 +39,12 @@ def split_events(
     if problem.per_sample:
         at_events = states[table.column.to(states.device), table.row]
         outputs, times = (
-            states.gather(0, table.own.T[..., None].expand(-1, -1, states.shape[-1])),
-            t.gather(1, table.own),
+            states.gather(0, table.outputs.T[..., None].expand(-1, -1, states.shape[-1])),
+            t.gather(1, table.outputs),
         )
     else:
         at_events = states[table.column.to(states.device)]
-        outputs, times = states[table.own.to(states.device)], t[table.own]
+        outputs, times = states[table.outputs.to(states.device)], t[table.outputs]
     fixed = times.detach()
     problem = replace(problem, t=times, times=fixed if problem.per_sample else fixed.tolist())
     return [outputs, *leaves[1:]], problem, FoundEvents(table, at_events)
