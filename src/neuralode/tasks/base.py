@@ -45,7 +45,7 @@ class FitSession:
 
 
 class TrainingConfig(Protocol):
-    """What every config has."""
+    """Fields that every config has."""
 
     @property
     def seed(self) -> int:
@@ -133,7 +133,7 @@ class Task(Protocol[ConfigT]):
         ...
 
     def save(self, run: Run) -> None:
-        """Write what was learned to the run. Called in one process only, if several train together."""
+        """Write the trained model to the run. Called in one process only, if several train together."""
         ...
 
     def evaluate(self, run: Run, result: FitResult) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What the commands of all tasks share."""
+"""Options and functions shared by the commands of all tasks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Resume = Annotated[Path | None, typer.Option(help="Resume this run; all other op
 
 @dataclass(frozen=True)
 class TaskCommands:
-    """What a task adds to the command line. Its ``command.py`` defines one of these, named ``COMMANDS``.
+    """Commands of a task. Its ``command.py`` defines one of these, named ``COMMANDS``.
 
     ``command.py`` is imported for every ``--help``. It must not import Lightning or the task's ``run.py`` at the top:
     its functions do.

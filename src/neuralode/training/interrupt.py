@@ -14,7 +14,7 @@ def fit_until_interrupted(
     """Call ``trainer.fit`` and return whether Ctrl-C interrupted it.
 
     On Ctrl-C Lightning shuts down, ignores further signals and exits the process. This function keeps the process alive
-    and restores the signal handler, so that the caller can save what was learned.
+    and restores the signal handler, so that the caller can save the weights.
     """
     handler = signal.getsignal(signal.SIGINT)
     try:

@@ -1,4 +1,4 @@
-"""Figures of a run: metrics over epochs, and what all figures share."""
+"""Figures of a run: metrics over epochs, and functions shared by all figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder: what a training writes, as plain files (JSON, CSV, safetensors, PNG). Reading never unpickles.
+"""The run folder of a training: plain files (JSON, CSV, safetensors, PNG). Reading never unpickles.
 
 ::
 

@@ -52,7 +52,7 @@ class DensityRows:
     standard : Standardization
         Standardisation, from the training and validation rows.
     split : Split
-        What each row is for.
+        Training, validation and test rows.
     scored : array[rows]
         Test rows whose density is not 0: no constant column has another value.
     digest : str

@@ -22,7 +22,7 @@ def nats(log_densities: np.ndarray, split: Split, features: int) -> dict[str, fl
     log_densities : array[rows]
         Log-density of each row, in nats.
     split : Split
-        What each row is for.
+        Training, validation and test rows.
     features : int
         Number of columns that are modelled.
 

@@ -16,7 +16,7 @@ class PhysioNetConfig:
     Parameters
     ----------
     task : {"mortality", "interpolation"}, default="mortality"
-        Predict in-hospital mortality, or reconstruct a series of which half the times are observed.
+        Predict in-hospital mortality, or reconstruct a series from half of its times.
     model : str, default="odernn"
         "odernn", "gru-decay" or "rnn" for mortality; "latent-ode" for interpolation.
     method : str, default="euler"

@@ -35,7 +35,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SplitPatients:
-    """Scaled patients and what each is for.
+    """Scaled patients, split into training, validation and test.
 
     Parameters
     ----------

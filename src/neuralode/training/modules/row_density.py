@@ -107,7 +107,7 @@ class RowDensity:
 
     def sample(self, count: int, seed: int) -> Table:
         """Return ``count`` new rows. With the same seed, the first rows are the same for every count."""
-        # Numpy's stream, unlike torch's, does not depend on how many numbers are drawn at once.
+        # Numpy's stream, unlike torch's, does not depend on the number of values per call.
         noise = torch.as_tensor(np.random.default_rng(seed).standard_normal((count, self.standard.features)))
         flow = self.exact()
         with torch.no_grad():
