@@ -31,17 +31,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from neuralode.autodiff.checkpointing import Checkpointed
 from neuralode.core.clock import Number
 from neuralode.core.field import Field
 from neuralode.core.record import StepEdges
 from neuralode.methods.base import DeclaredProperties, Method, MethodState, StepStart
 
-Slope: TypeAlias = Field | Callable[[Tensor, Tensor], Tensor]
+Slope: TypeAlias = Field | Checkpointed | Callable[[Tensor, Tensor], Tensor]
 
 
 class GridStep(NamedTuple):
@@ -206,11 +207,11 @@ def take_step(
     )
 
 
-def _within(f: Slope, step: GridStep) -> Field:
+def _within(f: Slope, step: GridStep) -> Field | Checkpointed:
     assert step.edges is not None
-    if not hasattr(f, "within"):
+    if not isinstance(f, Field | Checkpointed):
         raise TypeError(f"A step with edges has a {type(f).__name__} as f; wanted a Field, which can be bounded.")
-    return cast(Field, f).within(step.t, step.edges)
+    return f.within(step.t, step.edges)
 
 
 def steps_between(times: Sequence[float] | Tensor) -> list[GridStep]:

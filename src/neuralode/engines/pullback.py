@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from neuralode.core.rounding import rounding_slack
 from neuralode.core.status import GradientError
 from neuralode.engines.base import SolveConfig, TrajectoryData
 from neuralode.engines.retake import outputs_at_end, outputs_at_start, places, rerun, retake
+from neuralode.methods.base import MethodState
 
 Cotangents = Sequence[Tensor | None]
 
@@ -56,7 +56,7 @@ def pull_back_with_graph(trajectory: TrajectoryData, cotangents: Cotangents) -> 
     return [*found[:2], *substitution.collect(found[2:])]
 
 
-class StepStates(list[tuple[Tensor, Any]]):
+class StepStates(list[tuple[Tensor, MethodState | None]]):
     """The state and method state before each of some steps."""
 
 
@@ -128,7 +128,7 @@ class Pullback:
         self,
         batch: StepBatch,
         step: AcceptedStep,
-        before: tuple[Tensor, Any],
+        before: tuple[Tensor, MethodState | None],
         *,
         following: Tensor | None,
         adjoint: Tensor,
@@ -162,7 +162,7 @@ class Pullback:
             substitution.check(outputs, *(y, self.t, *memory))
         return self.accumulate(outputs, weights, y=y, memory=memory)
 
-    def count(self, times: int, *, dense: bool, method_state: Any) -> None:
+    def count(self, times: int, *, dense: bool, method_state: MethodState | None) -> None:
         """Count the evaluations of a step that is taken again ``times`` times."""
         method = self.trajectory.config.method
         self.trajectory.calls.add(times * method.evaluations_again(dense, method_state))

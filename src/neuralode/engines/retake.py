@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from neuralode.autodiff.checkpointing import Checkpointed
 from neuralode.autodiff.transforms import followed
 from neuralode.core.clock import Number, per_row, some
+from neuralode.core.field import Field
 from neuralode.core.outputs import OutputIndex, save_states
 from neuralode.core.problem import Problem
 from neuralode.core.record import AcceptedStep, StepBatch
@@ -17,6 +19,7 @@ from neuralode.core.status import reached_end
 from neuralode.core.step_outputs import interpolate_outputs
 from neuralode.engines.base import TrajectoryData
 from neuralode.engines.grid import GridStep, take_step
+from neuralode.methods.base import MethodState
 
 
 class RetakenStep(NamedTuple):
@@ -58,10 +61,10 @@ def retake(
     batch: StepBatch,
     step: AcceptedStep,
     *,
-    field: Any,
+    field: Field | Checkpointed,
     y: Tensor,
     t: Tensor | None,
-    method_state: Any,
+    method_state: MethodState | None,
     derivatives: int = 1,
 ) -> RetakenStep:
     """Take one recorded step of the rows of ``batch`` from y, to be differentiated ``derivatives`` times."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any
 
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from neuralode.core.types import UserFunction
 from neuralode.inputs.interpolation import Breakpoints, Interpolation
 from neuralode.inputs.interpolation_queries import Quantity, Query
 from neuralode.inputs.transformed_tensors import unwrapped
@@ -18,7 +18,7 @@ from neuralode.inputs.transformed_tensors import unwrapped
 HOLDERS = (Interpolation, FunctionType, MethodType, partial, nn.Module)
 
 
-def find_breakpoints(f: Callable[..., Any], args: tuple, queries: Sequence[Query]) -> list[Breakpoints]:
+def find_breakpoints(f: UserFunction, args: tuple, queries: Sequence[Query]) -> list[Breakpoints]:
     """Return the breakpoints of all interpolations that f evaluates or holds.
 
     Parameters
@@ -40,7 +40,7 @@ def find_breakpoints(f: Callable[..., Any], args: tuple, queries: Sequence[Query
     return [u.breakpoints(used.get(key, {"value", "derivative"})) for key, u in interpolations.items() if u.stops]
 
 
-def held_interpolations(f: Callable[..., Any], args: tuple) -> list[Interpolation]:
+def held_interpolations(f: UserFunction, args: tuple) -> list[Interpolation]:
     """Return the interpolations in ``args``, and those that f has as attributes, bound by `partial` or closes over."""
     interpolations, seen, pending = _in_tree(args), set(), [f]
     while pending:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import PyTree, tree_flatten
 
 from neuralode.core.layout import Layout, Leaf
 from neuralode.core.problem import Problem
@@ -56,7 +55,7 @@ def _check_within(times: Tensor, missing: Tensor, *, problem: Problem, name: str
         )
 
 
-def dose_amounts(change: Any, layout: Layout, *, count: int, name: str) -> list[Tensor] | None:
+def dose_amounts(change: PyTree, layout: Layout, *, count: int, name: str) -> list[Tensor] | None:
     """Return the added leaves of one dose with ``count`` times, [count, *leaf shape] each; None for a function."""
     if callable(change):
         return None
@@ -88,7 +87,7 @@ def _stacked(change: Sequence[complex | Tensor], name: str) -> Tensor:
         ) from error
 
 
-def _leaf_amounts(amount: Any, leaf: Leaf, layout: Layout, *, count: int, name: str) -> Tensor:
+def _leaf_amounts(amount: object, leaf: Leaf, layout: Layout, *, count: int, name: str) -> Tensor:
     """Return the amounts added to one leaf, [count, *leaf shape]."""
     shape = (layout.rows, *leaf.shape) if layout.has_rows else tuple(leaf.shape)
     x = _as_tensor(amount, leaf, layout, name=name)
@@ -111,7 +110,7 @@ def _leaf_amounts(amount: Any, leaf: Leaf, layout: Layout, *, count: int, name: 
     return x.to(leaf.dtype).expand(count, *shape)
 
 
-def _as_tensor(amount: Any, leaf: Leaf, layout: Layout, *, name: str) -> Tensor:
+def _as_tensor(amount: object, leaf: Leaf, layout: Layout, *, name: str) -> Tensor:
     """Return an amount as a tensor of a dtype that suits the leaf; 0-d ones on the device of the state."""
     if not isinstance(amount, (int, float, complex, Tensor)):
         raise TypeError(f"{name}: the change holds a {type(amount).__name__}; wanted numbers or tensors.")
@@ -131,7 +130,7 @@ def _broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
         return False
 
 
-def check_new_state(new: Any, y: Any, *, name: str) -> None:
+def check_new_state(new: PyTree, y: PyTree, *, name: str) -> None:
     """Refuse the result of a dose function if its structure, shapes, dtypes or devices differ from those of y."""
     leaves, spec = tree_flatten(new)
     expected, expected_spec = tree_flatten(y)

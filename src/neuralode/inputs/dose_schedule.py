@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import PyTree, tree_flatten
 
 from neuralode.core.clock import choose
 from neuralode.core.problem import Problem
@@ -48,7 +47,7 @@ class DoseSchedule:
         """The largest number of doses on a clock."""
         return self.t.shape[1]
 
-    def apply(self, y: Any, *, slot: int, t: Float64[Tensor, " clocks"], due: Bool[Tensor, " clocks"]) -> Any:
+    def apply(self, y: PyTree, *, slot: int, t: Float64[Tensor, " clocks"], due: Bool[Tensor, " clocks"]) -> PyTree:
         """Return the state after the doses of one slot.
 
         Parameters
@@ -70,7 +69,7 @@ class DoseSchedule:
             y = choose(rows, self._changed(y, t=t, dose=index, number=torch.where(rows, number, 0)), y)
         return y
 
-    def _changed(self, y: Any, *, t: Tensor, dose: int, number: int | Tensor) -> Any:
+    def _changed(self, y: PyTree, *, t: Tensor, dose: int, number: int | Tensor) -> PyTree:
         """Return the state of all rows after one dose; ``number`` is its index among the times, or one for each row."""
         field, layout, amounts = self.problem.field, self.problem.layout, self.amounts[dose]
         if amounts is None:

@@ -97,7 +97,7 @@ def find_events(events: Event | list[Event] | tuple[Event, ...] | None) -> tuple
     return tuple(given)
 
 
-def _check_value(value: Any, rows: int | None) -> None:
+def _check_value(value: object, rows: int | None) -> None:
     """Refuse a value that is not one real number, or one for each row."""
     if isinstance(value, Tensor) and value.is_floating_point() and value.numel() == (1 if rows is None else rows):
         return

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import PyTree, tree_leaves
 
 from neuralode.core.field import Field
+from neuralode.core.types import UserFunction
 from neuralode.inputs.events import Event
 
 
-def until_steady(f: Callable[..., Any], *, rtol: float = 1e-6, atol: float = 1e-8) -> Event:
+def until_steady(f: UserFunction, *, rtol: float = 1e-6, atol: float = 1e-8) -> Event:
     """Return the terminal event that the state has become steady.
 
     Parameters
@@ -53,14 +52,14 @@ def until_steady(f: Callable[..., Any], *, rtol: float = 1e-6, atol: float = 1e-
     if max(rtol, atol) == 0:
         raise ValueError("rtol and atol are both 0; wanted at least one above 0.")
 
-    def log_ratio(t: Tensor, y: Any, *args: Any) -> Tensor:
+    def log_ratio(t: Tensor, y: PyTree, *args: PyTree) -> Tensor:
         ratio = _ratio(function(t, y, *args), y, rtol=rtol, atol=atol, by_row=t.dim() > 0)
         return ratio.clamp_min(torch.finfo(ratio.dtype).tiny).log()
 
     return Event(log_ratio, direction=-1)
 
 
-def _ratio(slope: Any, y: Any, *, rtol: float, atol: float, by_row: bool) -> Tensor:
+def _ratio(slope: PyTree, y: PyTree, *, rtol: float, atol: float, by_row: bool) -> Tensor:
     """Return |dy/dt| over its tolerance: 0-d, or [rows]."""
     norms = []
     for k, x in zip(tree_leaves(slope), tree_leaves(y), strict=True):
