@@ -1,4 +1,4 @@
-"""Explicit methods that are known by more than their order: DOP853, SSP methods, low storage, lazy dense output."""
+"""Properties of explicit methods besides their order: DOP853, strong stability, low storage, dense output."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def vector(*numbers: float) -> Tensor:
 
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-7, 1e-10])
 @pytest.mark.parametrize("name", ["arenstorf", "lorenz", "brusselator", "backward forced"])
-def test_dop853_takes_the_steps_that_scipy_takes(name: str, tolerance: float) -> None:
+def test_dop853_takes_the_same_steps_as_scipy(name: str, tolerance: float) -> None:
     problem = PROBLEMS[name]
     span = (problem.t0, problem.t1)
     sol = solve(problem.f, problem.y0, span, method="dop853", rtol=tolerance, atol=tolerance)
@@ -59,13 +59,13 @@ def test_dop853_reaches_twelve_digits(name: str) -> None:
     steps = solve(problem.f, problem.y0, (problem.t0, problem.t1), save="steps", **options)
     inner = solve(problem.f, problem.y0, problem.times(20), **options)
     assert problem.exact is not None
-    for sol, least in ((steps, 1e-12), (inner, 1e-11)):  # dense output is of one order less
+    for sol, least in ((steps, 1e-12), (inner, 1e-11)):  # the order of dense output is lower by one
         wanted = np.stack([problem.exact(float(t)) for t in sol.ts])
         np.testing.assert_allclose(sol.ys.numpy(), wanted, rtol=0, atol=least)
 
 
 @pytest.mark.parametrize("name", ["lorenz", "arenstorf", "modulated"])
-def test_dop853_reads_the_inside_of_a_step_as_scipy_does(name: str) -> None:
+def test_dense_output_of_dop853_equals_that_of_scipy(name: str) -> None:
     problem, h = PROBLEMS[name], 0.02
     peer = DOP853(in_numpy(problem), 0.0, problem.y0.numpy(), t_bound=h, first_step=h, rtol=1.0, atol=1e3)
     peer.step()
@@ -97,16 +97,16 @@ def test_the_two_estimates_of_dop853_are_combined_as_published(name: str, h: flo
         assert float(found) == pytest.approx(wanted, rel=1e-10)
 
 
-def test_a_pair_of_estimates_is_combined_row_by_row_and_zero_is_tolerated() -> None:
+def test_a_pair_of_estimates_is_combined_by_row_and_zero_errors_are_tolerated() -> None:
     high = torch.tensor([[3e-6, 3e-6], [0.0, 0.0], [0.0, 0.0], [torch.inf, 0.0], [1e-6, torch.nan]])
     low = torch.tensor([[4e-5, 4e-5], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0], [1e-6, 1e-6]])
     y = torch.zeros(5, 2)
     found = Norm(lay_out(y, True), 0.0, 1e-6, True)((high, low), y, y)
     torch.testing.assert_close(found[:3], vector(1.8, 0.0, 0.0), rtol=1e-5, atol=0)
-    assert not found[3:].isfinite().any()  # what is not finite must not pass for small
+    assert not found[3:].isfinite().any()  # a nonfinite estimate must not count as small
 
 
-def test_the_two_estimates_make_one_of_order_7() -> None:
+def test_the_combined_estimate_has_order_7() -> None:
     method = METHODS["dop853"]
     assert method.error_order == 7
     assert (TABLE.error_order, TABLE.error_order_low) == (5, 3)
@@ -135,7 +135,7 @@ def test_a_wrong_second_estimate_is_refused(wrong: dict[str, Any], says: str) ->
         dataclasses.replace(TABLE, **wrong)
 
 
-def test_a_slip_in_the_second_estimate_is_noticed() -> None:
+def test_a_wrong_coefficient_of_the_second_estimate_is_detected() -> None:
     weights = TABLE.b_error_low
     assert weights is not None
     for place in range(len(weights)):
@@ -156,7 +156,7 @@ def test_an_implicit_tableau_with_a_second_estimate_is_refused() -> None:
 
 @pytest.mark.parametrize("method", ["fehlberg45", "cash_karp", "dop853", "carpenter_kennedy54"])
 @pytest.mark.parametrize("per_sample", [False, True])
-def test_dense_stages_are_not_paid_for_when_nobody_looks(method: str, per_sample: bool) -> None:
+def test_dense_stages_are_evaluated_for_dense_output_only(method: str, per_sample: bool) -> None:
     problem, kind = PROBLEMS["oscillator"], METHODS[method]
     y0, span = problem.y0[None], vector(0.0, 1.0)
     options: dict[str, Any] = {"method": method, "controller": Given(torch.linspace(0, 1, 6, dtype=torch.float64))}
@@ -189,14 +189,14 @@ def test_the_slope_of_dense_output_is_continuous(method: str) -> None:
 @pytest.mark.parametrize("tolerance", [1e-5, 1e-8])
 @pytest.mark.parametrize("name", ["lorenz", "van der pol", "brusselator", "pleiades"])
 @pytest.mark.parametrize("method", ["fehlberg45", "cash_karp"])
-def test_the_pairs_of_order_5_are_near_scipys_in_error_and_in_work(method: str, name: str, tolerance: float) -> None:
+def test_pairs_of_order_5_have_errors_and_work_similar_to_scipy(method: str, name: str, tolerance: float) -> None:
     problem = PROBLEMS[name]
     span = (problem.t0, problem.t1)
     sol = solve(problem.f, problem.y0, span, method=method, rtol=tolerance, atol=tolerance)
     peer = solve_ivp(in_numpy(problem), span, problem.y0.numpy(), method="RK45", rtol=tolerance, atol=tolerance)
     wanted = problem.reference()[-1]
     assert int(sol.stats.evaluations.max()) <= 1.15 * peer.nfev
-    # the estimate of these pairs is smaller for the same error: they take longer steps
+    # the estimates of these pairs are smaller for the same error, so that steps are longer
     assert np.abs(sol.y1.numpy() - wanted).max() <= 10 * np.abs(peer.y[:, -1] - wanted).max()
 
 
@@ -211,7 +211,7 @@ def variation(u: Tensor) -> Tensor:
 
 
 def growth(method: str, courant: float, gusts: bool) -> tuple[float, float]:
-    """How far the total variation of upwind transport grows: over a step, and to anywhere inside of one.
+    """Return the growth of the total variation of upwind transport over a step, or to any point within one.
 
     By Euler steps it does not grow up to a Courant number of 1. The wind drops whenever a step begins; or it is the
     state itself (Burgers' equation).
@@ -240,13 +240,13 @@ def test_the_total_variation_does_not_grow_up_to_the_limit(method: str, limit: f
         assert max(growth(method, courant, gusts)) < 1e-13
 
 
-def test_it_does_with_a_method_of_the_same_order_that_is_not_strongly_stable() -> None:
+def test_the_total_variation_grows_with_a_method_that_is_not_strong_stability_preserving() -> None:
     assert growth("heun3", 1.0, True)[0] > 0.1
     assert growth("bosh3", 2.0, True)[0] > 0.1
 
 
 @pytest.mark.parametrize(("method", "beyond"), [("ssprk33", 2.0), ("ssprk43", 2.1)])
-def test_the_limit_is_one(method: str, beyond: float) -> None:
+def test_the_total_variation_grows_beyond_the_limit(method: str, beyond: float) -> None:
     assert growth(method, beyond, True)[0] > 0.1
 
 
@@ -267,7 +267,7 @@ AS_TABLE = ExplicitRungeKutta(CARPENTER_KENNEDY54)
 
 
 @pytest.mark.parametrize("name", ["lorenz", "modulated", "complex rotation", "backward forced"])
-def test_a_step_in_two_registers_is_that_of_the_tableau(name: str) -> None:
+def test_a_low_storage_step_equals_that_of_the_tableau(name: str) -> None:
     problem = PROBLEMS[name]
     span, steps = (problem.t0, problem.t1), even_steps("rk4", problem.t0, problem.t1, 200)
     times = problem.times(17)
@@ -278,7 +278,7 @@ def test_a_step_in_two_registers_is_that_of_the_tableau(name: str) -> None:
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
-def test_its_gradients_are_those_of_the_tableau(per_sample: bool) -> None:
+def test_low_storage_gradients_equal_those_of_the_tableau(per_sample: bool) -> None:
     def gradients(method: Any) -> tuple[Tensor, ...]:
         w = torch.tensor([[0.3, -1.0], [0.8, 0.1]], dtype=torch.float64, requires_grad=True)
         y0 = torch.tensor([[1.0, 0.5], [-0.3, 0.2], [0.1, 0.9]], dtype=torch.float64, requires_grad=True)
@@ -290,23 +290,23 @@ def test_its_gradients_are_those_of_the_tableau(per_sample: bool) -> None:
         torch.testing.assert_close(ours, wanted, rtol=1e-11, atol=1e-12)
 
 
-def test_a_step_in_two_registers_keeps_no_stages() -> None:
+def test_a_low_storage_step_keeps_no_stages() -> None:
     y = torch.ones(1, 100_000, dtype=torch.float64)
 
     def peak(method: Any) -> float:
-        """In states, beside the one before the step."""
+        """Return the peak memory in states, without that before the step."""
         with torch.no_grad():
             method.step(StepStart(lambda t, y: -y, 0.0, y[:, :10], 0.1))
             return peak_bytes(lambda: method.step(StepStart(lambda t, y: -y, 0.0, y, 0.1))) / (8 * y.numel())
 
     method = METHODS["carpenter_kennedy54"]
-    assert peak(method) == pytest.approx(3, abs=0.01)  # the state so far, the other register, and what f answers
+    assert peak(method) == pytest.approx(3, abs=0.01)  # the current state, the other register, and the result of f
     assert peak(AS_TABLE) > 6
     step = method.step(StepStart(lambda t, y: -y, 0.0, y, 0.1))
     assert [x.data_ptr() for x in step.stages] == [step.y1.data_ptr()]
 
 
-def test_what_f_has_seen_is_not_written_to() -> None:
+def test_tensors_that_f_received_are_not_overwritten() -> None:
     seen: list[tuple[Tensor, Tensor]] = []
 
     def f(t: Tensor, y: Tensor) -> Tensor:
@@ -329,7 +329,7 @@ def test_what_f_has_seen_is_not_written_to() -> None:
         (METHODS["midpoint"].tableau, None),  # A = (0, -1/2), B = (1/2, 1)
     ],
 )
-def test_only_some_tableaus_fit_two_registers(table: Tableau, says: str | None) -> None:
+def test_tableaus_without_a_low_storage_form_are_refused(table: Tableau, says: str | None) -> None:
     if says is not None:
         with pytest.raises(ValueError, match=says):
             LowStorageRungeKutta(table)

@@ -1,4 +1,4 @@
-"""GMRES in batches: against the dense solver, block by block, and its derivatives."""
+"""Batched GMRES: against the dense solver, block by block, and its derivatives."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def times(a: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 @pytest.mark.parametrize(("blocks", "n"), [(1, 1), (3, 2), (5, 20), (4, 100), (2, 300)])
-def test_the_solution_is_that_of_the_dense_solver(blocks: int, n: int) -> None:
+def test_the_solution_equals_that_of_the_dense_solver(blocks: int, n: int) -> None:
     a, b = matrices(blocks, n), vectors(blocks, n)
     found = gmres(times(a), b, 1e-12)
     torch.testing.assert_close(found.x, torch.linalg.solve(a, b), rtol=1e-9, atol=1e-10)
@@ -36,14 +36,14 @@ def test_the_solution_is_that_of_the_dense_solver(blocks: int, n: int) -> None:
     assert (residual < 1e-11).all()
 
 
-def test_it_goes_on_after_a_restart() -> None:
+def test_it_converges_after_restarts() -> None:
     a, b = matrices(3, 60), vectors(3, 60)
     found = gmres(times(a), b, 1e-10, restart=5)
     torch.testing.assert_close(found.x, torch.linalg.solve(a, b), rtol=1e-7, atol=1e-8)
     assert (found.products > 10).all()
 
 
-def test_a_looser_tolerance_takes_fewer_products_and_is_met() -> None:
+def test_a_looser_tolerance_needs_fewer_products() -> None:
     a, b = matrices(3, 60), vectors(3, 60)
     loose, tight = gmres(times(a), b, 1e-3), gmres(times(a), b, 1e-10)
     assert (loose.products < tight.products).all()
@@ -52,7 +52,7 @@ def test_a_looser_tolerance_takes_fewer_products_and_is_met() -> None:
 
 
 @pytest.mark.parametrize("n", [3, 70, 200])
-def test_a_block_is_to_the_bit_what_it_is_alone(n: int) -> None:
+def test_a_block_has_the_same_bits_alone(n: int) -> None:
     spread = torch.tensor([0.1, 0.9, 0.5, 0.0])[:, None, None].to(torch.float64)
     eye = torch.eye(n, dtype=torch.float64)
     a, b = eye + (matrices(4, n) - eye) * spread, vectors(4, n)
@@ -64,7 +64,7 @@ def test_a_block_is_to_the_bit_what_it_is_alone(n: int) -> None:
         assert together.products[i] == alone.products[0]
 
 
-def test_blocks_that_are_not_asked_for_or_have_nothing_to_solve_are_zero_and_cost_nothing() -> None:
+def test_inactive_blocks_and_zero_right_hand_sides_give_zero_without_products() -> None:
     a, b = matrices(3, 5), vectors(3, 5)
     b[1] = 0
     found = gmres(times(a), b, 1e-10, active=torch.tensor([True, True, False]))
@@ -73,7 +73,7 @@ def test_blocks_that_are_not_asked_for_or_have_nothing_to_solve_are_zero_and_cos
     assert found.products.tolist()[1:] == [0, 0]
 
 
-def test_a_singular_block_is_given_up_with_its_residual_and_harms_no_other() -> None:
+def test_a_singular_block_reports_its_residual_and_leaves_others_unchanged() -> None:
     a, b = matrices(2, 4), vectors(2, 4)
     a[0] = 0
     found = gmres(times(a), b, 1e-10)
@@ -82,7 +82,7 @@ def test_a_singular_block_is_given_up_with_its_residual_and_harms_no_other() -> 
     torch.testing.assert_close(found.x[1], torch.linalg.solve(a[1], b[1]))
 
 
-def test_single_precision_reaches_its_digits() -> None:
+def test_it_converges_in_single_precision() -> None:
     a, b = matrices(4, 40, torch.float32), vectors(4, 40, torch.float32)
     found = gmres(times(a), b, 1e-6)
     assert found.x.dtype == torch.float32
@@ -95,7 +95,7 @@ def test_the_inverse_has_first_and_second_derivatives() -> None:
     b = vectors(2, 6).requires_grad_()
 
     def solved(b: Tensor) -> Tensor:
-        return inverse(b, 1e-13, 1e-13) ** 2  # linear itself: squared, so that there is a second derivative
+        return inverse(b, 1e-13, 1e-13) ** 2  # squared, because the inverse is linear and has no second derivative
 
     assert gradcheck(solved, b)
     assert gradgradcheck(solved, b)

@@ -1,4 +1,4 @@
-"""Explicit pairs of order 6 and above, with dense stages: what they are for, and what they cost."""
+"""Explicit pairs of order 6 and above: accuracy, evaluations and dense output."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ DOUBLE_DIGITS = [name for name in ("vern7", "vern8", "vern9", "dop853") if name 
 
 @pytest.mark.parametrize("name", ["oscillator", "logistic", "modulated", "forced"])
 @pytest.mark.parametrize("method", DOUBLE_DIGITS)
-def test_twelve_digits_are_reached_on_smooth_problems(method: str, name: str) -> None:
+def test_errors_on_smooth_problems_are_below_1e_12(method: str, name: str) -> None:
     problem = PROBLEMS[name]
     sol = solve(problem.f, problem.y0, problem.times(), method=method, rtol=1e-13, atol=1e-13)
     assert np.abs(problem.flat(sol.ys).numpy() - problem.reference()).max() < 1e-12
 
 
 @pytest.mark.parametrize("method", VERNER)
-def test_ten_digits_take_fewer_evaluations_than_with_dopri5(method: str) -> None:
+def test_an_error_of_1e_10_needs_fewer_evaluations_than_dopri5(method: str) -> None:
     problem, calls = PROBLEMS["oscillator"], {}
     for name in (method, "dopri5"):
         f = Counting(problem.f)
@@ -47,7 +47,7 @@ def test_vern9_agrees_with_scipy_at_tight_tolerance(name: str) -> None:
 
 
 @pytest.mark.parametrize("method", VERNER)
-def test_dense_stages_are_evaluated_only_in_steps_that_somebody_looks_into(method: str) -> None:
+def test_dense_stages_are_evaluated_only_in_steps_with_dense_output(method: str) -> None:
     problem, kind = PROBLEMS["logistic"], METHODS[method]
     grid = torch.linspace(0.0, 6.0, 11, dtype=torch.float64)
 
@@ -65,8 +65,8 @@ def test_dense_stages_are_evaluated_only_in_steps_that_somebody_looks_into(metho
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("method", ["vern7", "vern8", "vern9", "dopri8"])
-def test_no_digit_is_lost_inside_of_a_step(method: str, dtype: torch.dtype) -> None:
-    """The coefficients of dense output reach ten thousand, and cancel. (What is lost in a step of vern6 is not.)"""
+def test_dense_output_is_as_accurate_as_steps(method: str, dtype: torch.dtype) -> None:
+    """The coefficients of dense output reach 10,000 and cancel. Cancellation in the steps of vern6 is not tested."""
     problem, step = PROBLEMS["logistic"], 0.05
     assert problem.exact is not None
     y0 = problem.y0.to(dtype)
@@ -78,12 +78,12 @@ def test_no_digit_is_lost_inside_of_a_step(method: str, dtype: torch.dtype) -> N
         assert float((found - wanted).abs().max()) < 8 * torch.finfo(dtype).eps * float(wanted.max())
 
 
-def test_what_is_left_of_an_order_condition_is_measured_beyond_float64() -> None:
+def test_violations_of_order_conditions_are_measured_beyond_float64() -> None:
     table = VERN6
     a = np.array([row + (0.0,) * (table.stages - len(row)) for row in table.a])
     nodes = [sum(map(Fraction, row)) for row in table.a]
     bushy = sum(Fraction(b) * c**5 for b, c in zip(table.b, nodes, strict=True)) - Fraction(1, 6)
     assert float(abs(bushy)) <= residual(6, a, np.array(table.b)) < 1e-12
     tall = np.zeros(table.stages)
-    tall[0] = 1e8  # no condition but that of a single node reads the first stage, whose node is 0
+    tall[0] = 1e8  # only the condition of the single node uses the first stage, whose node is 0
     assert residual(6, a, np.array(table.b) + tall) == pytest.approx(1e8)

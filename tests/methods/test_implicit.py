@@ -1,4 +1,4 @@
-"""Implicit Runge–Kutta steps: their order, their damping, Newton's iteration, and their derivatives."""
+"""Implicit Runge–Kutta steps: order, damping, Newton's iteration and derivatives."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ assert {"trapezoid", "gl4", *DAMPING} <= set(METHODS)
 
 
 class Plain:
-    """A field for a method to be tried on alone, which counts how often it is evaluated."""
+    """A field that counts its evaluations, to test a method alone."""
 
     dtype: torch.dtype | None = None
 
@@ -109,14 +109,14 @@ def test_a_method_converges_at_its_order_on_a_nonlinear_equation(name: str) -> N
 
 
 @pytest.mark.parametrize("name", DAMPING)
-def test_an_l_stable_method_damps_what_is_far_too_fast_for_its_step(name: str) -> None:
+def test_an_l_stable_method_damps_components_much_faster_than_its_step(name: str) -> None:
     y0 = torch.ones(1, 1, dtype=F64)
     y1 = solve_loop(METHODS[name], Plain(lambda t, y: -1e6 * y), y0, 0.0, 2.0, 2)
     assert y1.abs() < 1e-5
 
 
 @each_method
-def test_every_method_is_stable_on_what_is_far_too_fast_for_its_step(name: str) -> None:
+def test_every_method_is_stable_on_components_much_faster_than_its_step(name: str) -> None:
     y0 = torch.ones(1, 1, dtype=F64)
     y1 = solve_loop(METHODS[name], Plain(lambda t, y: -1e6 * y), y0, 0.0, 20.0, 20)
     assert y1.abs() <= 1
@@ -134,8 +134,8 @@ def test_a_stiff_equation_follows_its_slow_solution(name: str) -> None:
 
 @dense_or_not
 @each_method
-def test_stated_steps_are_solved_to_rounding(name: str, products: bool) -> None:
-    """The stage equations hold: y1 and the slopes of the stages fit each other to the last digits."""
+def test_fixed_steps_are_solved_to_rounding(name: str, products: bool) -> None:
+    """The stage equations hold to rounding for y1 and the slopes of the stages."""
     method, table = method_of(name, products), METHODS[name].tableau
     step = method.step(StepStart(Plain(pendulum), 0.2, STARTS, 0.5))
     slopes = [x / 0.5 for x in step.stages]
@@ -148,7 +148,7 @@ def test_stated_steps_are_solved_to_rounding(name: str, products: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
-def test_under_a_tolerance_the_iteration_stops_early_and_within_it(name: str) -> None:
+def test_adaptive_steps_stop_iterating_within_the_tolerance(name: str) -> None:
     full, early = Plain(pendulum), Plain(pendulum)
     exact = METHODS[name].step(StepStart(full, 0.2, STARTS, 0.3))
     step = METHODS[name].step(StepStart(early, 0.2, STARTS, 0.3), tolerance(1e-4, 1e-4))
@@ -166,7 +166,7 @@ def test_a_linear_equation_needs_one_jacobian_and_one_factorisation(name: str) -
 
 
 @each_method
-def test_a_jacobian_that_contracts_badly_is_made_anew(name: str) -> None:
+def test_a_jacobian_that_contracts_badly_is_evaluated_again(name: str) -> None:
     field = Plain(lambda t, y: -(y**3) * (1 + 5 * torch.sin(3 * t) ** 2))
     solve_loop(METHODS[name], field, STARTS, 0.0, 4.0, 20)
     assert field.jacobians >= 2
@@ -178,7 +178,7 @@ def test_a_jacobian_that_contracts_badly_is_made_anew(name: str) -> None:
 @dense_or_not
 @pytest.mark.parametrize("error_norm", [None, tolerance(1e-6, 1e-8)], ids=["stated", "tolerated"])
 @pytest.mark.parametrize("name", ["sdirk2", "gl4", *ADAPTIVE])
-def test_the_cost_is_what_was_evaluated(name: str, error_norm: Any, products: bool) -> None:
+def test_evaluations_are_counted(name: str, error_norm: Any, products: bool) -> None:
     field, method, method_state, y = Plain(pendulum), method_of(name, products), None, STARTS
     counted = calls = 0
     for n in range(5):
@@ -195,7 +195,7 @@ def blow_up(t: Tensor, y: Tensor) -> Tensor:
 
 @dense_or_not
 @pytest.mark.parametrize("name", ["implicit_euler", "gl4", *ADAPTIVE])
-def test_a_stated_step_without_a_solution_gives_no_number(name: str, products: bool) -> None:
+def test_a_fixed_step_without_a_solution_gives_nan(name: str, products: bool) -> None:
     y = torch.full((1, 1), 2.0, dtype=F64)
     step = method_of(name, products).step(StepStart(Plain(blow_up), 0.0, y, 5.0))
     assert step.y1.isnan().all()
@@ -203,7 +203,7 @@ def test_a_stated_step_without_a_solution_gives_no_number(name: str, products: b
 
 @dense_or_not
 @pytest.mark.parametrize("name", ADAPTIVE)
-def test_an_attempt_without_a_solution_is_not_ok_and_its_error_is_infinite(name: str, products: bool) -> None:
+def test_an_adaptive_step_without_a_solution_is_not_ok_and_has_an_infinite_error(name: str, products: bool) -> None:
     y = torch.full((1, 1), 2.0, dtype=F64)
     step = method_of(name, products).step(StepStart(Plain(blow_up), 0.0, y, 5.0), tolerance(1e-6, 1e-6))
     assert step.ok is False
@@ -225,7 +225,7 @@ def test_a_solve_shortens_its_steps_where_newton_fails() -> None:
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
-def test_a_solve_on_stated_steps_does_not_go_past_where_newton_fails(per_sample: bool) -> None:
+def test_a_solve_with_fixed_steps_ends_where_newton_fails(per_sample: bool) -> None:
     options = {"method": "implicit_euler", "step_size": 0.05, "per_sample": per_sample}
     y0 = torch.full((1, 1), 2.0, dtype=F64)
     with pytest.raises(neuralode.SolveError) as caught:
@@ -235,8 +235,8 @@ def test_a_solve_on_stated_steps_does_not_go_past_where_newton_fails(per_sample:
 
 
 @pytest.mark.parametrize("name", ["sdirk2", "gl4", "kvaerno3"])
-def test_coarse_arithmetic_in_f_is_taken_for_what_it_is(name: str) -> None:
-    """Newton cannot go below the rounding of a bfloat16 network, and does not try."""
+def test_the_iteration_stops_at_the_rounding_of_f(name: str) -> None:
+    """Newton's iteration cannot go below the rounding of a bfloat16 network."""
     net = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 3))
     coarse = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 3)).bfloat16()
     coarse.load_state_dict(net.state_dict())
@@ -255,7 +255,7 @@ def test_coarse_arithmetic_in_f_is_taken_for_what_it_is(name: str) -> None:
 @dense_or_not
 @pytest.mark.parametrize("error_norm", [None, tolerance(1e-5, 1e-7, True)], ids=["stated", "tolerated"])
 @each_method
-def test_a_row_of_a_step_is_to_the_bit_what_it_is_alone(name: str, error_norm: Any, products: bool) -> None:
+def test_a_row_of_a_step_has_the_same_bits_alone(name: str, error_norm: Any, products: bool) -> None:
     method = method_of(name, products)
     t, h = torch.tensor([0.0, 0.3, 0.1], dtype=F64), torch.tensor([0.2, 0.9, 0.01], dtype=F64)
 
@@ -264,7 +264,7 @@ def test_a_row_of_a_step_is_to_the_bit_what_it_is_alone(name: str, error_norm: A
         following = method.step(
             StepStart(Plain(pendulum), t[rows] + h[rows], step.y1, h[rows] * 1.3, step.method_state), error_norm
         )
-        last = torch.where(following.ok[:, None], following.y1, 0)  # of a failed attempt nothing is looked at
+        last = torch.where(following.ok[:, None], following.y1, 0)  # results of failed attempts are not used
         return [step.y1, last, step.evaluations, following.evaluations, following.ok]
 
     together = twice(slice(None))
@@ -276,7 +276,7 @@ def test_a_row_of_a_step_is_to_the_bit_what_it_is_alone(name: str, error_norm: A
 
 @dense_or_not
 @pytest.mark.parametrize("name", ["sdirk2", "gl4", *ADAPTIVE])
-def test_rows_that_stand_still_cost_nothing_and_rows_that_fail_harm_no_other(name: str, products: bool) -> None:
+def test_rows_without_a_step_cost_nothing_and_failing_rows_leave_others_unchanged(name: str, products: bool) -> None:
     y = torch.tensor([[0.5], [torch.nan], [3.0], [0.2]], dtype=F64)
     h = torch.tensor([0.1, 0.0, 5.0, 0.3], dtype=F64)
     t, healthy = torch.zeros(4, dtype=F64), [0, 3]
@@ -293,7 +293,7 @@ def test_rows_that_stand_still_cost_nothing_and_rows_that_fail_harm_no_other(nam
 
 
 @each_method
-def test_single_precision_reaches_its_digits(name: str) -> None:
+def test_it_converges_in_single_precision(name: str) -> None:
     y1 = solve_loop(METHODS[name], Plain(pendulum), STARTS.float(), 0.0, 1.0, 4)
     assert y1.dtype == torch.float32
     wanted = solve_loop(METHODS[name], Plain(pendulum), STARTS, 0.0, 1.0, 4)
@@ -302,7 +302,7 @@ def test_single_precision_reaches_its_digits(name: str) -> None:
 
 @dense_or_not
 @pytest.mark.parametrize("name", ["trapezoid", "radauIIA3", "kvaerno4"])
-def test_a_complex_equation_is_that_of_its_real_and_imaginary_parts(name: str, products: bool) -> None:
+def test_a_complex_equation_equals_that_of_its_real_and_imaginary_parts(name: str, products: bool) -> None:
     def f(t: Tensor, z: Tensor) -> Tensor:
         return (-2 + 3j) * z * z.abs() ** 2 + 0.3 * z.conj() * t  # not holomorphic
 
@@ -322,7 +322,7 @@ def mixing(t: Tensor, y: Tensor) -> Tensor:
 
 @dense_or_not
 @pytest.mark.parametrize("name", ["implicit_euler", "gl4", "kvaerno3"])
-def test_rows_that_depend_on_each_other_are_solved_together(name: str, products: bool) -> None:
+def test_coupled_rows_are_solved_together(name: str, products: bool) -> None:
     def flat(t: Tensor, y: Tensor) -> Tensor:
         return mixing(t, y.reshape(3, 2)).reshape(1, 6)
 
@@ -332,17 +332,17 @@ def test_rows_that_depend_on_each_other_are_solved_together(name: str, products:
     torch.testing.assert_close(found.reshape(1, 6), wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_a_state_without_features_passes() -> None:
+def test_a_state_without_features_is_accepted() -> None:
     step = METHODS["sdirk2"].step(StepStart(Plain(lambda t, y: y), 0.0, torch.zeros(2, 0), 0.1))
     assert step.ok
     assert step.y1.shape == (2, 0)
 
 
-# -------------------------------------------------------------------------------------------------- inside a step
+# --------------------------------------------------------------------------------------------------- dense output
 
 
 @each_method
-def test_the_interpolant_begins_and_ends_with_the_step(name: str) -> None:
+def test_the_interpolant_starts_and_ends_with_the_step(name: str) -> None:
     method, field = METHODS[name], Plain(pendulum)
     step = method.step(StepStart(field, 0.2, STARTS, 0.5))
     coefficients = method.interpolant(StepStart(field, 0.2, STARTS, 0.5), step.stages)
@@ -355,7 +355,7 @@ def test_the_interpolant_begins_and_ends_with_the_step(name: str) -> None:
 
 
 @each_method
-def test_the_quadrature_of_the_slope_is_the_increment(name: str) -> None:
+def test_the_quadrature_of_the_slope_equals_the_increment(name: str) -> None:
     t, h = torch.tensor([0.2, 0.0, 1.0], dtype=F64), torch.tensor([0.5, 0.1, -0.3], dtype=F64)
     nodes = METHODS[name].quadrature(StepStart(Plain(pendulum), t, STARTS, h))
     total = sum(h[:, None] * weight * pendulum(time, state) for weight, time, state in nodes)
@@ -369,7 +369,7 @@ def test_the_quadrature_of_the_slope_is_the_increment(name: str) -> None:
 def retaken(
     method: ImplicitRungeKutta, coupled: bool, derivatives: int
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """A step, and its inside, as a function of all that gradients flow to."""
+    """Return a step and its interpolant as a function of everything that gradients flow to."""
 
     def step(rate: Tensor, y: Tensor, t: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         field = Plain(lambda t, y: rate * pendulum(t, y) + (y.mean(0) ** 2 if coupled else 0), coupled)
@@ -387,7 +387,7 @@ def inputs(per_sample: bool) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize("clock", ["shared", "per sample", "coupled"])
 @pytest.mark.parametrize("name", ["implicit_euler", "trapezoid", "sdirk2", "gl4", "kvaerno3"])
-def test_a_step_has_first_and_second_derivatives_in_everything(name: str, clock: str) -> None:
+def test_a_step_has_first_and_second_derivatives_in_all_inputs(name: str, clock: str) -> None:
     step = retaken(METHODS[name], clock == "coupled", derivatives=2)
     given = inputs(clock == "per sample")
     assert gradcheck(step, given, atol=1e-8, rtol=1e-6)
@@ -396,7 +396,7 @@ def test_a_step_has_first_and_second_derivatives_in_everything(name: str, clock:
 
 @pytest.mark.parametrize("clock", ["shared", "per sample", "coupled"])
 @pytest.mark.parametrize("name", ["sdirk2", "gl4"])
-def test_derivatives_by_products_are_those_of_dense_algebra(name: str, clock: str) -> None:
+def test_matrix_free_derivatives_equal_dense_ones(name: str, clock: str) -> None:
     def derivatives(products: bool) -> list[Tensor]:
         given = inputs(clock == "per sample")
         y1, inside = retaken(method_of(name, products), clock == "coupled", derivatives=2)(*given)
@@ -409,7 +409,7 @@ def test_derivatives_by_products_are_those_of_dense_algebra(name: str, clock: st
 
 
 @each_method
-def test_the_first_derivative_does_not_depend_on_how_many_are_wanted(name: str) -> None:
+def test_the_first_derivative_does_not_depend_on_their_number(name: str) -> None:
     found = []
     for derivatives in (1, 2):
         given = inputs(per_sample=False)
@@ -420,7 +420,7 @@ def test_the_first_derivative_does_not_depend_on_how_many_are_wanted(name: str) 
 
 
 @each_method
-def test_a_retaken_step_is_the_stated_one_with_or_without_a_graph(name: str) -> None:
+def test_a_retaken_step_equals_the_fixed_step_with_or_without_a_graph(name: str) -> None:
     step = METHODS[name].step(StepStart(Plain(pendulum), 0.2, STARTS, 0.5))
     with torch.no_grad():
         plain = METHODS[name].retake(StepStart(Plain(pendulum), 0.2, STARTS, 0.5), dense=True)[0]
@@ -438,7 +438,7 @@ def test_a_retaken_step_without_a_solution_is_refused() -> None:
 
 
 @pytest.mark.parametrize("gradient", ["replay", "direct", neuralode.Replay(memory="stage"), neuralode.Replay(every=3)])
-def test_the_gradient_of_a_solve_to_a_tolerance_is_that_of_its_equation(gradient: Any) -> None:
+def test_gradients_of_an_adaptive_solve_are_those_of_the_equation(gradient: Any) -> None:
     """y' = -k y³: y(1)² = y0² / (1 + 2 k y0²)."""
     k = torch.tensor(2.0, dtype=F64, requires_grad=True)
     y0 = torch.tensor([[1.0], [0.3]], dtype=F64, requires_grad=True)
@@ -449,9 +449,9 @@ def test_the_gradient_of_a_solve_to_a_tolerance_is_that_of_its_equation(gradient
         torch.testing.assert_close(own, wanted, rtol=1e-6, atol=0)
 
 
-def test_a_failed_row_does_not_poison_the_gradient_of_what_all_share() -> None:
+def test_a_failed_row_does_not_make_shared_gradients_nan() -> None:
     k = torch.tensor(1.0, dtype=F64, requires_grad=True)
-    y0 = torch.tensor([[0.2], [2.0], [0.5]], dtype=F64)  # row 1 leaves at t = 0.5
+    y0 = torch.tensor([[0.2], [2.0], [0.5]], dtype=F64)  # row 1 is infinite at t = 0.5
     options = {"method": "kvaerno5", "per_sample": True, "on_failure": "return"}
     all_rows = solve(lambda t, y: k * y * y, y0, (0.0, 1.0), **options).y1
     assert all_rows.isnan().any(1).tolist() == [False, True, False]
@@ -461,10 +461,10 @@ def test_a_failed_row_does_not_poison_the_gradient_of_what_all_share() -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=0)
 
 
-# ------------------------------------------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------------------------------------------- refused input
 
 
-def test_bad_choices_are_refused() -> None:
+def test_invalid_options_are_refused() -> None:
     table = METHODS["gl4"].tableau
     with pytest.raises(ValueError, match="dense_limit=-1"):
         ImplicitRungeKutta(table, dense_limit=-1)
@@ -474,8 +474,8 @@ def test_bad_choices_are_refused() -> None:
         ImplicitRungeKutta(table, iterations=2.5)  # pyright: ignore[reportArgumentType]
 
 
-def test_a_tableau_of_ones_own_is_solved_whatever_its_blocks() -> None:
-    """Lobatto IIIA of order 4: an explicit stage, and two that are solved for together."""
+def test_a_tableau_with_blocks_of_different_sizes_is_solved() -> None:
+    """Lobatto IIIA of order 4: an explicit stage and two that are solved together."""
     table = Tableau(
         name="lobatto", order=4, c=(0, 1 / 2, 1), a=((), (5 / 24, 1 / 3, -1 / 24), (1 / 6, 2 / 3, 1 / 6)),
         b=(1 / 6, 2 / 3, 1 / 6), interpolant=((1, -3 / 2, 2 / 3), (0, 2, -4 / 3), (0, -1 / 2, 2 / 3)),

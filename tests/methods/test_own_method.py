@@ -1,4 +1,4 @@
-"""Methods of a user: accepted wherever a name is, with the defaults of `OneStepMethod` or without them."""
+"""User methods: accepted wherever a name is, with the defaults of `OneStepMethod` or without them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS = (40, 80, 160)
 
 
 class Heun(OneStepMethod):
-    """Heun's method, and Euler's as an estimate of its error."""
+    """Heun's method, with Euler's as the embedded one."""
 
     name, order, evaluations_per_step, weights = "my_heun", 2, 2, (0.5, 0.5)
 
@@ -45,7 +45,7 @@ class WithoutWeights(Heun):
 
 
 class Alone:
-    """A method that has the members of the contract and no base class."""
+    """The midpoint rule with all members of the contract and no base class."""
 
     name, family, order, error_order, interpolant_order, stages = "alone", "mine", 2, 0, 2, 2
     adaptive, implicit, partitioned, one_call, memoryless, inexact = False, False, False, False, True, 0.0
@@ -106,7 +106,7 @@ def assert_order(errors: Sequence[float], order: int) -> None:
 
 @each_clock
 @each_method
-def test_its_solutions_converge_at_its_order_at_the_end_and_within_steps(method: Any, per_sample: bool) -> None:
+def test_it_converges_at_its_order_at_the_end_and_within_steps(method: Any, per_sample: bool) -> None:
     ends, inside = [], []
     for steps in STEPS:
         options = {"method": method, "step_size": 2.0 / steps, "per_sample": per_sample}
@@ -138,7 +138,7 @@ def test_it_has_the_gradients_of_its_steps(method: Any, gradient: str, per_sampl
     options = {"method": method, "step_size": 0.02, "gradient": gradient, "per_sample": per_sample}
     sol = solve(lambda t, y: rate * modulated(t, y), y0, (0.0, 1.0), **options)
     found = torch.autograd.grad(sol.y1.square().sum(), (rate, y0))
-    # the adjoint equation is solved by the same method: its gradients are of the order of the method
+    # the same method solves the adjoint equation, so that gradients have its order
     tolerance = 1e-3 if gradient == "adjoint" else 1e-12
     torch.testing.assert_close(found, wanted, rtol=tolerance, atol=0)
 
@@ -171,12 +171,12 @@ def test_an_error_estimate_makes_it_adaptive(gradient: str, per_sample: bool) ->
 @each_method
 def test_it_counts_its_evaluations(method: Any) -> None:
     stats = solve(modulated, Y0, (0.0, 1.0), method=method, step_size=0.1).stats
-    wanted = 1 + 10 * 2 - isinstance(method, Alone)  # whose first stage of the first step is f0
+    wanted = 1 + 10 * 2 - isinstance(method, Alone)  # Alone reuses f0 as its first stage
     assert stats.evaluations.tolist() == [wanted] * len(Y0)
 
 
 @each_method
-def test_it_is_taken_wherever_a_name_is(method: Any) -> None:
+def test_it_is_accepted_wherever_a_name_is(method: Any) -> None:
     assert find_method(method) is method
     net = nn.Linear(1, 1).double()
     block = NeuralODE(lambda t, y: net(y), t=(0.0, 1.0), method=method, step_size=0.25)
@@ -193,7 +193,7 @@ def test_it_is_taken_wherever_a_name_is(method: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["retake", "interpolant", "error_order", "memoryless", "quadrature"])
-def test_a_method_that_lacks_a_member_is_refused_by_its_name(name: str) -> None:
+def test_a_method_that_lacks_a_member_is_refused_with_its_name(name: str) -> None:
     members = {key: value for key, value in vars(Alone).items() if not key.startswith("__") and key != name}
     incomplete = type("Incomplete", (), members)()
     message = (
@@ -225,6 +225,6 @@ def test_every_registered_method_meets_the_contract(name: str) -> None:
     assert [member for member in members(Method) if not hasattr(method, member)] == []
 
 
-def test_a_method_of_one_call_meets_the_contract() -> None:
+def test_a_one_call_method_meets_the_contract() -> None:
     assert find_method(neuralode.Scipy()).one_call
     assert [member for member in members(DeclaredProperties) if not hasattr(neuralode.Scipy(), member)] == []

@@ -1,4 +1,4 @@
-"""Over very many steps: symplectic methods keep the energy of a planet's orbit within a bound, others lose it."""
+"""Symplectic methods over very many steps: the energy error of a planet's orbit stays bounded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from neuralode.methods.symplectic.order_conditions import residual, words
 ECCENTRICITY = 0.6
 A_REVOLUTION = 100  # steps
 H = 2 * math.pi / A_REVOLUTION
-# the largest relative error of the energy over any revolution, measured, and rounded up
+# largest relative error of the energy over any revolution, measured and rounded up
 BOUND = {"semi_implicit_euler": 0.3, "leapfrog": 4e-2, "ruth3": 2e-2, "yoshida4": 3e-3, "blanes_moan4": 3e-5}
 
 
@@ -40,7 +40,7 @@ def energy(q: Tensor, p: Tensor) -> Tensor:
 
 
 def errors(method: str, steps: int) -> tuple[float, float]:
-    """The largest relative error of the energy over the first and over the last tenth of the steps."""
+    """Return the largest relative error of the energy over the first and the last tenth of the steps."""
     with torch.no_grad():
         sol = solve(KEPLER, perihelion(), (0.0, steps * H), method=method, step_size=H, save="steps")
     energies = energy(*sol.ys)
@@ -49,7 +49,7 @@ def errors(method: str, steps: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("method", BOUND)
-def test_the_energy_stays_within_a_bound(method: str) -> None:
+def test_the_energy_error_stays_bounded(method: str) -> None:
     first, last = errors(method, 1000)
     assert last <= BOUND[method]
     assert last <= 1.1 * first
@@ -62,20 +62,20 @@ def test_the_energy_of_rk4_drifts() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["semi_implicit_euler", "leapfrog", "yoshida4"])
-def test_the_energy_stays_within_the_same_bound_for_a_hundred_thousand_steps(method: str) -> None:
+def test_the_energy_error_stays_bounded_over_a_hundred_thousand_steps(method: str) -> None:
     first, last = errors(method, 100_000)
     assert last <= BOUND[method]
     assert last <= 1.1 * first
 
 
 @pytest.mark.slow
-def test_the_energy_of_rk4_is_lost_after_a_hundred_thousand_steps() -> None:
+def test_the_energy_error_of_rk4_grows_over_a_hundred_thousand_steps() -> None:
     _, last = errors("rk4", 100_000)
     assert last > 0.1 > BOUND["leapfrog"]
 
 
-def test_angular_momentum_is_kept_to_rounding() -> None:
-    """Kicks and drifts both keep it, so every composition does."""
+def test_angular_momentum_is_conserved_to_rounding() -> None:
+    """Kicks and drifts conserve it, so every composition does."""
     with torch.no_grad():
         sol = solve(KEPLER, perihelion(), (0.0, 1000 * H), method="leapfrog", step_size=H, save="steps")
     (x, y), (u, v) = (half.unbind(-1) for half in sol.ys)
@@ -84,8 +84,8 @@ def test_angular_momentum_is_kept_to_rounding() -> None:
 
 
 @pytest.mark.parametrize("form", ["separable", "plain"])
-def test_steps_without_a_gradient_keep_nothing(form: str) -> None:
-    """Twice as many steps, no more memory at the peak."""
+def test_steps_without_gradients_are_not_kept(form: str) -> None:
+    """Twice as many steps have the same peak memory."""
     f = KEPLER if form == "separable" else lambda t, y: (y[1], gravity(t, y[0]))
 
     def peak(steps: int) -> int:
@@ -97,19 +97,19 @@ def test_steps_without_a_gradient_keep_nothing(form: str) -> None:
         tracemalloc.stop()
         return highest
 
-    peak(100)  # fills what Python and torch keep for later use
-    kept = 800 * 500  # a step that is kept is two tensors at least, of which the Python objects alone are larger
+    peak(100)  # fills the caches of Python and torch
+    kept = 800 * 500  # a kept step has at least two tensors, whose Python objects alone are larger
     assert peak(1600) - peak(800) < kept / 4
 
 
-def test_more_steps_than_allowed_are_told_with_what_there_is() -> None:
+def test_exceeding_max_steps_raises_with_the_partial_solution() -> None:
     with pytest.raises(SolveError, match="max_steps"):
         solve(KEPLER, perihelion(), (0.0, 100 * H), method="leapfrog", step_size=H, max_steps=99)
     sol = solve(KEPLER, perihelion(), (0.0, 100 * H), method="leapfrog", step_size=H, max_steps=100)
     assert int(sol.stats.accepted) == 100
 
 
-def test_words_of_two_letters_count_as_in_the_books() -> None:
+def test_coefficients_of_words_are_the_known_ones() -> None:
     """Baker, Campbell and Hausdorff: e^A e^B has AB once and BA not at all; (A + B)³ / 6 has every word once."""
     found = words([(0, 1.0), (1, 1.0)], 3)
     assert found[0, 1] == 1
@@ -130,14 +130,14 @@ def test_words_of_two_letters_count_as_in_the_books() -> None:
         ({"order": 3}, "miss the conditions of order 3"),
     ],
 )
-def test_coefficients_that_are_none_are_refused(change: dict[str, Any], words: str) -> None:
+def test_invalid_coefficients_are_refused(change: dict[str, Any], words: str) -> None:
     given = {"name": "mine", "order": 2, "kicks": (0.5, 0.5), "drifts": (1.0, 0.0)}
     with pytest.raises(ValueError, match=words):
         neuralode.Partitioned(**(given | change))
 
 
-def test_a_composition_of_ones_own_may_begin_with_a_drift() -> None:
-    """Position Verlet: the velocity is what is carried on."""
+def test_a_composition_may_start_with_a_drift() -> None:
+    """Position Verlet: the method state is the velocity."""
     mine = neuralode.Partitioned("position_verlet", 2, kicks=(0, 1), drifts=(1 / 2, 1 / 2))
     assert mine.evaluations_per_step == 2
     assert mine.nodes == (0.0, 0.5, 1.0)
@@ -153,5 +153,5 @@ def test_a_composition_of_ones_own_may_begin_with_a_drift() -> None:
     for steps in (20, 40):
         calls.clear()
         off.append(float((solve(f, y0, (0.0, 2.0), method=mine, step_size=2 / steps).y1[0] - wanted).abs()))
-        assert (calls.count("velocity"), calls.count("force")) == (steps + 1, steps + 1)  # f(t0, y0) is both
+        assert (calls.count("velocity"), calls.count("force")) == (steps + 1, steps + 1)  # f(t0, y0) evaluates both
     assert 3.5 < off[0] / off[1] < 4.5

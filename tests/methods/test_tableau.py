@@ -1,4 +1,4 @@
-"""A tableau is data that checks itself, and anyone may bring one."""
+"""Tableaus: their checks, the registered ones, and those of users."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ GAUSS: dict[str, Any] = {
     "source": "J. C. Butcher, Implicit Runge-Kutta processes, Math. Comp. 18, 1964",
 }
 
-# Bogacki and Shampine's pair without its last stage, which only the interpolant reads then.
+# Bogacki and Shampine's pair with its last stage as a dense stage.
 LAZY: dict[str, Any] = {
     "name": "lazy",
     "order": 3,
@@ -72,7 +72,7 @@ LAZY: dict[str, Any] = {
 }
 
 
-def test_a_tableau_of_ones_own_is_a_method() -> None:
+def test_a_user_tableau_is_accepted_as_method() -> None:
     y0 = torch.ones(2, dtype=torch.float64)
     errors = []
     for step_size in (0.1, 0.05):
@@ -147,7 +147,7 @@ def test_a_wrong_dense_stage_is_refused(wrong: dict[str, Any], says: str) -> Non
         Tableau(**(LAZY | wrong))
 
 
-def test_rows_that_stop_early_go_on_with_zeros() -> None:
+def test_short_rows_are_padded_with_zeros() -> None:
     explicit = Tableau(**(RALSTON | {"a": ((0, 0), (2 / 3, 0))}))
     assert explicit.a == ((), (2 / 3,)) == Tableau(**RALSTON).a
     assert explicit.explicit
@@ -164,14 +164,15 @@ def test_rows_that_stop_early_go_on_with_zeros() -> None:
     ).dense_a == ((0.0, 0.0, 0.0), (2 / 9, 1 / 3, 4 / 9, 0.0))
 
 
-def test_every_file_holds_one_table_that_bears_its_name() -> None:
+def test_every_file_holds_one_registered_table_with_its_name() -> None:
     assert len(FILES) == len(TABLES)
     assert [file.__name__.rpartition(".")[2] for file in FILES] == [name.lower() for name in TABLES]
     assert set(TABLES) == {*EXPLICIT, *DIAGONAL, *FULL}
+    assert set(TABLES) <= set(neuralode.methods())
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_says_what_kind_it_is(name: str) -> None:
+def test_the_kind_of_a_table_follows_from_its_coefficients(name: str) -> None:
     table = TABLES[name]
     assert (table.explicit, table.diagonally_implicit) == (name in EXPLICIT, name not in FULL)
     together = tuple(range(table.stages))
@@ -182,7 +183,7 @@ def test_a_table_says_what_kind_it_is(name: str) -> None:
 
 
 def test_stages_that_depend_on_each_other_share_a_block() -> None:
-    """Lobatto IIIA: an explicit stage, then two that must be solved for together."""
+    """Lobatto IIIA: an explicit stage, then two that must be solved together."""
     lobatto = Tableau(
         name="lobatto",
         order=4,
@@ -198,7 +199,7 @@ def test_stages_that_depend_on_each_other_share_a_block() -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_claims_all_of_its_order(name: str) -> None:
+def test_a_table_declares_its_full_order(name: str) -> None:
     table = TABLES[name]
     with pytest.raises(ValueError, match=f"'order {table.order + 1}'"):
         dataclasses.replace(table, order=table.order + 1)
@@ -211,8 +212,8 @@ def test_a_table_claims_all_of_its_order(name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("part", ["c", "a", "b", "b_error", "interpolant", "dense_c", "dense_a"])
-def test_a_slip_in_any_coefficient_is_noticed(name: str, part: str) -> None:
-    """One wrong digit in the eighth place, in every coefficient of the table in turn."""
+def test_a_wrong_coefficient_is_detected(name: str, part: str) -> None:
+    """A wrong eighth digit, in each coefficient of the table in turn."""
     table = TABLES[name]
     data = getattr(table, part)
     if data is None:
@@ -231,25 +232,25 @@ def test_a_slip_in_any_coefficient_is_noticed(name: str, part: str) -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_tableau_says_where_it_is_from(name: str) -> None:
+def test_every_tableau_names_its_source(name: str) -> None:
     table = TABLES[name]
     assert any(character.isdigit() for character in table.source), "no year in the source"
 
 
-def test_the_registry_cannot_be_written_to() -> None:
+def test_the_registry_is_read_only() -> None:
     registry: Any = neuralode.methods()
     with pytest.raises(TypeError):
         registry["mine"] = METHODS["rk4"]
 
 
-def test_trees_are_counted_as_in_the_books() -> None:
+def test_the_numbers_of_trees_are_the_known_ones() -> None:
     assert [len(trees(nodes)) for nodes in range(1, 11)] == [1, 1, 2, 4, 9, 20, 48, 115, 286, 719]
 
 
-def test_the_order_of_any_quadrature_is_found() -> None:
-    """f(t) alone: the trees in which all nodes hang from the root ask for the moments of the weights."""
+def test_the_order_of_a_quadrature_is_found() -> None:
+    """For f(t) the trees whose nodes all hang from the root give the moments of the weights."""
     nodes, weights = np.polynomial.legendre.leggauss(4)
-    a = np.diag((nodes + 1) / 2)  # every stage reads itself only, with the right row sum
+    a = np.diag((nodes + 1) / 2)  # every stage depends on itself only, with the right row sum
     for order in (1, 2, 3):
         moment = abs(weights / 2 @ ((nodes + 1) / 2) ** order - 1 / (order + 1))
         assert moment < 1e-15
@@ -257,7 +258,7 @@ def test_the_order_of_any_quadrature_is_found() -> None:
     assert residual(3, a, weights / 2) == pytest.approx(1 / 3 - 1 / 6)  # Σ bᵢ aᵢⱼ cⱼ is then Σ bᵢ cᵢ²
 
 
-def test_dopri8_is_the_published_one() -> None:
+def test_dopri8_has_the_published_coefficients() -> None:
     peer = pytest.importorskip("torchdiffeq._impl.dopri8")._DOPRI8_TABLEAU
     table = TABLES["dopri8"]
     for ours, theirs in (
@@ -271,7 +272,7 @@ def test_dopri8_is_the_published_one() -> None:
 
 
 def amplification(table: Tableau, z: complex, theta: float = 1.0) -> complex:
-    """y(θ) of the step with hλ = z from y = 1 on the equation y' = λ y."""
+    """Return y(θ) of a step with hλ = z from y = 1 on y' = λ y."""
     a = np.array([row + (0.0,) * (table.stages - len(row)) for row in table.a])
     weights = np.array(table.interpolant) @ theta ** np.arange(1, len(table.interpolant[0]) + 1)
     return 1 + z * weights @ np.linalg.solve(np.eye(table.stages) - z * a, np.ones(table.stages))
@@ -300,31 +301,29 @@ def test_an_implicit_method_is_a_stable(name: str) -> None:
     axis = np.concatenate((np.linspace(0, 20, 401), np.geomspace(20, 1e6, 100)))
     sizes = [abs(amplification(TABLES[name], 1j * y)) for y in axis]
     assert max(sizes) < 1 + 1e-9
-    # without a pole on the left the axis is all that matters: the diagonal blocks have no negative eigenvalue
+    # without a pole on the left the imaginary axis suffices: the diagonal blocks have no negative eigenvalue
     a = np.array(TABLES[name].a)
     assert np.linalg.eigvals(a).real.min() >= 0
 
 
 @pytest.mark.parametrize("name", L_STABLE)
-def test_a_stiff_component_is_forgotten_in_one_step(name: str) -> None:
+def test_a_stiff_component_is_damped_in_one_step(name: str) -> None:
     table = TABLES[name]
     assert abs(amplification(table, -1e7)) < 1e-6
-    if not any(
-        table.a[0]
-    ):  # an explicit first stage: the states of the others in the limit, the last being the new one
+    if not any(table.a[0]):  # an explicit first stage: the limits of the other states, the last one being the new state
         a = np.array(table.a)
         assert abs(np.linalg.solve(a[1:, 1:], a[1:, 0])[-1]) < 1e-14
 
 
 @pytest.mark.parametrize("name", sorted({*L_STABLE, "implicit_midpoint", "gl4", "gl6"}))
 @pytest.mark.parametrize("z", [-1e2, -1e5, -1e8])
-def test_dense_output_does_not_overshoot_however_stiff_the_equation(name: str, z: float) -> None:
+def test_dense_output_does_not_overshoot_for_any_stiffness(name: str, z: float) -> None:
     values = [abs(amplification(TABLES[name], z, theta)) for theta in np.linspace(0, 1, 21)]
     assert max(values) < 1 + 1e-6
 
 
 @pytest.mark.parametrize("name", ["kvaerno3", "kvaerno4", "kvaerno5"])
-def test_the_error_estimate_stays_bounded_however_stiff_the_equation(name: str) -> None:
+def test_the_error_estimate_is_bounded_for_any_stiffness(name: str) -> None:
     table = TABLES[name]
     assert table.b_error is not None
     z = -1e8
@@ -333,7 +332,7 @@ def test_the_error_estimate_stays_bounded_however_stiff_the_equation(name: str) 
 
 
 @pytest.mark.parametrize("name", ["heun3", "rk4_38", "fehlberg2", "dopri8", "trapezoid", "dopri5", "bosh3"])
-def test_dense_output_leaves_along_the_first_stage(name: str) -> None:
+def test_dense_output_starts_with_the_slope_of_the_first_stage(name: str) -> None:
     slopes = np.array(TABLES[name].interpolant)[:, 0]
     assert np.abs(slopes - np.eye(len(slopes))[0]).max() < 1e-12
 
@@ -342,7 +341,7 @@ def test_dense_output_leaves_along_the_first_stage(name: str) -> None:
     ("name", "last"),
     [("dopri8", 13), ("trapezoid", 1), ("trbdf2", 2), ("kvaerno3", 3), ("kvaerno4", 4), ("kvaerno5", 6)],
 )
-def test_dense_output_arrives_along_the_slope_there(name: str, last: int) -> None:
+def test_dense_output_ends_with_the_slope_at_the_end(name: str, last: int) -> None:
     interpolant = np.array(TABLES[name].interpolant)
     slopes = interpolant @ np.arange(1, interpolant.shape[1] + 1)
     assert np.abs(slopes - np.eye(len(slopes))[last]).max() < 1e-11

@@ -74,7 +74,7 @@ class StepStart(NamedTuple):
     h : float or Tensor[rows]
         The signed step size, in float64. Rows with ``h = 0`` do not take part in the step.
     method_state : default=None
-        The method state that the previous step, a rejected attempt or `Method.begin` returned. None: start anew.
+        The method state that the previous step, a rejected attempt or `Method.begin` returned. None: start without one.
     """
 
     f: Evaluate
@@ -297,7 +297,7 @@ class Method(DeclaredProperties, Protocol):
 
     *Method state.* A pytree of tensors that lead with rows, or None. The solver gathers its rows when rows finish, and
     merges the states of accepted and rejected rows, which therefore have the same structure (or are None). It may pass
-    None at any step: then the step starts anew.
+    None at any step: then the step starts without one.
 
     *Derivatives.* `step` and `quadrature` are called without gradient mode. `retake`, `interpolate` and `interpolant`
     are called with and without it, and must be differentiable in ``y``, in ``t`` and ``h`` where these are tensors, and

@@ -185,6 +185,6 @@ class Newton:
 
 
 def _converges_within(iterations: int, size: Number, rate: Number) -> Flag:
-    """Return whether this contraction makes the error negligible within so many iterations."""
+    """Return whether this contraction makes the error negligible within this number of iterations."""
     rate = maximum(rate, 1e-16)
     return size * power(rate, iterations + 1) <= 1 - rate
