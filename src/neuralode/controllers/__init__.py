@@ -35,7 +35,13 @@ CONTROLLERS: Mapping[str, PID] = {"i": I(), "pi": PI(), "pid": PID()}
 
 
 def find_controller(controller: str | Controller | None, method: Method, step_size: float | None) -> Controller:
-    """Return the controller that the arguments of `solve` describe; refuse combinations that have none."""
+    """Return the controller that the arguments of `solve` describe.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an unknown controller, and for combinations that exclude each other.
+    """
     if step_size is not None and controller is not None:
         raise ValueError("step_size and controller were both given; wanted one of them.")
     if controller is None:
@@ -49,7 +55,7 @@ def find_controller(controller: str | Controller | None, method: Method, step_si
         if step_size is None:
             raise ValueError(f"method {method.name!r} takes fixed steps; wanted step_size=... or an adaptive method.")
         return Fixed(step_size)
-    controller = pick("controller", controller, CONTROLLERS, Controller)
+    controller = pick("controller", controller, table=CONTROLLERS, kind=Controller)
     if controller.adaptive and not method.adaptive:
         raise ValueError(
             f"method {method.name!r} has no error estimate; wanted step_size=..., controller=Given(times), or an "

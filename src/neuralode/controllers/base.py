@@ -1,27 +1,30 @@
-"""The contract of step size controllers: where a step ends, and what follows from its error."""
+"""The contract of step size controllers: where a step ends, whether it is accepted, and the size of the next."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
 
 from neuralode.core.clock import Flag, Number
 from neuralode.core.norms import Norm, Reduction
 from neuralode.core.problem import Problem
+from neuralode.core.types import PyTree
+
+History: TypeAlias = PyTree  # of clock numbers; its structure does not change during a solve
 
 
 class StepRequest(NamedTuple):
-    """Where every clock stands before an attempt."""
+    """The time, planned step size and end of every clock before an attempt."""
 
     t: Number
     h: Number  # planned size of the attempt, positive
-    end: Number  # where the clock must arrive: the end of the solve, or the next stop
+    end: Number  # the latest time at which the step may end: the end of the solve, or the next stop
     direction: float  # 1.0 or -1.0
 
 
 class StepProposal(NamedTuple):
-    """Where the next step ends."""
+    """The size and the end of the next step."""
 
     h: Number  # signed
     t1: Number  # t + h, exactly the end where ``reaches_end``
@@ -40,15 +43,15 @@ class AttemptOutcome(NamedTuple):
 
 
 class StepDecision(NamedTuple):
-    """What follows from an attempt."""
+    """Whether an attempt is accepted, and the plan for the next one."""
 
     accept: Flag
     h: Number  # planned size of the next attempt, positive
-    history: Any
+    history: History
 
 
 class SolveStart(NamedTuple):
-    """What is known at the start of a solve, for the size of the first attempt."""
+    """The start of a solve, from which the size of the first attempt is chosen."""
 
     problem: Problem
     norm: Norm
@@ -62,8 +65,9 @@ class Controller(Protocol):
 
     All quantities of time are clock numbers in float64 (see `neuralode.core.clock`): Python numbers on a shared clock,
     tensors [rows] where every row has its own. The same code must serve both, and 0-d tensors: use operators and the
-    functions of `core.clock`, no branches on values. A controller holds no state; ``history`` is a pytree of clock
-    numbers whose structure does not change during a solve.
+    functions of `core.clock`. `propose` and `decide` must not branch on values, so that `torch.compile` can trace them.
+    A controller holds no state; ``history`` is a pytree of clock numbers whose structure does not change during a
+    solve.
     """
 
     @property
@@ -81,7 +85,7 @@ class Controller(Protocol):
         """The smallest size that `decide` returns; a non-finite attempt of that size ends the solve."""
         ...
 
-    def start(self, t0: Number, t1: Number) -> Any:
+    def start(self, t0: Number, t1: Number) -> History:
         """Return the history before the first step of a solve from ``t0`` to ``t1``."""
         ...
 
@@ -89,15 +93,15 @@ class Controller(Protocol):
         """Return the planned size of the first attempt, positive, and the calls of f that it took."""
         ...
 
-    def propose(self, request: StepRequest, history: Any) -> StepProposal:
+    def propose(self, request: StepRequest, history: History) -> StepProposal:
         """Return where the next step ends: at ``request.end`` at the latest.
 
         The proposal must move t unless t is at the end, and must set ``t1`` to ``request.end`` exactly where it sets
-        ``reaches_end``. Rows that are done are proposed steps too; the engine ignores these.
+        ``reaches_end``. The engine ignores proposals for rows that have finished.
         """
         ...
 
-    def decide(self, outcome: AttemptOutcome, history: Any) -> StepDecision:
+    def decide(self, outcome: AttemptOutcome, history: History) -> StepDecision:
         """Accept or reject an attempt and plan the next one.
 
         A ratio of at most 1 is within tolerance; it may be infinite or NaN, and such attempts must be rejected. After a

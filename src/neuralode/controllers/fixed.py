@@ -1,10 +1,10 @@
-"""Steps that are known beforehand: of one size, or given one by one."""
+"""Controllers with predetermined steps: of one size (`Fixed`), or at given times (`Given`)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,16 +13,28 @@ from neuralode.controllers.base import AttemptOutcome, SolveStart, StepDecision,
 from neuralode.core.clock import Number, negate, where
 
 
-class GridHistory(NamedTuple):
-    """The position on a grid of known steps."""
+class FixedHistory(NamedTuple):
+    """The position on a grid of equal steps."""
 
-    taken: Number  # steps taken
-    steps: Number  # steps to take
-    origin: Any  # t0, or for given times t0 and the offsets from it
+    taken: Number  # number of steps taken
+    steps: Number  # number of all steps
+    t0: Number
 
 
-class _KnownSteps:
-    """The common properties of controllers whose steps are known beforehand."""
+class GivenHistory(NamedTuple):
+    """The position on a grid of given times."""
+
+    taken: Number  # number of steps taken
+    steps: Number  # number of all steps
+    t0: Number
+    offsets: list[float] | Tensor  # the given times relative to t0: a tensor [N + 1] or [rows, N + 1] for tensor clocks
+
+
+GridHistory = TypeVar("GridHistory", FixedHistory, GivenHistory)
+
+
+class _PredeterminedSteps:
+    """The common part of controllers with predetermined steps."""
 
     adaptive = False
     min_step = None
@@ -33,18 +45,23 @@ class _KnownSteps:
         return "rms"
 
     def initial_step(self, start: SolveStart) -> tuple[Number, int]:
-        """Return the span: sizes are known."""
+        """Return the span, which `propose` ignores."""
         return abs(start.problem.end - start.problem.start), 0
 
 
 @dataclass(frozen=True)
-class Fixed(_KnownSteps):
-    """Take steps of one size: times are t0 + n·h, and the last step ends at the end.
+class Fixed(_PredeterminedSteps):
+    """Take steps of one size, at the times t0 + n·h; the last step ends at the end of the solve.
 
     Parameters
     ----------
     step_size : float
-        The size h, positive. The number of steps is ⌈span/h − 1e-9⌉, so that rounding adds no sliver.
+        The size h, positive. The number of steps is ⌈span/h − 1e-9⌉, so that rounding adds no tiny last step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the size is not a positive finite number.
     """
 
     step_size: float
@@ -59,35 +76,40 @@ class Fixed(_KnownSteps):
         """Return the controller itself."""
         return self
 
-    def start(self, t0: Number, t1: Number) -> GridHistory:
-        """Count the steps of the grid."""
+    def start(self, t0: Number, t1: Number) -> FixedHistory:
+        """Return the number of steps of the grid."""
         steps = abs(t1 - t0) / self.step_size - 1e-9
         if isinstance(steps, Tensor):
-            return GridHistory(torch.zeros_like(steps), steps.ceil(), t0)
-        return GridHistory(0.0, math.ceil(steps) if math.isfinite(steps) else steps, t0)
+            return FixedHistory(torch.zeros_like(steps), steps.ceil(), t0)
+        return FixedHistory(0.0, math.ceil(steps) if math.isfinite(steps) else steps, t0)
 
-    def propose(self, request: StepRequest, history: GridHistory) -> StepProposal:
+    def propose(self, request: StepRequest, history: FixedHistory) -> StepProposal:
         """Step to the next time of the grid."""
         taken, steps, t0 = history
         reaches_end = taken + 1 >= steps
         t1 = where(reaches_end, request.end, t0 + request.direction * self.step_size * (taken + 1))
-        return StepProposal(t1 - request.t, t1, reaches_end, reaches_end)
+        return StepProposal(h=t1 - request.t, t1=t1, reaches_end=reaches_end, clipped=reaches_end)
 
-    def decide(self, outcome: AttemptOutcome, history: GridHistory) -> StepDecision:
-        """Accept every step; one that ended at a stop does not reach the grid."""
-        following = history._replace(taken=history.taken + negate(outcome.clipped))
-        return StepDecision(outcome.h == outcome.h, outcome.planned, following)
+    def decide(self, outcome: AttemptOutcome, history: FixedHistory) -> StepDecision:
+        """Accept every step."""
+        return _accept(outcome, history)
 
 
 @dataclass(frozen=True, eq=False)
-class Given(_KnownSteps):
-    """Take given steps by any method and accept them all.
+class Given(_PredeterminedSteps):
+    """Take steps of given sizes with any method, and accept them all.
 
     Parameters
     ----------
     times : Tensor[N + 1] or Tensor[rows, N + 1]
-        The times at which steps begin and end. Their differences are the step sizes: the first step starts at the first
-        time of the solve, and the last one ends at its last time. Equal times at the end of a row take no step.
+        The times at which steps start and end. Only their differences matter: the first step starts at the first time
+        of the solve, and the last step ends at its last time. Equal times at the end of a row take no step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the times are not a floating tensor of one of these shapes; from `solve`, if they run against its direction
+        or have another number of rows than y0.
 
     Examples
     --------
@@ -112,8 +134,8 @@ class Given(_KnownSteps):
         """Return the controller itself."""
         return self
 
-    def start(self, t0: Number, t1: Number) -> GridHistory:
-        """Count the steps, and keep where they end relative to the start."""
+    def start(self, t0: Number, t1: Number) -> GivenHistory:
+        """Return the number of steps, and where they end relative to the start."""
         offsets = self.times - self.times[..., :1]
         span = torch.as_tensor(t1 - t0, device=offsets.device)
         steps = offsets.diff()
@@ -121,30 +143,35 @@ class Given(_KnownSteps):
             raise ValueError(
                 f"Given(times) runs {self.times.tolist()}; wanted times that go the way of t, step by step."
             )
+        if self.times.dim() != 1 and not (isinstance(t0, Tensor) and t0.dim()):
+            raise ValueError("Given(times) has a row for each sample; that needs per_sample=True.")
         if not isinstance(t0, Tensor):
-            if self.times.dim() != 1:
-                raise ValueError("Given(times) has a row for each sample; that needs per_sample=True.")
-            return GridHistory(0, len(offsets) - 1, (t0, offsets.tolist()))
+            return GivenHistory(taken=0, steps=len(offsets) - 1, t0=t0, offsets=offsets.tolist())
         if offsets.dim() == 2 and len(offsets) != len(t0):
             raise ValueError(
                 f"Given(times) has {len(offsets)} rows, y0 has {len(t0)}; wanted one row of times for each."
             )
-        offsets = offsets.to(t0.device).expand(len(t0), -1)
-        moves = (offsets.diff() != 0).sum(-1)
-        return GridHistory(torch.zeros_like(moves), moves, (t0, offsets))
+        offsets = offsets.to(t0.device).expand(*t0.shape, -1)
+        steps = (offsets.diff() != 0).sum(-1)
+        return GivenHistory(taken=torch.zeros_like(steps), steps=steps, t0=t0, offsets=offsets)
 
-    def propose(self, request: StepRequest, history: GridHistory) -> StepProposal:
-        """Step to the end of the next given step."""
-        taken, steps, (t0, offsets) = history
+    def propose(self, request: StepRequest, history: GivenHistory) -> StepProposal:
+        """Step to the next given time."""
+        taken, steps, t0, offsets = history
         reaches_end = taken + 1 >= steps
-        if isinstance(taken, Tensor):
-            following = (taken + 1).clamp(max=offsets.shape[1] - 1)
-            t1 = where(reaches_end, request.end, t0 + offsets.gather(1, following[:, None])[:, 0])
+        if isinstance(taken, Tensor) and isinstance(offsets, Tensor):
+            following = (taken + 1).clamp(max=offsets.shape[-1] - 1)
+            t1 = where(reaches_end, request.end, t0 + offsets.gather(-1, following[..., None])[..., 0])
         else:
-            t1 = request.end if reaches_end else t0 + offsets[taken + 1]
-        return StepProposal(t1 - request.t, t1, reaches_end, reaches_end)
+            t1 = request.end if reaches_end else t0 + offsets[int(taken) + 1]
+        return StepProposal(h=t1 - request.t, t1=t1, reaches_end=reaches_end, clipped=reaches_end)
 
-    def decide(self, outcome: AttemptOutcome, history: GridHistory) -> StepDecision:
-        """Accept every step; one that ended at a stop does not reach the given time."""
-        following = history._replace(taken=history.taken + negate(outcome.clipped))
-        return StepDecision(outcome.h == outcome.h, outcome.planned, following)
+    def decide(self, outcome: AttemptOutcome, history: GivenHistory) -> StepDecision:
+        """Accept every step."""
+        return _accept(outcome, history)
+
+
+def _accept(outcome: AttemptOutcome, history: GridHistory) -> StepDecision:
+    """Accept every step; one that is clipped at a stop does not reach the next time of the grid."""
+    following = history._replace(taken=history.taken + negate(outcome.clipped))
+    return StepDecision(outcome.h == outcome.h, outcome.planned, following)

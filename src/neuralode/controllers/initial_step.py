@@ -1,7 +1,7 @@
-"""The size of the first attempt, where steps adapt.
+"""An estimate of the first step size for adaptive methods.
 
-Hairer, Nørsett & Wanner, *Solving Ordinary Differential Equations I*, II.4, algorithm 4.14: a step whose explicit Euler
-increment is small and whose change of slope is within the tolerance.
+Hairer, Nørsett & Wanner, *Solving Ordinary Differential Equations I*, II.4, algorithm 4.14: a size at which
+the increment of an explicit Euler step is small, and the change of the slope over it is within the tolerance.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from neuralode.controllers.base import SolveStart
 from neuralode.core import clock
 from neuralode.core.clock import Number, where
 
-TRIALS = 11  # a trial step whose slope is not finite is divided by 10, at most 10 times
+TRIALS = 11  # trial steps: each is a tenth of the one before, until the slope at its end is finite
 
 
 def estimate_initial_step(start: SolveStart) -> tuple[Number, int]:
@@ -27,7 +27,7 @@ def estimate_initial_step(start: SolveStart) -> tuple[Number, int]:
     for _ in range(TRIALS):
         signed = h0 * problem.direction
         trial = clock.scaled(y0, signed, f0)
-        t1 = clock.stage_times(problem.start, signed, (1.0,), dtype=y0.dtype.to_real(), device=y0.device)[0]
+        t1 = clock.stage_times(problem.start, signed, (1.0,), dtype=clock.real_dtype(y0.dtype), device=y0.device)[0]
         curvature = _ratio(start, problem.field(t1, trial) - f0) / clock.maximum(h0, 1e-300)
         calls += 1
         bad = clock.negate(clock.isfinite(curvature))

@@ -1,4 +1,4 @@
-"""Step sizes from the error of past steps: the PID controllers."""
+"""PID controllers: step sizes from the errors of past steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from neuralode.core.norms import Reduction
 SAFETY = 0.9
 FACTOR_MIN, FACTOR_MAX = 0.2, 10.0
 RATIO_MIN = 1e-10  # smaller ratios count as this one
-LANDING = 1.01  # stretch a step by up to this factor to reach the end
+END_STRETCH = 1.01  # stretch a step by up to this factor to reach the end
 
 
 class PIDHistory(NamedTuple):
@@ -36,14 +36,15 @@ class PID:
     .. math:: s\; r_n^{-(P + I + D)/k}\; r_{n-1}^{(P + 2D)/k}\; r_{n-2}^{-D/k}
 
     clamped to [``factor_min``, ``factor_max``]. Attempts that are not finite or whose ratio exceeds 1 are rejected.
-    After a rejection the next accepted step does not grow. Rejections and clipped steps do not enter the history.
+    A step that is accepted after a rejection is not followed by a larger one. Rejected and clipped steps do not enter
+    the history.
 
     Parameters
     ----------
     proportional, integral, derivative : float, default=-2/9, 2/9, 1/18
-        P, I, D. The defaults are Söderlind's H312 filter, which gives smooth step sequences.
+        P, I and D. The defaults are Söderlind's H312 filter, which gives smooth step sequences.
     safety : float, default=0.9
-        The factor s, in (0, 1].
+        The safety factor s, in (0, 1].
     factor_min, factor_max : float, default=0.2, 10.0
         Bounds on the ratio of consecutive step sizes.
     first_step : float or Tensor[rows], default=None
@@ -51,13 +52,18 @@ class PID:
     min_step, max_step : float, default=None
         Bounds on the size. A step of size ``min_step`` is accepted whatever its error.
     norm : {"rms", "max"} or callable, default="rms"
-        How scaled errors reduce to one ratio. A callable takes the pytree of scaled errors and returns a number, or
-        one a row.
+        How scaled errors reduce to one ratio. A callable takes the pytree of scaled errors and returns one number, or
+        one for each row with ``per_sample``.
+
+    Raises
+    ------
+    ValueError
+        For sizes that are not positive, factors outside their ranges, or ``min_step`` above ``max_step``.
 
     References
     ----------
     G. Söderlind, Digital filters in adaptive time-stepping, ACM Trans. Math. Softw. 29(1), 2003.
-    The last step and the first one: Hairer, Nørsett & Wanner I, II.4.
+    The first and the last step: Hairer, Nørsett & Wanner, Solving Ordinary Differential Equations I, II.4.
 
     Examples
     --------
@@ -113,7 +119,7 @@ class PID:
         return self.bound(minimum(h, span)), 0
 
     def resume(self, h: Number) -> PID:
-        """Return the controller with ``h`` as its first step; clocks without a step take the largest of the others."""
+        """Return the controller with ``h`` as its first step; clocks without a size take the largest of the others."""
         if isinstance(h, Tensor):
             if not bool((h > 0).any()):
                 return replace(self, first_step=None)
@@ -127,14 +133,15 @@ class PID:
         return h if self.min_step is None else maximum(h, self.min_step)
 
     def propose(self, request: StepRequest, history: PIDHistory) -> StepProposal:
-        """Step to the end if it is within reach; halve the rest rather than leave a sliver."""
+        """Step to the end if it is within reach; halve the remaining span rather than leave a tiny last step."""
         t, h, end, direction = request
         rest = end - t
         left = rest * direction
-        reaches_end = h * LANDING >= left
+        reaches_end = h * END_STRETCH >= left
         clipped = reaches_end | (2 * h > left)
         signed = where(reaches_end, rest, where(clipped, rest / 2, h * direction))
-        return StepProposal(signed, where(reaches_end, end, t + signed), reaches_end, clipped)
+        t1 = where(reaches_end, end, t + signed)
+        return StepProposal(h=signed, t1=t1, reaches_end=reaches_end, clipped=clipped)
 
     def decide(self, outcome: AttemptOutcome, history: PIDHistory) -> StepDecision:
         """Accept a step whose error ratio is at most 1, and scale the next size by the filter."""
@@ -175,7 +182,7 @@ class PI(PID):
 
 @dataclass(frozen=True)
 class I(PID):  # noqa: E742 (the name in the literature)
-    """`PID` with the integral part only: the classical controller, and the default."""
+    """`PID` with the integral part only: the classical controller. The default."""
 
     proportional: float = 0.0
     integral: float = 1.0

@@ -1,4 +1,4 @@
-"""Times at which a step must end: known kinks and discontinuities of f."""
+"""Times at which steps must end: known kinks and discontinuities of f."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from neuralode.controllers.base import Controller, StepProposal, StepRequest
+from neuralode.controllers.base import Controller, History, StepProposal, StepRequest
 from neuralode.core.clock import Flag, Number, host, negate, per_row, where
 from neuralode.core.problem import Problem
+from neuralode.core.times import Times
 
-Times: TypeAlias = Tensor | Sequence[float] | None
-
-SLIVER = 1e-9  # relative to a fixed step: a stop this near to its end counts as its end
+END_TOLERANCE = 1e-9  # relative to a fixed step: a stop as close to its end counts as its end
 
 
 class StopProposal(NamedTuple):
@@ -35,8 +34,8 @@ class StopTimes:
     Parameters
     ----------
     times : tuple of float, Tensor[S] or Tensor[rows, S], default=()
-        Stops in the direction of integration. With a clock for each row a tensor, padded at both ends by infinite times
-        so that one always lies ahead.
+        Stops in the direction of integration. Per-row clocks have a tensor, padded at both ends with infinite times, so
+        that a stop always lies ahead.
     jumps : tuple of bool or Tensor, default=()
         Whether f is discontinuous at each time.
     everywhere : bool, default=False
@@ -67,7 +66,7 @@ class StopTimes:
             return replace(self, times=self.times[rows], jumps=torch.as_tensor(self.jumps)[rows])
         return self
 
-    def propose(self, controller: Controller, request: StepRequest, history: Any) -> StopProposal:
+    def propose(self, controller: Controller, request: StepRequest, history: History) -> StopProposal:
         """Let the controller propose a step that ends at the next stop at the latest."""
         t, _, end, direction = request
         if not len(self.times):
@@ -81,7 +80,7 @@ class StopTimes:
             proposal = proposal._replace(reaches_end=proposal.reaches_end & negate(before_end))
             return StopProposal(proposal, ends_at_stop, ends & jump)
         proposal = controller.propose(request, history)
-        slack = SLIVER * abs(proposal.h)
+        slack = END_TOLERANCE * abs(proposal.h)
         cut = before_end & ((stop - proposal.t1) * direction <= slack)
         short = cut & ((proposal.t1 - stop) * direction > slack)
         t1 = where(cut, stop, proposal.t1)
@@ -105,23 +104,31 @@ class StopTimes:
     def _following(self, t: Number, direction: float) -> tuple[Number, Flag]:
         """Return the first stop strictly beyond t, infinite if there is none, and whether f jumps there."""
         if isinstance(self.times, Tensor) and isinstance(self.jumps, Tensor):
-            ahead, t, own = self.times * direction, per_row(t), self.times.dim() == 2
-            place = torch.searchsorted(ahead, (t[:, None] if own else t) * direction, right=True)
-            if own:
-                return self.times.gather(1, place)[:, 0], self.jumps.gather(1, place)[:, 0]
-            return self.times[place], self.jumps[place]
-        place = bisect_right(self.times, t * direction, key=lambda time: time * direction)
-        return (self.times[place], self.jumps[place]) if place < len(self.times) else (direction * math.inf, False)
+            ahead, t, by_row = self.times * direction, per_row(t), self.times.dim() == 2
+            index = torch.searchsorted(ahead, (t[:, None] if by_row else t) * direction, right=True)
+            if by_row:
+                return self.times.gather(1, index)[:, 0], self.jumps.gather(1, index)[:, 0]
+            return self.times[index], self.jumps[index]
+        index = bisect_right(self.times, t * direction, key=lambda time: time * direction)
+        return (self.times[index], self.jumps[index]) if index < len(self.times) else (direction * math.inf, False)
 
 
 NO_STOPS = StopTimes()
 
 
-def find_stops(problem: Problem, *, step_t: Times = None, jump_t: Times = None, perturb: bool = False) -> StopTimes:
-    """Return the stops within a solve, ends included, at the times that the user gave."""
+def find_stops(
+    problem: Problem, *, step_t: Times | None = None, jump_t: Times | None = None, perturb: bool = False
+) -> StopTimes:
+    """Return the stops within a solve, both ends included, at the times that the user gave.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For times that are not a floating tensor [S], not finite, or given twice.
+    """
     jumps: dict[float, bool] = {}
-    for name, given, jump in (("step_t", step_t, False), ("jump_t", jump_t, True)):
-        for time in _read(name, given):
+    for name, times, jump in (("step_t", step_t, False), ("jump_t", jump_t, True)):
+        for time in _read(name, times):
             if time in jumps:
                 raise ValueError(f"{name} holds {time!r} twice, or step_t and jump_t both hold it; wanted it once.")
             jumps[time] = jump
@@ -135,8 +142,8 @@ def find_stops(problem: Problem, *, step_t: Times = None, jump_t: Times = None, 
 def unite(problem: Problem, stops: StopTimes, breaks: Sequence[tuple[Tensor, Tensor]]) -> StopTimes:
     """Add the breaks of control inputs to stops: pairs of times and jumps, [S] or [rows, S].
 
-    Only breaks within the solve count. The earliest time does not (the end, where time decreases): control inputs are
-    right-continuous, so that f there already has the value of the piece that is integrated.
+    Only breaks within the solve count. The earliest time is excluded (the end, if time decreases): control inputs are
+    right-continuous, so f there already has the value of the piece that is integrated.
     """
     low, high = _span(problem)
     parts = []
@@ -163,7 +170,7 @@ def _span(problem: Problem) -> tuple[float, float]:
 
 
 def _ordered(problem: Problem, parts: list[tuple[Tensor, Tensor]], everywhere: bool) -> StopTimes:
-    """Return stops in the direction of integration, each once; infinite times are none."""
+    """Return stops in the direction of integration, without duplicates and infinite times."""
     start, direction = problem.start, problem.direction
     if isinstance(start, Tensor):
         parts = [(times.to(start.device), jumps.to(start.device)) for times, jumps in parts]
@@ -171,15 +178,15 @@ def _ordered(problem: Problem, parts: list[tuple[Tensor, Tensor]], everywhere: b
             return _row_by_row(problem, parts, everywhere)
     flat = torch.cat([times.reshape(-1).to(parts[0][0].device) for times, _ in parts]) * direction
     jumps = torch.cat([jumps.reshape(-1).to(flat.device) for _, jumps in parts])[flat.isfinite()]
-    ahead, place = flat[flat.isfinite()].unique(return_inverse=True)
-    jumping = torch.zeros_like(ahead, dtype=torch.bool).index_put((place[jumps],), torch.ones_like(jumps[jumps]))
+    ahead, index = flat[flat.isfinite()].unique(return_inverse=True)
+    jumping = torch.zeros_like(ahead, dtype=torch.bool).index_put((index[jumps],), torch.ones_like(jumps[jumps]))
     if isinstance(start, Tensor):
         return StopTimes(*_padded(ahead, jumping, direction), everywhere)
     return StopTimes(tuple((ahead * direction).tolist()), tuple(jumping.tolist()), everywhere)
 
 
 def _row_by_row(problem: Problem, parts: list[tuple[Tensor, Tensor]], everywhere: bool) -> StopTimes:
-    """Return stops [rows, S]; rows with fewer stops end in infinite ones."""
+    """Return stops [rows, S]; rows with fewer stops are padded with infinite ones."""
     rows, direction = problem.layout.rows, problem.direction
     ahead = torch.cat([times.expand(rows, -1) for times, _ in parts], 1) * direction
     jumps = torch.cat([jumps.expand(rows, -1) for _, jumps in parts], 1)
@@ -194,19 +201,20 @@ def _row_by_row(problem: Problem, parts: list[tuple[Tensor, Tensor]], everywhere
 
 
 def _padded(ahead: Tensor, jumps: Tensor, direction: float) -> tuple[Tensor, Tensor]:
-    """Return times and jumps with an infinite time, no jump, at both ends."""
+    """Pad times with an infinite time without a jump at both ends."""
     lead = (*ahead.shape[:-1], 1)
     infinite, no = ahead.new_full(lead, torch.inf), jumps.new_zeros(lead)
     return torch.cat((-infinite, ahead, infinite), -1) * direction, torch.cat((no, jumps, no), -1)
 
 
-def _read(name: str, given: Times) -> list[float]:
-    if given is None:
+def _read(name: str, times: Times | None) -> list[float]:
+    """Return the times that a user gave."""
+    if times is None:
         return []
-    times = torch.as_tensor(given, dtype=torch.float64) if not isinstance(given, Tensor) else given
+    times = times if isinstance(times, Tensor) else torch.as_tensor(times, dtype=torch.float64)
     if not times.is_floating_point() or times.dim() != 1:
         raise TypeError(f"{name} has dtype {times.dtype}, shape {list(times.shape)}; wanted a floating tensor [S].")
-    found = times.detach().double().tolist()
-    if not all(map(math.isfinite, found)):
-        raise ValueError(f"{name} holds a time that is not finite: {found}.")
-    return found
+    numbers = times.detach().double().tolist()
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{name} holds a time that is not finite: {numbers}.")
+    return numbers

@@ -1,34 +1,34 @@
-"""Checks of arguments that depend on each other."""
+"""Checks of single arguments, and of arguments that exclude each other."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from neuralode.core.registry import pick
+from neuralode.core.times import Times
+from neuralode.core.types import Save
 from neuralode.engines.base import SolveConfig
 from neuralode.methods.base import Method
 
 
-def check_max_steps(max_steps: Any) -> int:
-    """Refuse what is not a positive whole number."""
+def check_max_steps(max_steps: int) -> int:
+    """Return a positive integer; refuse other values."""
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
         raise ValueError(f"max_steps={max_steps!r}; wanted a whole number of at least 1.")
     return max_steps
 
 
-def check_save(save: Any) -> Any:
-    """Refuse what is neither None, "steps" nor a function."""
+def check_save(save: Save) -> Save:
+    """Return None, "steps" or a function; refuse other values."""
     if save is not None and not callable(save):
-        pick("save", save, {"steps": None}, ())
+        pick("save", save, table={"steps": None}, kind=())
     return save
 
 
-def check_on_failure(on_failure: Any) -> None:
-    """Refuse what is neither "raise" nor "return"."""
-    pick("on_failure", on_failure, {"raise": None, "return": None}, ())
+def check_on_failure(on_failure: str) -> None:
+    """Refuse values other than "raise" and "return"."""
+    pick("on_failure", on_failure, table={"raise": None, "return": None}, kind=())
 
 
-def check_together(config: SolveConfig, *, per_sample: bool, step_t: Any, jump_t: Any) -> None:
+def check_together(config: SolveConfig, *, per_sample: bool, step_t: Times | None, jump_t: Times | None) -> None:
     """Refuse arguments that exclude each other."""
     method = config.method
     if config.events and config.save == "steps":
@@ -50,7 +50,7 @@ def check_together(config: SolveConfig, *, per_sample: bool, step_t: Any, jump_t
 
 
 def check_restarts(method: Method, jumps: str) -> None:
-    """Refuse per-row discontinuities with a method that starts anew at them: rows reach them at different steps."""
+    """Refuse per-row discontinuities with a method that restarts at them: rows reach them at different steps."""
     if not method.memoryless:
         raise ValueError(
             f"{jumps} with per_sample=True and method {method.name!r}, which begins anew at a jump: rows meet it at "

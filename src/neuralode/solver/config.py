@@ -1,15 +1,13 @@
-"""From the arguments of a solve to the problem and its configuration, checked once."""
+"""Resolve and check the arguments of a solve: they become a problem and its configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
-
 from neuralode.controllers import Controller, find_controller, find_stops
-from neuralode.controllers.stop_times import Times
 from neuralode.core.norms import Norm, check_reduction, check_tolerances
 from neuralode.core.problem import Problem, make_problem
 from neuralode.core.registry import check_members
+from neuralode.core.times import Times
+from neuralode.core.types import Axes, PyTree, Save, Tolerance, UserFunction
 from neuralode.engines import find_engine
 from neuralode.engines.base import Engine, Observer, SolveConfig
 from neuralode.gradients import Gradient, find_gradient
@@ -19,15 +17,15 @@ from neuralode.solver.checks import check_max_steps, check_save, check_together
 
 
 def resolve(
-    f: Callable[..., Any],
-    y0: Any,
-    t: Any,
+    f: UserFunction,
+    y0: PyTree,
+    t: Times,
     *,
     args: tuple = (),
-    args_dims: Any = None,
+    args_dims: Axes = None,
     method: str | Method | Tableau = "tsit5",
-    rtol: Any = 1e-4,
-    atol: Any = 1e-6,
+    rtol: Tolerance = 1e-4,
+    atol: Tolerance = 1e-6,
     step_size: float | None = None,
     max_steps: int = 100_000,
     per_sample: bool = False,
@@ -35,24 +33,24 @@ def resolve(
     gradient: str | Gradient = "replay",
     engine: str | Engine = "eager",
     dense: bool = False,
-    save: Literal["steps"] | Callable[..., Any] | None = None,
+    save: Save = None,
     events: Event | list[Event] | None = None,
-    step_t: Times = None,
-    jump_t: Times = None,
+    step_t: Times | None = None,
+    jump_t: Times | None = None,
     perturb: bool = False,
     observer: Observer | None = None,
     progress: bool = False,
 ) -> tuple[Problem, SolveConfig]:
     """Return the problem and the configuration that the arguments of `solve` describe.
 
-    Every front end of the solver comes through here: `solve`, `Stepper`, `solve_ensemble`, the layers and the
-    torchdiffeq interface. The arguments are those of `solve`.
+    All front ends of the solver resolve their arguments here: `solve`, `Stepper`, `solve_ensemble` and the layers of
+    `neuralode.nn`. The arguments are those of `solve`.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments that are wrong by themselves or together, in a sentence that names the argument, what came and
-        what is wanted.
+        For arguments that are invalid or exclude each other. The message names the argument, its value and what is
+        wanted.
     """
     method = find_method(method)
     engine = find_engine(engine, method)

@@ -1,8 +1,7 @@
-"""Ensembles: an f written for one member, solved for many parameters or initial states at once."""
+"""Ensembles: solve an f that is written for one member for many parameters or initial states at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -13,21 +12,23 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_flatten_with_path, 
 from neuralode.autodiff.captured import modules_of
 from neuralode.core.field import Field
 from neuralode.core.solution import Solution
+from neuralode.core.times import Times
+from neuralode.core.types import Axes, PyTree, UserFunction
 from neuralode.solver.solve import solve
 
 Axis: TypeAlias = int | None  # None: shared by all members
 
 
 def solve_ensemble(
-    f: Callable[..., Any],
-    y0: Any,
-    t: Tensor | Sequence[float | Tensor],
+    f: UserFunction,
+    y0: PyTree,
+    t: Times,
     *,
     args: tuple = (),
-    args_dims: Axis | tuple = 0,
-    y0_dims: Any = None,
+    args_dims: Axes = 0,
+    y0_dims: Axes = None,
     per_sample: bool = True,
-    **options: Any,
+    **options: Any,  # those of `solve`
 ) -> Solution:
     """Solve dy/dt = f(t, y, *args) for every member of an ensemble.
 
@@ -106,7 +107,7 @@ def solve_ensemble(
 
 
 class Members(nn.Module):
-    """f of all members, by `torch.vmap`; a module, so that the modules that f uses are found in it.
+    """f for all members, by `torch.vmap`; a module that registers the modules of f as its own.
 
     Parameters
     ----------
@@ -116,13 +117,13 @@ class Members(nn.Module):
         The member axes of (t, y, *args), as ``in_dims`` of `torch.vmap`.
     """
 
-    def __init__(self, f: Callable[..., Any], dims: tuple) -> None:
+    def __init__(self, f: UserFunction, dims: tuple) -> None:
         super().__init__()
         self.f = f
         self.used_modules = nn.ModuleList(module for module in modules_of(f) if module is not f)
         self.dims = dims
 
-    def forward(self, t: Tensor, y: Any, *args: Any) -> Any:
+    def forward(self, t: Tensor, y: PyTree, *args: PyTree) -> PyTree:
         """Return the slopes of all members."""
         try:
             return torch.vmap(self.f, self.dims)(t, y, *args)
@@ -140,23 +141,23 @@ class _Argument:
     """An argument of all members, with their axis in front."""
 
     leaf_names: list[str]  # for messages
-    leaves: list[Any]  # with the member axis, if they have one, in front
+    leaves: list[PyTree]  # with the member axis, if they have one, in front
     axes: list[Axis]  # the member axis that the user gave for each leaf
     spec: TreeSpec
 
     @property
-    def tree(self) -> Any:
+    def tree(self) -> PyTree:
         """The argument."""
         return self.spec.unflatten(self.leaves)
 
     @property
-    def dims(self) -> Any:
+    def dims(self) -> Axes:
         """The member axes as ``in_dims`` of `torch.vmap`: 0 or None for each leaf, or None."""
         if all(axis is None for axis in self.axes):
             return None
         return self.spec.unflatten([None if axis is None else 0 for axis in self.axes])
 
-    def expanded(self, members: int) -> Any:
+    def expanded(self, members: int) -> PyTree:
         """Return the argument with a member axis in front of every tensor."""
         leaves = [
             x if axis is not None or not isinstance(x, Tensor) else x.expand(members, *x.shape)
@@ -165,7 +166,7 @@ class _Argument:
         return self.spec.unflatten(leaves)
 
 
-def _members_first(name: str, tree: Any, dims: Any) -> _Argument:
+def _members_first(name: str, tree: PyTree, dims: Axes) -> _Argument:
     """Move the member axes of an argument to the front."""
     paths, spec = tree_flatten_with_path(tree)
     names = [name + "".join(str(key) for key in path) for path, _ in paths]
@@ -184,7 +185,7 @@ def _members_first(name: str, tree: Any, dims: Any) -> _Argument:
     return _Argument(leaf_names=names, leaves=leaves, axes=axes, spec=spec)
 
 
-def _leaf_axes(name: str, tree: Any, *, dims: Any, count: int) -> list[Axis]:
+def _leaf_axes(name: str, tree: PyTree, *, dims: Axes, count: int) -> list[Axis]:
     """Return the member axis of each of ``count`` leaves."""
     if dims is None or isinstance(dims, int):
         return [dims] * count

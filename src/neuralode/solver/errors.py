@@ -20,11 +20,11 @@ ADVICE = {
     "smaller steps (max_step, or step_size).",
 }
 STIFF = f"It looks stiff: |y| moves slowly while a mode that has long decayed keeps the steps short; {IMPLICIT}."
-SHOWN = 8  # rows named before the rest are counted
+SHOWN = 8  # failed rows that the message names
 
 
 def solve_error(solution: Solution, problem: Problem, record: Record, *, config: SolveConfig) -> SolveError:
-    """Return the error for a solve with failed rows: which rows, where, why, and what to try."""
+    """Return the error of a solve with failed rows; the message says which rows failed, where, why, and what to try."""
     failed = (solution.status >= MAX_STEPS).nonzero()[:, 0].tolist()
     first = failed[0]
     status = Status(int(solution.status[first]))

@@ -1,4 +1,4 @@
-"""Solve a resolved problem: probe f, plan, integrate, attach gradients, make the solution."""
+"""Solve a resolved problem: probe f, plan, integrate, attach gradients, and return the solution."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from neuralode.solver.results import make_solution, occurrences_of, split_events
 
 
 def integrate(problem: Problem, config: SolveConfig) -> tuple[Solution, Record]:
-    """Solve, whether or not every row succeeds; also return where each row ended."""
+    """Solve, whether or not every row succeeds; return the solution and the record."""
     probed = probe(problem, config)
     problem, config = probed.problem, probed.config
     through = transforming()
     if through:
-        config = _without_functions_of_ours(config)
+        config = _without_autograd_functions(config)
     context = None
     if through or (torch.is_grad_enabled() and any(x.requires_grad for x in problem.inputs)):
         context = capture_context(problem.field.f, problem.layout.device)
@@ -64,8 +64,8 @@ def _solution_with_events(trajectory: Trajectory, context: ForwardContext | None
     return make_solution(trajectory, problem, leaves, events=events)
 
 
-def _without_functions_of_ours(config: SolveConfig) -> SolveConfig:
-    """Use plain operations only: transforms follow every operation, and our autograd functions would stop them."""
+def _without_autograd_functions(config: SolveConfig) -> SolveConfig:
+    """Use plain operations only, because transforms do not pass through custom autograd functions."""
     if config.events or config.method.implicit:
         raise GradientError(
             "torch.func transforms and forward-mode differentiation go through neither events nor methods that solve "
@@ -76,13 +76,13 @@ def _without_functions_of_ours(config: SolveConfig) -> SolveConfig:
 
 
 def _plan(problem: Problem, config: SolveConfig, *, differentiable: bool) -> Plan:
-    """Return what the outputs, and the gradient if there is one, need."""
+    """Return the plan of what the outputs, and the gradient if there is one, need."""
     save_steps = config.save == "steps"
     plan = Plan(
         inner_outputs=problem.has_inner_outputs and not save_steps,
         dense=config.dense,
         save_steps=save_steps,
-        # With events, `save` is computed of the states afterwards.
+        # With events, `save` is applied to the states afterwards.
         save=config.save if callable(config.save) and not config.events else None,
     )
     if not differentiable:

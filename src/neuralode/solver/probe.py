@@ -1,9 +1,9 @@
-"""Evaluate f before a solve: check its result, find the tensors that it uses and the times at which it breaks."""
+"""Evaluate f before a solve: check its result, and find the tensors that it uses and its breakpoints."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from neuralode.autodiff.captured import modules_of, watch
 from neuralode.controllers import StopTimes, unite
 from neuralode.core.problem import Problem
+from neuralode.core.types import PyTree
 from neuralode.engines.base import SolveConfig
 from neuralode.inputs.breakpoints import find_breakpoints
 from neuralode.inputs.interpolation import Breakpoints
@@ -50,7 +51,7 @@ def probe(problem: Problem, config: SolveConfig) -> Probed:
             calls += check_rows(problem)
         if config.method.partitioned:
             calls += check_separable(problem, config.method)
-    return Probed(problem, config, calls, coupling_calls)
+    return Probed(problem=problem, config=config, calls=calls, coupling_calls=coupling_calls)
 
 
 def first_evaluation(problem: Problem) -> tuple[Tensor, list[Breakpoints]]:
@@ -76,7 +77,7 @@ def _watched_evaluation(problem: Problem, config: SolveConfig) -> tuple[Tensor, 
 
 
 def _evaluation(
-    problem: Problem, t: Tensor, state: Any, *, seen: list[Tensor] | None = None
+    problem: Problem, t: Tensor, state: PyTree, *, seen: list[Tensor] | None = None
 ) -> tuple[Tensor, list[Breakpoints]]:
     """Return f(t0, y0) and its breaks; ``seen`` receives the differentiable tensors that it uses."""
     with recording_queries() as queries:
@@ -92,14 +93,14 @@ def _with_breaks(problem: Problem, config: SolveConfig, breaks: list[Breakpoints
     return stops
 
 
-def _arguments(problem: Problem) -> tuple[Tensor, Any]:
+def _arguments(problem: Problem) -> tuple[Tensor, PyTree]:
     """Return t0 and y0 as f receives them."""
     field, layout = problem.field, problem.layout
     t = problem.t.detach()[..., 0].to(device=layout.device, dtype=field.time_dtype)
     return t, layout.unpack(problem.y0.detach(), field.dtype)
 
 
-def _checked_slope(problem: Problem, t: Tensor, state: Any, *, seen: list[Tensor] | None) -> Tensor:
+def _checked_slope(problem: Problem, t: Tensor, state: PyTree, *, seen: list[Tensor] | None) -> Tensor:
     field = problem.field
     versions = _versions(state, t) if field.guarded else None
     try:
@@ -121,5 +122,5 @@ def _checked_slope(problem: Problem, t: Tensor, state: Any, *, seen: list[Tensor
     return problem.layout.pack(slope)
 
 
-def _versions(state: Any, t: Tensor) -> list[int]:
+def _versions(state: PyTree, t: Tensor) -> list[int]:
     return [x._version for x in tree_leaves((state, t))]

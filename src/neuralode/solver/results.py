@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,11 +15,12 @@ from neuralode.core.problem import Problem
 from neuralode.core.record import Plan
 from neuralode.core.solution import Occurrences, Solution, Stats
 from neuralode.core.status import reached_end
+from neuralode.core.types import PyTree, UserFunction
 from neuralode.engines.base import Trajectory
 from neuralode.engines.retake import accepted_rows, clocks
 from neuralode.gradients.event_times import EventTable
 
-INSTANT = 1e-100  # the size of a piece of dense output that is one point
+POINT_SIZE = 1e-100  # the size of a piece of dense output that is one point
 
 
 class FoundEvents(NamedTuple):
@@ -97,8 +97,8 @@ def _stats(trajectory: Trajectory, problem: Problem) -> Stats:
     return Stats(calls=record.calls, _rows=problem.layout.rows, _clocks=counts, _backward=(trajectory.calls,))
 
 
-def saved_after(problem: Problem, save: Callable[..., Any], ys: Tensor) -> Any:
-    """Return ``save`` of outputs that were kept as states; NaN without a gradient for outputs that were not reached."""
+def saved_after(problem: Problem, save: UserFunction, ys: Tensor) -> PyTree:
+    """Apply ``save`` to outputs that were kept as states; outputs that were not reached are NaN, without a gradient."""
     plan, times = Plan(save=save), problem.t.to(ys.device)
     count, rows = ys.shape[:2]
     reached = ys.detach().isfinite().all(-1) if problem.per_sample else ys.detach().isfinite().flatten(1).all(-1)
@@ -121,14 +121,14 @@ def _blanked(saved: Tensor, missing: Tensor) -> Tensor:
 
 
 def _accepted_states(trajectory: Trajectory, problem: Problem, states: Tensor) -> tuple[Tensor, Tensor]:
-    """Return times and states of y0 and the accepted steps; rows with fewer steps repeat their last."""
-    record, there = trajectory.record, reached_end(trajectory.record.status)
+    """Return times and states of y0 and of the accepted steps; rows with fewer steps repeat their last state."""
+    record, reached = trajectory.record, reached_end(trajectory.record.status)
     if not problem.per_sample:
         begins = [torch.as_tensor(clocks(problem, batch, step, t=problem.t)[0]) for batch, step in record.steps]
-        end = problem.t[-1] if there else problem.t.detach().new_tensor(record.t)
+        end = problem.t[-1] if reached else problem.t.detach().new_tensor(record.t)
         return torch.stack([*begins, end]), states
     rows = torch.arange(problem.layout.rows, device=states.device)
-    end = torch.where(per_row(there), problem.t[:, -1], per_row(record.t))
+    end = torch.where(per_row(reached), problem.t[:, -1], per_row(record.t))
     table = end[:, None].expand(-1, len(states)).clone()
     for batch, step in record.steps:
         begin = per_row(clocks(problem, batch, step, t=problem.t)[0])[step.accept]
@@ -138,8 +138,8 @@ def _accepted_states(trajectory: Trajectory, problem: Problem, states: Tensor) -
 
 
 def _dense_output(trajectory: Trajectory, problem: Problem, coefficients: Tensor) -> DenseOutput:
-    """Return the pieces with their clocks; rows without a step get one constant piece."""
-    t, instant, record = problem.t, problem.direction * INSTANT, trajectory.record
+    """Return the pieces with their times and sizes; rows without a step get one constant piece."""
+    t, instant, record = problem.t, problem.direction * POINT_SIZE, trajectory.record
     pieces = [(batch, step, *clocks(problem, batch, step, t=t)) for batch, step in record.steps]
     if not problem.per_sample:
         if not pieces:

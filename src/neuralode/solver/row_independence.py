@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,21 +13,21 @@ from neuralode.core.clock import per_row
 from neuralode.core.problem import Problem
 from neuralode.core.rounding import equal_up_to_rounding
 
-LONGEST = 1e3  # span within which f is evaluated, if a solve is longer or has no end
+MAX_SPAN = 1e3  # f is evaluated within this span if a solve is longer or has no end
 
-_checked: weakref.WeakKeyDictionary[Any, set] = weakref.WeakKeyDictionary()
+_checked: weakref.WeakKeyDictionary[object, set] = weakref.WeakKeyDictionary()
 
 
 def check_rows(problem: Problem) -> int:
-    """Refuse an f whose rows depend on each other, once per f and shapes; return the calls of f that it took.
+    """Refuse an f whose rows depend on each other, once per f and shapes; return the number of calls of f.
 
-    Change the state and the time of all rows but the first, then of one half: the others must not change.
+    The state and the time are changed in all rows but the first, then in one half; the other rows must not change.
     """
     rows, case, known = problem.layout.rows, *_case(problem)
-    if rows < 2 or (case in known and not problem.field.args):  # other args make another function
+    if rows < 2 or (case in known and not problem.field.args):  # with other args, f is another function
         return 0
     y, t = problem.y0.detach(), per_row(problem.t.detach())
-    start, span = t[:, 0], (t[:, -1] - t[:, 0]).clamp(-LONGEST, LONGEST)
+    start, span = t[:, 0], (t[:, -1] - t[:, 0]).clamp(-MAX_SPAN, MAX_SPAN)
     spread = torch.linspace(0, 1e-2, rows, dtype=t.dtype, device=t.device)
     times, other_times = start + spread * span, start + (spread.flip(0) + 5e-3) * span
     dtype, changed = y.dtype.to_real(), _changed(y)
@@ -47,9 +46,9 @@ def check_rows(problem: Problem) -> int:
 
 
 def find_coupling(problem: Problem) -> tuple[Problem, int]:
-    """Find out whether rows that share a clock depend on each other; implicit methods then solve for all at once.
+    """Detect whether rows that share a clock depend on each other, so that implicit methods solve for all at once.
 
-    Returns the problem with ``field.coupled`` set, and the calls of f that it took.
+    Returns the problem with ``field.coupled`` set, and the number of calls of f.
     """
     if problem.per_sample or problem.layout.rows < 2:
         return problem, 0
@@ -63,7 +62,7 @@ def find_coupling(problem: Problem) -> tuple[Problem, int]:
 
 
 def _case(problem: Problem) -> tuple[tuple, set]:
-    """Return what identifies a check of f, and the set of checks that f has passed."""
+    """Return the key of a check of f, and the keys of the checks that f has passed."""
     f = problem.field.f
     owner = getattr(f, "__self__", f)  # bound methods are made anew at each access
     known = _checked.setdefault(owner, set()) if _can_be_key(owner) else set()
@@ -77,12 +76,12 @@ def _changed(y: Tensor) -> Tensor:
 
 
 def _kept_rows(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return masks of the first row and of one half: what does not change these hardly changes any row."""
+    """Return masks of the first row and of one half: a dependence on others changes one of them."""
     index = torch.arange(len(y), device=y.device)
     return index == 0, index >= len(y) // 2
 
 
-def _can_be_key(f: Any) -> bool:
+def _can_be_key(f: object) -> bool:
     try:
         weakref.ref(f)
         hash(f)

@@ -1,4 +1,4 @@
-"""Check whether f is separable, for methods that step pairs (q, p)."""
+"""Check whether f is separable, for methods that advance pairs (q, p)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from neuralode.methods.base import Method
 
 
 def check_separable(problem: Problem, method: Method) -> int:
-    """Refuse a state that is no pair, or an f that is not separable; return the calls of f that it took.
+    """Refuse a state that is not a pair, or an f that is not separable; return the number of calls of f.
 
-    Where only q changes, dq/dt must not change, and so for p. Checked at every solve: training may change f.
-    Not checked at y0, where many terms vanish, such as all that are multiplied by a p at rest.
+    If only q changes, dq/dt must not change, and likewise for p. This is checked at every solve, because training may
+    change f; and not at y0, where many terms vanish, such as those that are multiplied by a p at rest.
     """
     layout, name = problem.layout, method.name
     if layout.spec.type not in (tuple, list) or layout.spec.num_children != 2:
@@ -48,8 +48,8 @@ def check_separable(problem: Problem, method: Method) -> int:
 
 
 def _scale(half: Tensor, y: Tensor) -> Tensor:
-    """Return the largest modulus of a half of y; of y where the half is zero; 1 where y is zero."""
+    """Return the largest modulus of a half of y; that of y if the half is zero; 1 if y is zero."""
     if not half.numel():
         return half.new_ones(()).real
-    own, both = half.abs().amax(), y.abs().amax()
-    return torch.where(own > 0, own, torch.where(both > 0, both, 1))
+    of_half, of_y = half.abs().amax(), y.abs().amax()
+    return torch.where(of_half > 0, of_half, torch.where(of_y > 0, of_y, 1))

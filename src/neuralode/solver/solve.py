@@ -1,17 +1,17 @@
-"""The verb `solve`: resolve the arguments, integrate, and raise for rows that failed."""
+"""The function `solve`: resolve the arguments, integrate, and raise an error if rows failed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 from neuralode.controllers import Controller, Given
-from neuralode.controllers.stop_times import Times
 from neuralode.core.clock import some
 from neuralode.core.solution import Solution
 from neuralode.core.status import MAX_STEPS
+from neuralode.core.times import Times
+from neuralode.core.types import Axes, PyTree, Save, Tolerance, UserFunction
 from neuralode.engines.base import Engine, Observer
 from neuralode.gradients import Gradient
 from neuralode.inputs.doses import Dose
@@ -26,15 +26,15 @@ from neuralode.solver.stiffness import warn_of_stiffness
 
 
 def solve(
-    f: Callable[..., Any],
-    y0: Any,
-    t: Any,
+    f: UserFunction,
+    y0: PyTree,
+    t: Times,
     *,
     args: tuple = (),
-    args_dims: Any = None,
+    args_dims: Axes = None,
     method: str | Method | Tableau = "tsit5",
-    rtol: Any = 1e-4,
-    atol: Any = 1e-6,
+    rtol: Tolerance = 1e-4,
+    atol: Tolerance = 1e-6,
     step_size: float | None = None,
     max_steps: int = 100_000,
     per_sample: bool = False,
@@ -42,10 +42,10 @@ def solve(
     gradient: str | Gradient = "replay",
     engine: str | Engine = "eager",
     dense: bool = False,
-    save: Literal["steps"] | Callable[..., Any] | None = None,
+    save: Save = None,
     events: Event | list[Event] | None = None,
-    step_t: Times = None,
-    jump_t: Times = None,
+    step_t: Times | None = None,
+    jump_t: Times | None = None,
     doses: Dose | list[Dose] | None = None,
     perturb: bool = False,
     observer: Observer | None = None,
@@ -61,7 +61,7 @@ def solve(
         function of its arguments: no dropout, no batch statistics. t is 0-d in the real dtype of the state, or [rows]
         with ``per_sample``.
     y0 : pytree of Tensor
-        Initial state, floating or complex. With ``per_sample`` every leaf has the same leading batch axis.
+        Initial state, floating or complex. With ``per_sample`` all leaves have the same leading batch axis.
     t : (t0, t1), Tensor[T] or Tensor[rows, T]
         Both ends, or the output times, increasing or decreasing, kept in float64. With ``per_sample`` each row may have
         its own; rows with fewer times repeat their last. The last time may be infinite if a terminal event ends the
@@ -71,8 +71,8 @@ def solve(
     args_dims : int, None or tuple of these, default=None
         The row axis of each of ``args``, as ``in_dims`` of `torch.vmap`, so that finished rows can leave the batch.
     method : str, Method or Tableau, default="tsit5"
-        One of `methods`, or an own one (docs/extending.md). "tsit5", "dopri5" and "bosh3" adapt their steps; "rk4",
-        "heun2", "midpoint" and "euler" need a ``step_size``.
+        One of `methods`, or an object with the members of `Method` (docs/extending.md). "tsit5", "dopri5" and "bosh3"
+        adapt their steps; "rk4", "heun2", "midpoint" and "euler" need a ``step_size``.
     rtol, atol : float, Tensor or pytree, default=1e-4, 1e-6
         The tolerated error of a step is ``atol + rtol * |y|``, elementwise; scaled errors reduce to the root mean
         square over each leaf and the largest over leaves. Tensors broadcast against each leaf.
@@ -83,33 +83,33 @@ def solve(
     per_sample : bool, default=False
         Give every row its own time and step size. f must treat rows independently, which is checked.
     controller : {"i", "pi", "pid"} or Controller, default=None
-        How steps are chosen: `PID`, `PI`, `I`, `Given` or an own one; "i" if None and the method adapts.
+        How steps are chosen: `PID`, `PI`, `I`, `Given` or your own. If None, "i" for methods that adapt their steps.
     gradient : {"replay", "adjoint", "direct"} or Gradient, default="replay"
         How derivatives by y0, args, t and every tensor that f uses are taken. "replay" is exact for the computed steps
-        at the memory of their states; "adjoint" (Chen et al. 2018) has constant memory and is correct to tolerance;
-        "direct" backpropagates through all steps.
+        and keeps their states; "adjoint" (Chen et al. 2018) has constant memory and is correct to tolerance; "direct"
+        backpropagates through all steps.
     engine : {"eager"} or Engine, default="eager"
-        What repeats the step.
+        The engine that runs the solve.
     dense : bool, default=False
-        Keep the interpolants: the solution can be called at any time.
+        Keep the interpolants of all steps, so that the solution can be evaluated at any time.
     save : "steps" or callable, default=None
         "steps": return the accepted steps instead of the states at ``t``. A function ``save(t, y, *args)`` returning a
         pytree of tensors: return its values at the output times instead of the states.
     events : Event or list of Event, default=None
-        Functions whose zeros are located. After a terminal one all output times become its time, in ``ts`` as well, and
-        the outputs the state there. ``events`` of the solution holds the times and states of all zeros.
+        Functions whose zeros are located. After a terminal event all output times become its time, in ``ts`` as well,
+        and the outputs become the state there. ``events`` of the solution holds the times and states of all zeros.
     step_t, jump_t : Tensor[S] or sequence of float, default=None
-        Times at which steps must end. At those in ``jump_t`` f is discontinuous: it is evaluated strictly before and
-        strictly after them.
+        Times at which steps must end. At the times in ``jump_t`` f is discontinuous: it is evaluated strictly before
+        and strictly after them.
     doses : Dose or list of Dose, default=None
-        Jumps of the state at known times, differentiable by their times and amounts.
+        Jumps of the state at given times, differentiable by their times and amounts.
     perturb : bool, default=False
-        Evaluate f strictly inside every step, as if it were discontinuous at all their ends.
+        Evaluate f strictly inside every step, as if it were discontinuous at both ends.
     observer : Observer, default=None
         Its methods ``attempted(t, y, h)``, then ``accepted(t, y, h)`` or ``rejected(t, y, h)`` are called at every
-        attempt, with the packed state [rows, features] and the numbers of its clock.
+        attempt, with the packed state [rows, features] and the time and step size of its clock.
     on_failure : {"raise", "return"}, default="raise"
-        Raise `SolveError` if a row fails, or return NaN after its failure with the status of each row.
+        Whether to raise `SolveError` if a row fails, or to return NaN from its failure on, with the status of each row.
     progress : bool, default=False
         Show a progress bar.
 
@@ -121,11 +121,11 @@ def solve(
     Raises
     ------
     TypeError, ValueError
-        For bad arguments, naming the argument, what came and what is wanted.
+        For invalid arguments. The message names the argument, its value and what is wanted.
     SolveError
-        If a row fails; holds the partial solution.
+        If a row fails. It holds the partial solution.
     GradientError
-        In backward, if the gradient would be wrong: f changed in between, or used a tensor not found before.
+        In backward, if the gradient would be wrong: f changed in between, or used a tensor that it had not used before.
 
     Examples
     --------

@@ -1,14 +1,14 @@
-"""Solve with doses: a chain of solves from dose to dose, each with its own exact gradient.
+"""Solve with doses: a chain of solves from dose to dose, each with its exact gradient.
 
 On a shared clock, segment k runs from dose k − 1 to dose k. With ``per_sample``, segment k of each row runs from its
-dose k − 1 to its dose k; rows that have reached their end rest at their start time, at no cost.
+dose k − 1 to its dose k; rows that have reached their end stay at their start time, at no cost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float64, Int64
@@ -20,20 +20,21 @@ from neuralode.core.dense_output import DenseOutput
 from neuralode.core.problem import Problem
 from neuralode.core.solution import Solution, join
 from neuralode.core.status import SolveError, Status
+from neuralode.core.types import PyTree, Save
 from neuralode.inputs.dose_schedule import DoseSchedule, make_schedule
 from neuralode.inputs.doses import Dose
 from neuralode.solver.results import saved_after
 
-SolveBetween: TypeAlias = Callable[[Any, Tensor], Solution]  # (y0, t) -> the solution without doses
+SolveBetween: TypeAlias = Callable[[PyTree, Tensor], Solution]  # (y0, t) -> the solution without doses
 
 
 def solve_with_doses(
     solve_between: SolveBetween,
     problem: Problem,
-    y0: Any,
+    y0: PyTree,
     *,
     doses: Dose | list[Dose],
-    save: Callable[..., Any] | str | None,
+    save: Save,
     on_failure: Literal["raise", "return"],
 ) -> Solution:
     """Solve from dose to dose and join the segments.
@@ -77,18 +78,18 @@ def solve_with_doses(
 
 @dataclass(frozen=True)
 class _Chain:
-    """The segments solved so far, and where each clock stands.
+    """The segments solved so far, and the position of each clock.
 
     The columns of all segments are numbered in one sequence, in which the end of one is the start of the next.
     """
 
     problem: Problem
-    y0: Any  # without history
-    y: Any  # the state at the start of the next segment
+    y0: PyTree  # without a graph
+    y: PyTree  # the state at the start of the next segment
     alive: Bool[Tensor, " clocks"]  # has a further segment
     status: Int64[Tensor, " rows"]
     column: Int64[Tensor, "clocks outputs"]  # the column of each output
-    after_event: Bool[Tensor, "clocks outputs"]  # outputs whose time is that of a column: a terminal event
+    after_event: Bool[Tensor, "clocks outputs"]  # whether the time of an output is that of a terminal event
     parts: tuple[Solution, ...] = ()
     columns: int = 0
     error: SolveError | None = None  # the first
@@ -113,9 +114,9 @@ class _Chain:
 
 @dataclass(frozen=True)
 class _Segment:
-    """From one dose to the next, clock by clock.
+    """The span of each clock from one dose to the next.
 
-    Outputs before its end have columns; outputs at its end are its last column, unless a dose follows there.
+    Outputs before the end have columns. Outputs at the end are the last column, unless a dose follows there.
     """
 
     t0: Float64[Tensor, " clocks"]
@@ -128,7 +129,7 @@ class _Segment:
     column: Int64[Tensor, " outputs"]  # the column of each output
 
 
-def _start(problem: Problem, y0: Any) -> _Chain:
+def _start(problem: Problem, y0: PyTree) -> _Chain:
     clocks, device = len(problem.t) if problem.per_sample else 1, problem.t.device
     shape = (clocks, problem.outputs)
     return _Chain(
@@ -172,7 +173,7 @@ def _next_segment(chain: _Chain, schedule: DoseSchedule, slot: int) -> _Segment:
 
 
 def _solve_segment(chain: _Chain, segment: _Segment, solve_between: SolveBetween) -> tuple[_Chain, Solution]:
-    """Solve one segment; returns the chain with it, and its solution."""
+    """Solve one segment; return the chain with it, and its solution."""
     error = chain.error
     try:
         part = solve_between(chain.y, segment.times if chain.problem.per_sample else segment.times[0])
@@ -194,11 +195,11 @@ def _solve_segment(chain: _Chain, segment: _Segment, solve_between: SolveBetween
     return chain, part
 
 
-def _with_start_derivatives(ys: Any, chain: _Chain, segment: _Segment) -> Any:
-    """Give outputs at the start of a segment their derivatives by their own time and by that of the dose.
+def _with_start_derivatives(ys: PyTree, chain: _Chain, segment: _Segment) -> PyTree:
+    """Add derivatives to outputs at the start of a segment: by their time, and by the time of the dose.
 
-    Such an output is the initial state of the segment, which moves along f by the difference of the two times: zero,
-    but with derivatives.
+    Such an output is the initial state of the segment, moved along f by the difference of the two times: zero, but with
+    derivatives.
     """
     problem, times = chain.problem, segment.times
     if not (torch.is_grad_enabled() and times.requires_grad):
@@ -221,7 +222,7 @@ def _with_start_derivatives(ys: Any, chain: _Chain, segment: _Segment) -> Any:
 
 
 def _with_outputs(chain: _Chain, segment: _Segment, stopped: Tensor, *, at_event: Tensor) -> _Chain:
-    """Note the columns of the outputs within a segment; clocks that stopped in it take all later outputs from it."""
+    """Set the columns of the outputs within a segment; clocks that stopped in it take all later outputs from it."""
     last = chain.columns + segment.times.shape[1] - 1
     later = stopped[:, None] & (chain.t.detach() >= segment.t1.detach()[:, None])
     later[:, 0] = False
@@ -234,15 +235,15 @@ def _with_outputs(chain: _Chain, segment: _Segment, stopped: Tensor, *, at_event
     )
 
 
-def _last(ys: Any) -> Any:
+def _last(ys: PyTree) -> PyTree:
     return tree_map(lambda x: x[-1], ys)
 
 
-def _state_after_dose(chain: _Chain, schedule: DoseSchedule, *, slot: int, y: Any) -> Any:
+def _state_after_dose(chain: _Chain, schedule: DoseSchedule, *, slot: int, y: PyTree) -> PyTree:
     """Return the initial state of the next segment from the last state ``y`` of this one."""
     device = chain.problem.layout.device
     if not bool(chain.alive.all()):
-        # Rows that have ended rest at y0, where f is known to be finite.
+        # Rows that have ended stay at y0, where f is finite.
         y = choose(chain.alive.to(device), y, chain.y0)
     t = torch.where(chain.alive, schedule.t[:, slot], chain.t.detach()[:, 0])
     return schedule.apply(y, slot=slot, t=t, due=chain.alive.to(device))

@@ -1,9 +1,8 @@
-"""A solve by single steps, for loops that look at the state in between."""
+"""Solve step by step, for loops that use the state in between."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -13,6 +12,8 @@ from neuralode.core.clock import some
 from neuralode.core.record import Plan
 from neuralode.core.registry import check_members
 from neuralode.core.status import RUNNING, Status
+from neuralode.core.times import Times
+from neuralode.core.types import Axes, PyTree, Tolerance, UserFunction
 from neuralode.engines.base import Engine, StepwiseEngine
 from neuralode.engines.loop import start_loop
 from neuralode.methods import Method, Tableau
@@ -23,15 +24,20 @@ from neuralode.solver.probe import probe
 class Stepper:
     """Solve dy/dt = f(t, y) step by step: each `step` takes one accepted step.
 
-    The arguments are those of `solve` that determine the steps. No gradients are kept: to stop early at a condition and
-    differentiate, solve again to the time that was found.
+    The arguments are those of `solve` that determine the steps. The state has no gradients: to differentiate, solve
+    again to the time at which you stopped.
 
     Parameters
     ----------
     f, y0, t
-        As in `solve`; only the ends of ``t`` matter.
+        As in `solve`; only the first and the last time matter.
     args, args_dims, method, rtol, atol, step_size, max_steps, per_sample, controller, engine
         As in `solve`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For invalid arguments, as in `solve`, and for engines that cannot be advanced step by step.
 
     Attributes
     ----------
@@ -40,7 +46,7 @@ class Stepper:
     y : pytree
         The state there.
     h : float or Tensor[rows]
-        Size of the next attempt.
+        The size of the next attempt.
     status : Status or Tensor[rows]
         ``RUNNING`` until the end is reached or the solve fails.
     done : bool
@@ -58,15 +64,15 @@ class Stepper:
 
     def __init__(
         self,
-        f: Callable[..., Any],
-        y0: Any,
-        t: Any,
+        f: UserFunction,
+        y0: PyTree,
+        t: Times,
         *,
         args: tuple = (),
-        args_dims: Any = None,
+        args_dims: Axes = None,
         method: str | Method | Tableau = "tsit5",
-        rtol: Any = 1e-4,
-        atol: Any = 1e-6,
+        rtol: Tolerance = 1e-4,
+        atol: Tolerance = 1e-6,
         step_size: float | None = None,
         max_steps: int = 100_000,
         per_sample: bool = False,
@@ -91,13 +97,13 @@ class Stepper:
         return self._state.t
 
     @property
-    def y(self) -> Any:
-        """The state there."""
+    def y(self) -> PyTree:
+        """The state at the current time."""
         return self._layout.unpack(self._state.y)
 
     @property
     def h(self) -> float | Tensor:
-        """Size of the next attempt: a float, or a tensor [rows]."""
+        """The size of the next attempt: a float, or a tensor [rows]."""
         return self._state.h
 
     @property
