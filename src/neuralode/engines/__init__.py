@@ -18,5 +18,7 @@ ONE_CALL = OneCall()
 
 def find_engine(engine: str | Engine, method: Method) -> Engine:
     """Return the engine of a name, or the engine itself; methods that cross the span in one call have their own."""
-    found = pick("engine", engine, table=ENGINES, kind=Engine)
-    return ONE_CALL if method.one_call and found is ENGINES["eager"] else found
+    found, eager = pick("engine", engine, table=ENGINES, kind=Engine), ENGINES["eager"]
+    if found is eager or found is ONE_CALL:
+        return ONE_CALL if method.one_call else eager
+    return found

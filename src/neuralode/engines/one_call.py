@@ -26,6 +26,8 @@ class OneCall:
         method = config.method
         if not method.one_call:
             return f"method {method.name!r} is taken step by step; wanted engine='eager'."
+        if problem.per_sample:
+            return f"method {method.name!r} has one clock for all rows; wanted per_sample=False, or another method."
         if plan.keeps_steps:
             return (
                 f"method {method.name!r} has no gradient {config.gradient.name!r}; wanted gradient='adjoint', or "

@@ -28,6 +28,7 @@ from neuralode.core.record import AcceptedStep, Plan, Record, StepBatch
 from neuralode.core.registry import check_members
 from neuralode.core.status import MAX_STEPS, BackwardSolveError, GradientError, Status
 from neuralode.core.types import PyTree
+from neuralode.engines import find_engine
 from neuralode.engines.base import Observer, SolveConfig, Trajectory, backward_config
 from neuralode.gradients.base import check_unchanged
 from neuralode.methods import find_method
@@ -126,6 +127,7 @@ class Adjoint:
             config=backward_config(
                 config,
                 method=method,
+                engine=find_engine(config.engine, method),
                 controller=self._controller(config, method),
                 stops=config.stops.reversed(),
                 observer=self.observer,
@@ -158,7 +160,9 @@ class Adjoint:
             )
         if method.adaptive:
             controller = config.controller
-            return replace(controller, first_step=None, norm="rms") if isinstance(controller, PID) else CONTROLLERS["i"]
+            if isinstance(controller, PID):
+                return replace(controller, first_step=None, norm="rms")
+            return controller if controller.adaptive else CONTROLLERS["i"]
         size = self.step_size or getattr(config.controller, "step_size", None)
         if size is None:
             raise ValueError(
@@ -323,6 +327,9 @@ class _OutputIntervals:
             self.add_batch(batch, problem.field)
 
         plan = Plan(keep_states=self.by_quadrature, on_batch=on_batch if self.by_quadrature else None)
+        reason = config.engine.supports(problem, config, plan)
+        if reason is not None:
+            raise GradientError(f"engine {config.engine.name!r} cannot solve the adjoint equation: {reason}")
         record = config.engine.integrate(problem, config, plan).record
         self.trajectory.calls.add(record.calls)
         status = torch.as_tensor(record.status)

@@ -50,8 +50,12 @@ def integrate(problem: Problem, config: SolveConfig) -> tuple[Solution, Record]:
 
 def _solution_with_events(trajectory: Trajectory, context: ForwardContext | None) -> Solution:
     """Return the solution of a trajectory that found events."""
-    assert isinstance(trajectory, RecordedTrajectory), "engines that locate events record their steps"
     original, config = trajectory.problem, trajectory.config
+    if not isinstance(trajectory, RecordedTrajectory):
+        raise TypeError(
+            f"engine {config.engine.name!r} located events in a {type(trajectory).__name__}; wanted a "
+            "neuralode.engines.trajectory.RecordedTrajectory, or an engine whose `supports` refuses events."
+        )
     with torch.no_grad():
         trajectory, table = with_event_times(trajectory)
     leaves = list(trajectory.leaves)

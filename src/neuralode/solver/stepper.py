@@ -86,6 +86,9 @@ class Stepper:
             )  # fmt: skip
             check_members("engine", config.engine, StepwiseEngine)
             problem, config, *_ = probe(problem, config)
+            reason = config.engine.supports(problem, config, Plan())
+            if reason is not None:
+                raise ValueError(reason)
             context, state, _ = start_loop(problem, config, Plan())
         self._engine: StepwiseEngine = config.engine  # pyright: ignore[reportAttributeAccessIssue] (checked above)
         self._context, self._state = context, state

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralode.core.layout import Layout, lay_out
+from neuralode.methods import Method, Tableau
 from neuralode.torchdiffeq.adjoint_equation import BackwardSolve, largest_norm, solve_adjoint_by_odeint
 from neuralode.torchdiffeq.arguments import (
     Arguments,
@@ -25,10 +26,11 @@ from neuralode.torchdiffeq.arguments import (
     tightest_tolerance,
 )
 from neuralode.torchdiffeq.external_solvers import flatten
+from neuralode.torchdiffeq.fixed_grid import without_interpolation
 from neuralode.torchdiffeq.odeint import exclude_from_compile
 from neuralode.torchdiffeq.options import SINGLE_STEP, SolverOptions, read_options
 from neuralode.torchdiffeq.solve import AdjointGradient, GradientOptions, solve
-from neuralode.torchdiffeq.solvers import SOLVERS
+from neuralode.torchdiffeq.solvers import SOLVERS, as_solver
 from neuralode.torchdiffeq.user_function import Observer, make_observer
 
 SMALLEST_TOLERANCE = 1e-300  # stands for 0: the solver's adjoint requires positive tolerances
@@ -42,12 +44,12 @@ def odeint_adjoint(
     *,
     rtol: Tolerance | None = 1e-7,
     atol: Tolerance | None = 1e-9,
-    method: str | None = None,
+    method: str | Method | Tableau | None = None,
     options: dict[str, Any] | None = None,
     event_fn: EventFunction | None = None,
     adjoint_rtol: Tolerance | None = None,
     adjoint_atol: Tolerance | None = None,
-    adjoint_method: str | None = None,
+    adjoint_method: str | Method | Tableau | None = None,
     adjoint_options: dict[str, Any] | None = None,
     adjoint_params: Iterable[Tensor] | None = None,
 ) -> Any:
@@ -65,8 +67,8 @@ def odeint_adjoint(
         Relative tolerance, as in `odeint`.
     atol : float, Tensor or sequence, default=1e-9
         Absolute tolerance, as in `odeint`.
-    method : str, default=None
-        A name in `SOLVERS`; None stands for "dopri5".
+    method : str, Method or Tableau, default=None
+        A name in `SOLVERS`, or a method object of `neuralode`; None stands for "dopri5".
     options : dict, default=None
         Options of the method.
     event_fn : callable, default=None
@@ -75,7 +77,7 @@ def odeint_adjoint(
         Relative tolerance of the backward solve, the smallest if there are several; None stands for ``rtol``.
     adjoint_atol : float, Tensor or sequence, default=None
         Absolute tolerance of the backward solve, likewise; None stands for ``atol``.
-    adjoint_method : str, default=None
+    adjoint_method : str, Method or Tableau, default=None
         Method of the backward solve; None stands for ``method``.
     adjoint_options : dict, default=None
         Options of the backward solve; None stands for ``options`` without ``norm``. ``norm`` may be "seminorm", which
@@ -126,7 +128,15 @@ def odeint_adjoint(
             f"{method!r}: pass adjoint_options={{...}} for {adjoint_method!r}."
         )
     arguments = check_arguments(
-        func, y0, t, rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn, solvers=SOLVERS
+        func,
+        y0,
+        t,
+        rtol=rtol,
+        atol=atol,
+        method=as_solver(method),
+        options=options,
+        event_fn=event_fn,
+        solvers=SOLVERS,
     )
     if inherited:
         adjoint_options = {name: value for name, value in arguments.options.items() if name != "norm"}
@@ -134,7 +144,7 @@ def odeint_adjoint(
     parameters = check_parameters(adjoint_params, adjoint_options.get("norm"))
     backward = _read_backward_solve(
         arguments,
-        adjoint_method,
+        None if adjoint_method is method else as_solver(adjoint_method),
         adjoint_options,
         rtol=tightest_tolerance("adjoint_rtol", adjoint_rtol),
         atol=tightest_tolerance("adjoint_atol", adjoint_atol),
@@ -169,19 +179,27 @@ def find_parameters(module: nn.Module) -> list[Tensor]:
 
 def _read_backward_solve(
     arguments: Arguments,
-    method: str | None,
+    method: Any,
     options: dict[str, Any],
     *,
     rtol: float | None,
     atol: float | None,
     inherited: bool,
 ) -> BackwardSolve:
-    """Read the settings of the backward solve; ``inherited`` options are those of the forward solve."""
+    """Read the settings of the backward solve; ``inherited`` options are those of the forward solve.
+
+    ``method`` is a name or a `Solver`; None stands for that of the forward solve.
+    """
     method = arguments.method if method is None else method
     solver = find_solver(method, SOLVERS)
     norm = options.pop("norm", None)
     if norm is not None and norm != "seminorm" and not callable(norm):
         raise TypeError(f"adjoint_options['norm']={norm!r}; wanted 'seminorm' or a callable.")
+    if inherited and not getattr(options.get("controller"), "adaptive", True):
+        raise ValueError(
+            "options['controller'] takes given steps, which are those of the forward solve; pass adjoint_options={...} "
+            "for the backward solve, for example {'step_size': 0.1}."
+        )
     if inherited and solver is arguments.solver:  # the forward solve warns about unknown options
         options = {name: value for name, value in options.items() if name in getattr(solver, "options", options)}
     tolerances = {
@@ -220,7 +238,7 @@ def _build_gradient(
     return AdjointGradient(
         rtol=None if backward.rtol is None else max(backward.rtol, SMALLEST_TOLERANCE),
         atol=None if backward.atol is None else max(backward.atol, SMALLEST_TOLERANCE),
-        method=getattr(options.method, "method", options.method),  # backward steps need no interpolation
+        method=without_interpolation(options.method),
         norm=_adjoint_norm(arguments, backward.norm),
         controller=SINGLE_STEP if options.grid_at_outputs else options.controller,
         observer=_adjoint_observer(arguments, backward, options, layout=layout, parameters=parameters),

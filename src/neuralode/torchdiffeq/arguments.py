@@ -41,8 +41,8 @@ class Arguments:
         The output times, strictly increasing or decreasing.
     rtol, atol : float, Tensor or tuple of Tensor
         A number, a tensor that broadcasts against y0, or one tensor of the shape of each part of y0.
-    method : str
-        The name of the solver.
+    method : str or Solver
+        The name of the solver, or the solver itself; prints as the name.
     solver : Solver or type
         The entry of the registry: one of ours, or a solver class of the user.
     options : dict
@@ -56,7 +56,7 @@ class Arguments:
     t: Tensor
     rtol: CheckedTolerance
     atol: CheckedTolerance
-    method: str
+    method: Any
     solver: Any
     options: dict[str, Any]
     event_fn: EventFunction | None = None
@@ -79,12 +79,15 @@ def check_arguments(
     *,
     rtol: Tolerance | None,
     atol: Tolerance | None,
-    method: str | None,
+    method: Any,
     options: Mapping[str, Any] | None,
     event_fn: EventFunction | None,
     solvers: Mapping[str, Any],
 ) -> Arguments:
-    """Check the arguments of a solve; ``solvers`` is the registry in which ``method`` is looked up."""
+    """Check the arguments of a solve.
+
+    ``method`` is a `Solver`, None for the default, or a name that is looked up in the registry ``solvers``.
+    """
     if not callable(func):
         raise TypeError(f"func is a {type(func).__name__}; wanted a callable func(t, y).")
     check_times(t)
@@ -166,10 +169,12 @@ def check_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(options)
 
 
-def find_solver(method: str, solvers: Mapping[str, Any]) -> Any:
-    """Return the registered solver, or raise an error that lists the registered names."""
+def find_solver(method: Any, solvers: Mapping[str, Any]) -> Any:
+    """Return the registered solver or the given one, or raise an error that lists the registered names."""
     if isinstance(method, str) and method in solvers:
         return solvers[method]
+    if getattr(method, "native", False):
+        return method
     known = ", ".join(f'"{name}"' for name in solvers)
     near = get_close_matches(method, list(solvers), n=1) if isinstance(method, str) else []
     hint = f' Did you mean "{near[0]}"?' if near else ""

@@ -78,6 +78,11 @@ class Interpolated:
         return torch.stack((y, hf0, 3 * increment - 2 * hf0 - hf1, hf0 + hf1 - 2 * increment))
 
 
+def without_interpolation(method: Any) -> Any:
+    """Return the method itself, with its own dense output."""
+    return method.method if isinstance(method, Interpolated) else method
+
+
 def _times_slope(h: Number, slope: Tensor, zero: Tensor) -> Tensor:
     return slope * column(h, slope) if isinstance(h, Tensor) else scaled(zero, h, slope)
 

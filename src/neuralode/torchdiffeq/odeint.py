@@ -11,12 +11,14 @@ from typing import Any, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor
 
+from neuralode.methods import Method, Tableau
 from neuralode.torchdiffeq.arguments import EventFunction, Function, State, Tolerance, check_arguments
 from neuralode.torchdiffeq.events import DifferentiableEvent, link_event_time
 from neuralode.torchdiffeq.external_solvers import flatten
+from neuralode.torchdiffeq.fixed_grid import without_interpolation
 from neuralode.torchdiffeq.options import read_options
 from neuralode.torchdiffeq.solve import solve, solve_natively
-from neuralode.torchdiffeq.solvers import SOLVERS
+from neuralode.torchdiffeq.solvers import SOLVERS, as_solver
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,7 +60,7 @@ def odeint(
     *,
     rtol: Tolerance | None = 1e-7,
     atol: Tolerance | None = 1e-9,
-    method: str | None = None,
+    method: str | Method | Tableau | None = None,
     options: dict[str, Any] | None = None,
     event_fn: EventFunction | None = None,
 ) -> Any:
@@ -80,8 +82,8 @@ def odeint(
         Relative tolerance; for a tuple state one for each part, or one for all.
     atol : float, Tensor or sequence, default=1e-9
         Absolute tolerance, likewise.
-    method : str, default=None
-        A name in `SOLVERS`; None stands for "dopri5".
+    method : str, Method or Tableau, default=None
+        A name in `SOLVERS`, or a method object of `neuralode`; None stands for "dopri5".
     options : dict, default=None
         Options of the method. Options that it does not support cause a warning.
     event_fn : callable, default=None
@@ -111,7 +113,15 @@ def odeint(
     """
     return solve(
         check_arguments(
-            func, y0, t, rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn, solvers=SOLVERS
+            func,
+            y0,
+            t,
+            rtol=rtol,
+            atol=atol,
+            method=as_solver(method),
+            options=options,
+            event_fn=event_fn,
+            solvers=SOLVERS,
         )
     )
 
@@ -189,7 +199,7 @@ def odeint_dense(
     *,
     rtol: Tolerance | None = 1e-7,
     atol: Tolerance | None = 1e-9,
-    method: str | None = None,
+    method: str | Method | Tableau | None = None,
     options: dict[str, Any] | None = None,
 ) -> Callable[[Any], Tensor]:
     """Solve from t0 to t1 and return the solution as a function of time: the method's own dense output.
@@ -206,8 +216,8 @@ def odeint_dense(
         Relative tolerance.
     atol : float, Tensor or sequence, default=1e-9
         Absolute tolerance.
-    method : str, default=None
-        A name in `SOLVERS`, except "scipy_solver"; None stands for "dopri5".
+    method : str, Method or Tableau, default=None
+        A name in `SOLVERS`, except "scipy_solver", or a method object of `neuralode`; None stands for "dopri5".
     options : dict, default=None
         Options of the method.
 
@@ -237,7 +247,7 @@ def odeint_dense(
         torch.stack([end.to(ends[0]) for end in ends]),
         rtol=rtol,
         atol=atol,
-        method=method,
+        method=as_solver(method),
         options=options,
         event_fn=None,
         solvers=SOLVERS,
@@ -246,5 +256,5 @@ def odeint_dense(
     solver_options = read_options(arguments)
     assert not solver_options.method.one_call, f'method "{arguments.method}" has no dense output.'
     # the method's own dense output, not the interpolation of fixed-step outputs
-    method_alone = getattr(solver_options.method, "method", solver_options.method)
-    return solve_natively(arguments, replace(solver_options, method=method_alone), dense=True)
+    own_output = replace(solver_options, method=without_interpolation(solver_options.method))
+    return solve_natively(arguments, own_output, dense=True)

@@ -10,13 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralode.controllers import PID, Fixed, Given, I
+from neuralode.controllers import Controller, Fixed, Given, I, find_controller
 from neuralode.torchdiffeq.arguments import Arguments, warn_caller
 from neuralode.torchdiffeq.fixed_grid import Interpolated
 from neuralode.torchdiffeq.user_function import Callback, find_callbacks
 
 UNLIMITED = 2**31 - 1
 SINGLE_STEP = Fixed(1e300)  # one step, whatever the length of the solve
+# options that describe the step size controller
+STEP_OPTIONS = (
+    "first_step", "min_step", "max_step", "safety", "ifactor", "dfactor", "step_size", "grid_constructor",
+)  # fmt: skip
 EVENT_STEPS = 20_000  # limit for a fixed-step method that searches for an event
 
 
@@ -45,7 +49,7 @@ class SolverOptions:
     """
 
     method: Any
-    controller: PID | Fixed | Given
+    controller: Controller
     norm: Callable[[Any], Tensor] | None = None
     step_t: Tensor | None = None
     jump_t: Tensor | None = None
@@ -76,14 +80,16 @@ def _read_adaptive(arguments: Arguments, method: Any) -> SolverOptions:
     dtype = options.get("dtype", torch.float64)
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"dtype={dtype!r}; wanted a torch.dtype. Times are always kept in float64.")
-    controller = I(
-        safety=_number(options, "safety", 0.9),
-        factor_min=_number(options, "dfactor", 0.2),
-        factor_max=_number(options, "ifactor", 10.0),
-        first_step=first_step,
-        min_step=min(min_step, max_step) if min_step > 0 else None,  # max_step takes precedence
-        max_step=None if math.isinf(max_step) else max_step,
-    )
+    controller = _given_controller(options, method)
+    if controller is None:
+        controller = I(
+            safety=_number(options, "safety", 0.9),
+            factor_min=_number(options, "dfactor", 0.2),
+            factor_max=_number(options, "ifactor", 10.0),
+            first_step=first_step,
+            min_step=min(min_step, max_step) if min_step > 0 else None,  # max_step takes precedence
+            max_step=None if math.isinf(max_step) else max_step,
+        )
     step_t, jump_t = (_stop_times(arguments, name) for name in ("step_t", "jump_t"))
     stops = torch.cat([x for x in (step_t, jump_t) if x is not None] or [torch.empty(0)])
     if len(stops.unique()) < len(stops):
@@ -109,11 +115,14 @@ def _read_fixed_step(arguments: Arguments, method: Any) -> SolverOptions:
     interp = options.get("interp", "linear")
     if interp not in ("linear", "cubic"):
         raise ValueError(f'Unknown interpolation method {interp}; wanted "linear" or "cubic".')
+    given = _given_controller(options, method)
     if arguments.event_fn is not None:
-        assert step_size is not None, (
+        assert step_size is not None or given is not None, (
             "Event handling for fixed step solvers currently requires `step_size`: options={'step_size': ...}."
         )
-    if step_size is not None:
+    if given is not None:
+        controller = given
+    elif step_size is not None:
         controller = Fixed(_number(options, "step_size", 0.0))
     else:
         controller = Given(_grid(arguments, constructor))
@@ -121,9 +130,19 @@ def _read_fixed_step(arguments: Arguments, method: Any) -> SolverOptions:
         method=Interpolated(method, interp),
         controller=controller,
         perturb=bool(options.get("perturb", False)),
-        grid_at_outputs=step_size is None and constructor is None,
+        grid_at_outputs=given is None and step_size is None and constructor is None,
         limit=EVENT_STEPS if arguments.event_fn is not None else None,
     )
+
+
+def _given_controller(options: dict[str, Any], method: Any) -> Controller | None:
+    """Return the controller of ``options["controller"]``, a name or an object; None without one."""
+    if options.get("controller") is None:
+        return None
+    others = [name for name in STEP_OPTIONS if options.get(name) is not None]
+    if others:
+        raise ValueError(f"options hold 'controller' and {others}, which describe a controller; wanted one of them.")
+    return find_controller(options["controller"], method, None)
 
 
 def _number(options: dict[str, Any], name: str, default: float) -> float:

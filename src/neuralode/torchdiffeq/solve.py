@@ -112,7 +112,7 @@ def _resolve(arguments: Arguments, options: SolverOptions, gradient: GradientOpt
             config.norm,
             rtol=layout.broadcast(arguments.rtol),
             atol=layout.broadcast(arguments.atol),
-            reduction=options.norm or "rms",
+            reduction=options.norm or config.norm.reduction,
         ),
         gradient=ReplayOrDirect(layout.device) if gradient.build is None else gradient.build(layout),
         observer=make_observer(

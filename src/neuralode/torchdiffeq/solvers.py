@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralode.methods import ExplicitAdams, ImplicitAdams, Method, Scipy, find_method, methods
+from neuralode.core.registry import members
+from neuralode.methods import ExplicitAdams, ImplicitAdams, Method, Scipy, Tableau, find_method, methods
 from neuralode.torchdiffeq.arguments import (
     Arguments,
     CheckedTolerance,
@@ -24,11 +25,11 @@ from neuralode.torchdiffeq.solve import solve
 ADAPTIVE_OPTIONS = frozenset(
     {
         "min_step", "max_step", "first_step", "step_t", "jump_t", "safety", "ifactor", "dfactor", "max_num_steps",
-        "dtype", "norm",
+        "dtype", "norm", "controller",
     }
 )  # fmt: skip
 SCIPY_OPTIONS = frozenset({"min_step", "max_step", "solver", "norm", "grid_points", "eps"})
-FIXED_STEP_OPTIONS = frozenset({"step_size", "grid_constructor", "interp", "perturb", "norm"})
+FIXED_STEP_OPTIONS = frozenset({"step_size", "grid_constructor", "interp", "perturb", "norm", "controller"})
 FIXED_STEP_CALLBACKS = frozenset({"callback_step"})
 ADAPTIVE_CALLBACKS = frozenset({"callback_step", "callback_accept_step", "callback_reject_step"})
 
@@ -74,6 +75,9 @@ class Solver:
     def __name__(self) -> str:
         return self.title
 
+    def __str__(self) -> str:
+        return self.title
+
     def valid_callbacks(self) -> set[str]:
         """Return the callbacks of func that the solver calls."""
         return set(self.callbacks)
@@ -114,6 +118,41 @@ class BoundSolver:
             event_fn=event_fn,
             solvers={self.solver.title: self.solver},
         )
+
+
+def as_solver(method: Any) -> Any:
+    """Return a solver for a method object of `neuralode`; a name, a solver and None are returned unchanged.
+
+    Raises
+    ------
+    TypeError
+        If the object has some members of a method but not all, with the names of the others.
+
+    Examples
+    --------
+    >>> import neuralode as node
+    >>> as_solver(node.methods()["bosh3"]).title
+    'bosh3'
+    >>> as_solver("bosh3")
+    'bosh3'
+    """
+    is_method = isinstance(method, Tableau) or any(hasattr(method, name) for name in members(Method))
+    if method is None or isinstance(method, (str, Solver)) or not is_method:
+        return method
+    found = find_method(method)
+    if found.one_call:
+        options, callbacks = SCIPY_OPTIONS - {"solver"}, frozenset()
+    elif found.adaptive:
+        options, callbacks = ADAPTIVE_OPTIONS, ADAPTIVE_CALLBACKS
+    else:
+        options, callbacks = FIXED_STEP_OPTIONS, FIXED_STEP_CALLBACKS
+    return Solver(
+        found.name,
+        build=lambda arguments: found,
+        adaptive=found.adaptive or found.one_call,
+        options=options,
+        callbacks=callbacks,
+    )
 
 
 def _adaptive(title: str, name: str) -> Solver:
