@@ -1,4 +1,4 @@
-"""Stand-ins for what f uses: they are looked for where a function of the user runs, and nowhere else."""
+"""Proxies for the tensors that f uses: they are substituted only while a function of the user runs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ OPERATIONS = 3  # of the f below
 
 
 @pytest.fixture
-def met(monkeypatch) -> list[Any]:
-    """The torch functions that looked for stand-ins."""
+def searched(monkeypatch) -> list[Any]:
+    """The torch functions whose arguments were searched for proxies."""
     seen: list[Any] = []
     plain = Substitute.__torch_function__
 
@@ -32,7 +32,7 @@ def met(monkeypatch) -> list[Any]:
 @pytest.mark.parametrize("per_sample", [False, True])
 @pytest.mark.parametrize("method", ["rk4", "kvaerno3"])
 @pytest.mark.parametrize("gradient", ["replay", Replay(every=2, memory="stage"), "adjoint"], ids=str)
-def test_only_operations_of_f_look_for_them(met: list[Any], gradient: Any, method: str, per_sample: bool) -> None:
+def test_only_operations_of_f_are_searched(searched: list[Any], gradient: Any, method: str, per_sample: bool) -> None:
     leaf = torch.tensor([0.3, -0.2], dtype=torch.float64, requires_grad=True)
     computed = leaf.exp()
     calls = 0
@@ -45,15 +45,15 @@ def test_only_operations_of_f_look_for_them(met: list[Any], gradient: Any, metho
     stepping = {"step_size": 0.1} if method == "rk4" else {"rtol": 1e-3}
     y0 = torch.ones(3, 2, dtype=torch.float64)
     sol = solve(f, y0, (0.0, 1.0), method=method, gradient=gradient, per_sample=per_sample, **stepping)
-    assert not met
+    assert not searched
     calls = 0
     sol.y1.sum().backward()
     assert leaf.grad is not None
-    assert 0 < len(met) <= OPERATIONS * calls
+    assert 0 < len(searched) <= OPERATIONS * calls
 
 
 @pytest.mark.parametrize("gradient", ["replay", "adjoint"])
-def test_both_functions_of_a_pair_meet_them(met: list[Any], gradient: str) -> None:
+def test_both_functions_of_a_pair_are_searched(searched: list[Any], gradient: str) -> None:
     leaf = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     mass, stiffness = leaf.exp(), leaf.cos()
     f = Separable(lambda t, p: p / mass, lambda t, q: -stiffness * q)
@@ -62,11 +62,11 @@ def test_both_functions_of_a_pair_meet_them(met: list[Any], gradient: str) -> No
     for choice in (gradient, "direct"):
         q, _ = solve(f, y0, (0.0, 1.0), method="yoshida4", step_size=0.01, gradient=choice).y1
         (found[choice],) = torch.autograd.grad(q.sum(), leaf, retain_graph=True)
-    assert met
+    assert searched
     torch.testing.assert_close(found[gradient], found["direct"], rtol=1e-7, atol=0)
 
 
-def test_containers_and_keywords_are_looked_into() -> None:
+def test_containers_and_keywords_are_searched() -> None:
     own, other = torch.ones(2), torch.zeros(2)
     mode = Substitute({id(own): other})
     with mode:
@@ -84,7 +84,7 @@ ONES = torch.ones(2, dtype=torch.float64)
 
 
 def computed_or_leaf(computed: bool) -> tuple[Tensor, Tensor]:
-    """A leaf, and what f is to return of it as it is."""
+    """Return a leaf, and the tensor (it, or computed from it) that f returns unchanged."""
     leaf = torch.tensor([0.7, 0.4], dtype=torch.float64, requires_grad=True)
     return leaf, leaf * leaf if computed else leaf
 
@@ -92,7 +92,7 @@ def computed_or_leaf(computed: bool) -> tuple[Tensor, Tensor]:
 @GRADIENTS
 @pytest.mark.parametrize("computed", [True, False])
 @pytest.mark.parametrize("inner", [(), (0.5,)])
-def test_what_save_returns_as_it_is_has_a_gradient(gradient: Any, computed: bool, inner: tuple) -> None:
+def test_a_tensor_that_save_returns_unchanged_has_a_gradient(gradient: Any, computed: bool, inner: tuple) -> None:
     leaf, raw = computed_or_leaf(computed)
     found = []
     for choice in (gradient, "direct"):
@@ -111,7 +111,7 @@ def test_what_save_returns_as_it_is_has_a_gradient(gradient: Any, computed: bool
 
 @GRADIENTS
 @pytest.mark.parametrize("computed", [True, False])
-def test_what_f_returns_as_it_is_has_a_gradient(gradient: Any, computed: bool) -> None:
+def test_a_tensor_that_f_returns_unchanged_has_a_gradient(gradient: Any, computed: bool) -> None:
     leaf, raw = computed_or_leaf(computed)
     fields = [
         (lambda t, y: raw, ONES, {}),
@@ -128,7 +128,7 @@ def test_what_f_returns_as_it_is_has_a_gradient(gradient: Any, computed: bool) -
 
 
 @pytest.mark.parametrize("computed", [True, False])
-def test_what_f_returns_as_it_is_has_second_derivatives(computed: bool) -> None:
+def test_a_tensor_that_f_returns_unchanged_has_second_derivatives(computed: bool) -> None:
     leaf, raw = computed_or_leaf(computed)
     found = []
     for choice in ("replay", "direct"):
@@ -140,7 +140,7 @@ def test_what_f_returns_as_it_is_has_second_derivatives(computed: bool) -> None:
 
 @pytest.mark.parametrize("gradient", ["replay", Replay(memory="stage")], ids=str)
 @pytest.mark.parametrize("inner", [(), (0.7,)])
-def test_what_save_uses_only_later_is_told(gradient: Any, inner: tuple) -> None:
+def test_a_tensor_that_save_uses_only_later_is_refused(gradient: Any, inner: tuple) -> None:
     rate, late = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (0.3, 2.0))
     sol = solve(
         lambda t, y: -rate * y,
@@ -166,7 +166,7 @@ class Times(torch.autograd.Function):
 
 
 @GRADIENTS
-def test_a_function_that_cannot_be_looked_into_is_told_of_and_takes_args(gradient: Any) -> None:
+def test_an_autograd_function_with_a_computed_tensor_is_refused_unless_it_is_in_args(gradient: Any) -> None:
     leaf, computed = computed_or_leaf(True)
 
     def f(t: Tensor, y: Tensor, by: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Derivatives by `torch.func` and by forward mode are those of autograd, whatever gradient is asked for."""
+"""Derivatives by `torch.func` and by forward mode equal those of autograd, for every ``gradient``."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_transforms_agree_with_autograd(wanted: Callable[..., Tensor], how: dict
 
 
 @pytest.mark.parametrize("gradient", ["replay", "adjoint", "direct"])
-def test_it_does_not_matter_which_gradient_is_asked_for(gradient: str) -> None:
+def test_every_gradient_gives_the_same_derivatives(gradient: str) -> None:
     def make(p: Tensor) -> Tensor:
         return SOLVES["y0 and closed over"](p, gradient=gradient)
 
@@ -108,6 +108,6 @@ def test_an_ensemble_has_the_gradients_of_what_its_members_share() -> None:
     "options", [{"method": "kvaerno3"}, {"events": Event(lambda t, y: y[0] - 0.2)}], ids=["implicit", "events"]
 )
 @pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacfwd])
-def test_what_transforms_cannot_go_through_is_refused_in_a_sentence(transform: Any, options: dict[str, Any]) -> None:
+def test_options_that_transforms_do_not_support_are_refused(transform: Any, options: dict[str, Any]) -> None:
     with pytest.raises(GradientError, match="wanted an explicit method without events, or torch.autograd"):
         transform(lambda p: SOLVES["closed over"](p, **options))(P)

@@ -592,10 +592,10 @@ def refused(f: Any, y0: Any, words: str, **options: Any) -> None:
 
 def test_a_state_that_is_no_pair_is_refused() -> None:
     one = tensor(1.0)
-    refused(lambda t, y: y, one, r"y0 is a tensor; method 'leapfrog' wants a tuple \(q, p\).*'tsit5'")
+    refused(lambda t, y: y, one, r"y0 is a tensor; method 'leapfrog' requires a tuple \(q, p\).*'tsit5'")
     refused(lambda t, y: y, (one, one, one), r"y0 is a tuple of 3")
     refused(lambda t, y: y, {"q": one, "p": one}, r"y0 is a dict of 2")
-    refused(lambda t, y: (0 * y[0], 0 * y[1]), (one, tensor(1.0, 2.0)), r"has 1 numbers a row in q and 2 in p")
+    refused(lambda t, y: (0 * y[0], 0 * y[1]), (one, tensor(1.0, 2.0)), r"has 1 numbers per row in q and 2 in p")
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 1e6])

@@ -1,4 +1,4 @@
-"""How long steps are: landing, bounds, the first step, rejections, grids."""
+"""Step sizes: the last step, bounds, the first step, rejections, grids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from neuralode import PI, PID, Fixed, Given, I, Status, Stepper, solve
 from neuralode.controllers.base import AttemptOutcome
 
 Y0 = torch.ones(2, dtype=torch.float64)
-LOOSE = {"rtol": 1e-2, "atol": 1e6}  # so loose that nothing but bounds decides the step
+LOOSE = {"rtol": 1e-2, "atol": 1e6}  # so loose that only the bounds determine the step
 
 
 def constant(t: Tensor, y: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def sizes(times: list[float]) -> list[float]:
     return [b - a for a, b in itertools.pairwise(times)]
 
 
-# ---------------------------------------------------------------------------------------------------------- landing
+# ----------------------------------------------------------------------------------------------- the end of a solve
 
 
 finite = some.floats(-1e6, 1e6)
@@ -47,7 +47,7 @@ lengths = some.floats(1e-6, 1e3)
 
 @settings(deadline=None, max_examples=60)
 @given(t0=finite, length=lengths, reverse=some.booleans(), method=some.sampled_from(ADAPTIVE))
-def test_an_adaptive_method_lands_on_the_end_exactly(t0: float, length: float, reverse: bool, method: str) -> None:
+def test_an_adaptive_method_reaches_the_end_exactly(t0: float, length: float, reverse: bool, method: str) -> None:
     t1 = t0 - length if reverse else t0 + length
     times = steps((t0, t1), f=lambda t, y: -0.01 * y, method=method)
     assert times[0] == t0
@@ -57,7 +57,7 @@ def test_an_adaptive_method_lands_on_the_end_exactly(t0: float, length: float, r
 
 @settings(deadline=None, max_examples=60)
 @given(t0=some.floats(-100, 100), length=some.floats(1e-3, 10), cut=some.floats(1.0, 30.0), reverse=some.booleans())
-def test_a_fixed_grid_lands_on_the_end_exactly(t0: float, length: float, cut: float, reverse: bool) -> None:
+def test_a_fixed_grid_reaches_the_end_exactly(t0: float, length: float, cut: float, reverse: bool) -> None:
     t1 = t0 - length if reverse else t0 + length
     step_size = length / cut
     times = steps((t0, t1), method="euler", step_size=step_size)
@@ -71,7 +71,7 @@ def test_a_fixed_grid_lands_on_the_end_exactly(t0: float, length: float, cut: fl
 
 @settings(deadline=None, max_examples=40)
 @given(ends=some.lists(some.floats(0.01, 5.0), min_size=1, max_size=6), method=some.sampled_from(["tsit5", "rk4"]))
-def test_every_row_lands_on_its_own_end_exactly(ends: list[float], method: str) -> None:
+def test_every_row_reaches_its_end_exactly(ends: list[float], method: str) -> None:
     t = torch.tensor([[0.5, 0.5 + end] for end in ends], dtype=torch.float64)
     options = {"step_size": 0.3} if method == "rk4" else {}
     sol = solve(
@@ -111,7 +111,7 @@ def test_a_step_just_short_of_the_end_is_stretched_to_it() -> None:
     assert sizes(steps((0.0, 1.005), controller=I(first_step=1.0, max_step=1.0), **LOOSE)) == [1.005]
 
 
-def test_what_is_left_is_halved_rather_than_left_as_a_sliver() -> None:
+def test_the_remaining_span_is_halved_rather_than_leaving_a_tiny_step() -> None:
     control = I(first_step=1.0, max_step=1.0)
     assert sizes(steps((0.0, 1.5), controller=control, **LOOSE)) == [0.75, 0.75]
     assert sizes(steps((0.0, 2.5), controller=control, **LOOSE)) == [1.0, 0.75, 0.75]
@@ -119,8 +119,8 @@ def test_what_is_left_is_halved_rather_than_left_as_a_sliver() -> None:
     assert sizes(steps((0.0, -2.5), controller=control, **LOOSE)) == [-1.0, -0.75, -0.75]
 
 
-def test_the_end_is_a_step_and_no_interpolation() -> None:
-    """A field that must not be asked beyond the end."""
+def test_the_last_output_is_a_step_and_not_an_interpolation() -> None:
+    """A field that must not be evaluated beyond the end."""
     latest = []
 
     def f(t: Tensor, y: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def test_rounding_adds_no_last_step(t1: float, step_size: float, count: int, per
 
 @settings(deadline=None, max_examples=200)
 @given(t0=some.floats(-100, 100), length=some.floats(1e-2, 10), count=some.integers(1, 40), reverse=some.booleans())
-def test_a_grid_that_fits_has_no_sliver(t0: float, length: float, count: int, reverse: bool) -> None:
+def test_a_grid_that_fits_has_no_tiny_step(t0: float, length: float, count: int, reverse: bool) -> None:
     t1 = t0 - length if reverse else t0 + length
     times = steps((t0, t1), method="euler", step_size=abs(t1 - t0) / count)
     assert len(times) - 1 == count
@@ -212,7 +212,7 @@ def test_bounds_are_kept(control: Any) -> None:
 
 
 @CONTROLS
-def test_the_first_step_is_the_one_that_was_asked_for(control: Any) -> None:
+def test_the_first_step_is_that_of_the_controller(control: Any) -> None:
     assert steps((0.0, 5.0), f=wave, controller=control(first_step=0.01))[1] == 0.01
 
 
@@ -227,7 +227,7 @@ def test_the_first_step_is_that_of_hairer_norsett_and_wanner() -> None:
     f0 = wave(zero, Y0)
     h0 = 0.01 * rms(Y0) / rms(f0)
     slope = rms(wave(zero + h0, Y0 + h0 * f0) - f0) / h0
-    # II.4 has 1/(p + 1) with the order p of the method; the authors' own codes, and SciPy, that of the error estimate
+    # II.4 has 1/(p + 1) with the order p of the method; the authors' codes and SciPy use that of the error estimate
     expected = [min(100 * h0, (0.01 / max(rms(f0), slope)) ** (1 / exponent)) for exponent in (5, 6)]
     first = steps((0.0, 5.0), f=wave, method="dopri5", rtol=rtol, atol=atol)[1]
     assert any(first == pytest.approx(h, rel=1e-6) for h in expected)
@@ -243,8 +243,8 @@ def test_the_estimated_first_step_is_clipped() -> None:
 
 
 @pytest.mark.parametrize("per_sample", [False, True], ids=["shared", "per sample"])
-def test_a_wall_within_the_smallest_step_is_nonfinite(per_sample: bool) -> None:
-    """There the step cannot become smaller, and trying the same again and again would not end."""
+def test_a_singularity_within_the_smallest_step_is_nonfinite(per_sample: bool) -> None:
+    """The step cannot become smaller there, and repeating it would not end."""
 
     def wall(t: Tensor, y: Tensor) -> Tensor:
         return torch.where(t > 1, torch.inf, 1.0)[..., None] * y
@@ -294,7 +294,7 @@ def test_a_wider_safety_margin_takes_more_steps() -> None:
     assert careful.stats.accepted > bold.stats.accepted
 
 
-def test_the_largest_component_may_decide() -> None:
+def test_the_norm_may_be_the_maximum() -> None:
     y0 = torch.zeros(100, dtype=torch.float64)
     y0[0] = 1
     by_mean = solve(wave, y0, (0.0, 5.0), controller=I(norm="rms"))
@@ -319,7 +319,7 @@ def test_a_norm_may_be_a_function(per_sample: bool) -> None:
 
 
 @CONTROLS
-def test_a_clipped_step_does_not_lower_the_remembered_size(control: Any) -> None:
+def test_a_clipped_step_does_not_lower_the_planned_size(control: Any) -> None:
     clipped = 0
     for end in (1.9, 2.0, 2.1, 2.2, 2.3):
         f = Counting(wave)
@@ -344,11 +344,11 @@ def test_dense_output_over_no_time_is_the_state(options: dict[str, Any], per_sam
 @pytest.mark.parametrize("control", [PI(), PID()], ids=["PI", "PID"])
 def test_rejections_and_clipped_steps_do_not_enter_the_history(control: Any) -> None:
     history = control.start(0.0, 1.0)
-    history = control.decide(AttemptOutcome(0.5, 0.1, 0.1, False, 5), history).history  # an ordinary step does
+    history = control.decide(AttemptOutcome(0.5, 0.1, 0.1, False, 5), history).history  # a step that is not clipped
     after_next = {}
     for name, ratio, clipped in (("nothing", None, False), ("a clipped step", 1e-3, True), ("a rejection", 7.0, False)):
         own = history if ratio is None else control.decide(AttemptOutcome(ratio, 0.1, 0.1, clipped, 5), history).history
-        own = control.decide(AttemptOutcome(0.3, 0.1, 0.1, False, 5), own).history  # and this lets the step grow again
+        own = control.decide(AttemptOutcome(0.3, 0.1, 0.1, False, 5), own).history  # the step may grow again
         after_next[name] = control.decide(AttemptOutcome(0.4, 0.1, 0.1, False, 5), own).h
     assert after_next["a clipped step"] == after_next["nothing"] == after_next["a rejection"]
     remembered = control.decide(AttemptOutcome(0.4, 0.1, 0.1, False, 5), control.start(0.0, 1.0)).h

@@ -1,4 +1,4 @@
-"""Times at which steps must end, jumps of f there, f asked strictly inside of steps, and those who watch the steps."""
+"""Stop times, discontinuities of f at them, evaluation strictly inside of steps, and observers."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def grid(*ends: float, steps: int) -> Given:
 
 
 def jumpy(t: Tensor, y: Tensor) -> Tensor:
-    """One rate before the jump, another behind it, and nothing to go by at the jump itself."""
+    """One rate before the jump, another after it, and NaN at the jump itself."""
     rate = torch.where(t < JUMP, BEFORE, AFTER)
     return torch.where(t == JUMP, torch.nan, rate)[..., None] * y
 
 
 def growth(t0: float, t1: float) -> float:
-    """The integral of the rate."""
+    """Return the integral of the rate."""
     return BEFORE * (min(t1, JUMP) - min(t0, JUMP)) + AFTER * (max(t1, JUMP) - max(t0, JUMP))
 
 
 def sides(times: list[Tensor], jump: float = JUMP) -> list[int]:
-    """On which side of the jump f was asked, without repetitions: −1 before, 0 at, 1 behind."""
+    """Return the sides of the jump on which f was evaluated, without repetitions: −1 before, 0 at, 1 after."""
     return [side for side, _ in itertools.groupby(int(torch.sign(t.double() - jump).reshape(-1)[0]) for t in times)]
 
 
 class Watcher:
-    """Keeps what it is told."""
+    """An observer that records its calls."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, Any, Tensor, Any]] = []
@@ -95,8 +95,8 @@ def test_a_jump_costs_no_accuracy(how: dict, slack: float, span: tuple, per_samp
 
 
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.one_call])
-def test_a_jump_goes_with_every_method(method: str) -> None:
-    """f has no value at the jump, so every evaluation there would show; half as many steps tell the order."""
+def test_every_method_supports_jumps(method: str) -> None:
+    """f is NaN at the jump, so that an evaluation there would show. Half as many steps give the order."""
     errors = []
     for steps in (24, 48):
         how = {"method": method, "controller": grid(0.0, 2.0, steps=steps)}
@@ -104,14 +104,14 @@ def test_a_jump_goes_with_every_method(method: str) -> None:
         errors.append(abs(sol.y1.item() / math.exp(growth(0.0, 2.0)) - 1))
     order = min(METHODS[method].order, 5)
     if "adams" in method:
-        order = 2  # begun anew at the jump, by low orders
+        order = 2  # restarts at the jump with low orders
     assert errors[1] < max(errors[0] / 2 ** (order - 0.6), 1e-12)
 
 
 @CLOCKS
 @WAYS
 @pytest.mark.parametrize("how", [{}, {"method": "dopri5"}, {"method": "rk4", "step_size": 0.1}, {"steps": 7}], ids=str)
-def test_f_is_never_asked_on_the_wrong_side_of_a_jump(how: dict, span: tuple, per_sample: bool) -> None:
+def test_f_is_never_evaluated_on_the_wrong_side_of_a_jump(how: dict, span: tuple, per_sample: bool) -> None:
     if "steps" in how:
         how = {"controller": grid(*span, steps=how["steps"])}
     f = Counting(jumpy)
@@ -119,7 +119,7 @@ def test_f_is_never_asked_on_the_wrong_side_of_a_jump(how: dict, span: tuple, pe
     assert sides(f.times) == ([-1, 1] if span[0] < span[1] else [1, -1])
     plain = Counting(lambda t, y: -y)
     solve(plain, tensor([1.0]), span, step_t=[JUMP], per_sample=per_sample, **how)
-    assert 0 in sides(plain.times)  # a mere stop is met exactly
+    assert 0 in sides(plain.times)  # a stop without a jump is an evaluation time
 
 
 @CLOCKS
@@ -154,10 +154,10 @@ def test_a_known_kink_saves_rejections() -> None:
 
 @CLOCKS
 @pytest.mark.parametrize("method", ["tsit5", "rk4", "heun2"])
-def test_the_slope_of_the_near_side_is_not_handed_over(method: str, per_sample: bool) -> None:
-    """A step behind a jump begins with a slope of its own: one more evaluation for methods that hand theirs on."""
+def test_the_left_limit_of_the_slope_is_not_reused(method: str, per_sample: bool) -> None:
+    """A step after a jump evaluates its first slope: one more evaluation for methods that reuse the last one."""
     how: dict[str, Any] = {"controller": Given(tensor(0.0, 0.45, 0.9, 1.2, 2.0))}
-    f, g = Counting(jumpy_at_ease), Counting(jumpy)
+    f, g = Counting(right_continuous), Counting(jumpy)
     plain = solve(f, tensor([1.0]), (0.0, 2.0), step_t=[JUMP], method=method, per_sample=per_sample, **how)
     told = solve(g, tensor([1.0]), (0.0, 2.0), jump_t=[JUMP], method=method, per_sample=per_sample, **how)
     assert plain.stats.accepted.tolist() == told.stats.accepted.tolist() == [4]
@@ -177,14 +177,14 @@ def test_a_solve_may_begin_and_end_at_a_jump(how: dict, span: tuple, per_sample:
         wanted = math.exp(growth(*ends))
         slack = 1e-4 if "step_size" in how else 1e-9
         assert sol.y1.item() == pytest.approx(wanted, rel=slack)
-        # the very first evaluation, of f as it is given, may be at the start itself
+        # the first evaluation, which checks f, may be at the start itself
         inner = sides(f.times[1:])
         assert inner == [1 if max(ends) > JUMP else -1]
         assert sol.stats.rejected.tolist() == [0]
 
 
 @CLOCKS
-def test_going_on_from_a_jump_is_on_its_far_side(per_sample: bool) -> None:
+def test_extending_from_a_jump_starts_at_the_right_limit(per_sample: bool) -> None:
     def f(t: Tensor, y: Tensor) -> Tensor:
         return torch.where(t < JUMP, BEFORE, AFTER)[..., None] * y
 
@@ -193,23 +193,25 @@ def test_going_on_from_a_jump_is_on_its_far_side(per_sample: bool) -> None:
     assert sol.y1.item() == pytest.approx(math.exp(growth(0.0, 2.0)), rel=1e-6)
 
 
-def test_rows_meet_jumps_each_at_its_own_step() -> None:
+def test_rows_reach_jumps_at_different_steps() -> None:
     t = tensor([0.0, 2.0], [0.5, 1.0], [1.5, 3.0], [0.0, 0.5], [JUMP, 2.0], [0.1, JUMP])
-    sol = solve(jumpy_at_ease, torch.ones(6, 1, dtype=torch.float64), t, per_sample=True, jump_t=[JUMP], **TIGHT)
+    sol = solve(right_continuous, torch.ones(6, 1, dtype=torch.float64), t, per_sample=True, jump_t=[JUMP], **TIGHT)
     wanted = tensor(*([math.exp(growth(*ends))] for ends in t.tolist()))
     torch.testing.assert_close(sol.y1, wanted, rtol=1e-9, atol=0)
     assert sol.stats.rejected.tolist()[2:] == [0, 0, 0, 0]
-    alone = solve(jumpy_at_ease, torch.ones(1, 1, dtype=torch.float64), t[:1], per_sample=True, jump_t=[JUMP], **TIGHT)
+    alone = solve(
+        right_continuous, torch.ones(1, 1, dtype=torch.float64), t[:1], per_sample=True, jump_t=[JUMP], **TIGHT
+    )
     assert torch.equal(alone.y1[0], sol.y1[0])
 
 
-def jumpy_at_ease(t: Tensor, y: Tensor) -> Tensor:
-    """`jumpy` with a value at the jump, on its far side."""
+def right_continuous(t: Tensor, y: Tensor) -> Tensor:
+    """`jumpy` with the right limit as its value at the jump."""
     return torch.where(t < JUMP, BEFORE, AFTER)[..., None] * y
 
 
-def test_single_precision_is_asked_strictly_inside_as_well() -> None:
-    """Whose times are coarser: on either side of what the jump becomes in them."""
+def test_f_is_evaluated_strictly_inside_in_single_precision_too() -> None:
+    """Times in single precision are coarser: the sides are those of the rounded jump."""
     jump = float(torch.tensor(0.7))
     f = Counting(lambda t, y: torch.where(t < jump, 1.0, -2.0) * y)
     sol = solve(f, torch.ones(1), (0.0, 2.0), jump_t=[0.7], rtol=1e-5, atol=1e-6)
@@ -230,7 +232,7 @@ def test_single_precision_is_asked_strictly_inside_as_well() -> None:
 def test_steps_end_exactly_at_stops(name: str, how: dict, span: tuple) -> None:
     if "steps" in how:
         how = {"controller": grid(*span, steps=how["steps"])}
-    stops = [1.3, 0.1, 1 / 3, 0.5, 1.9999]  # in no order; one falls on the grids
+    stops = [1.3, 0.1, 1 / 3, 0.5, 1.9999]  # not sorted; one is on the grids
     sol = solve(lambda t, y: torch.cos(t) * y, tensor([1.0]), span, save="steps", **{name: stops}, **how)
     times = sol.ts.tolist()
     assert set(stops) <= set(times)
@@ -240,7 +242,7 @@ def test_steps_end_exactly_at_stops(name: str, how: dict, span: tuple) -> None:
     assert sol.y1.item() == pytest.approx(math.exp(math.sin(span[1]) - math.sin(span[0])), rel=1e-3)
 
 
-def test_stated_grids_go_on_behind_a_stop() -> None:
+def test_fixed_grids_continue_after_a_stop() -> None:
     def times(**how: Any) -> list[float]:
         return solve(lambda t, y: -y, tensor([1.0]), (0.0, 1.0), save="steps", **how).ts.tolist()
 
@@ -248,7 +250,7 @@ def test_stated_grids_go_on_behind_a_stop() -> None:
     assert times(step_t=[0.3, 0.6], **fixed) == [0.0, 0.25, 0.3, 0.5, 0.6, 0.75, 1.0]
     given = {"method": "euler", "controller": Given(tensor(0.0, 0.2, 0.7, 1.0))}
     assert times(step_t=[0.3, 0.6], **given) == [0.0, 0.2, 0.3, 0.6, 0.7, 1.0]
-    # a stop where the grid is anyhow, but for rounding, is its time and adds no sliver
+    # a stop at a time of the grid up to rounding replaces it, and adds no tiny step
     assert times(step_t=[0.1 + 0.2], method="euler", step_size=0.1).count(0.1 + 0.2) == 1
     assert len(times(step_t=[0.1 + 0.2], method="euler", step_size=0.1)) == 11
     assert len(times(step_t=[0.5 - 1e-14, 0.75 + 1e-14], **fixed)) == 5
@@ -268,17 +270,19 @@ def test_rows_stop_at_all_stops_of_their_own_spans() -> None:
 
 @CLOCKS
 def test_stops_outside_of_the_span_change_nothing(per_sample: bool) -> None:
-    plain = solve(jumpy_at_ease, tensor([1.0]), (1.0, 2.0), per_sample=per_sample)
+    plain = solve(right_continuous, tensor([1.0]), (1.0, 2.0), per_sample=per_sample)
     for name in ("step_t", "jump_t"):
-        sol = solve(jumpy_at_ease, tensor([1.0]), (1.0, 2.0), per_sample=per_sample, **{name: [JUMP, 0.0, 2.5, -7.0]})
+        sol = solve(
+            right_continuous, tensor([1.0]), (1.0, 2.0), per_sample=per_sample, **{name: [JUMP, 0.0, 2.5, -7.0]}
+        )
         assert torch.equal(sol.ys, plain.ys)
         assert sol.stats.calls == plain.stats.calls
-    empty = solve(jumpy_at_ease, tensor([1.0]), (1.0, 2.0), per_sample=per_sample, step_t=[], jump_t=torch.zeros(0))
+    empty = solve(right_continuous, tensor([1.0]), (1.0, 2.0), per_sample=per_sample, step_t=[], jump_t=torch.zeros(0))
     assert torch.equal(empty.ys, plain.ys)
 
 
 @CLOCKS
-def test_a_long_way_without_an_end_has_stops_too(per_sample: bool) -> None:
+def test_a_solve_without_an_end_has_stops_too(per_sample: bool) -> None:
     event = Event(lambda t, y: y[..., 0].reshape(t.shape) - 3.0)
     sol = solve(
         lambda t, y: torch.where(t < JUMP, 1.0, 2.0)[..., None] * torch.ones_like(y),
@@ -304,7 +308,7 @@ def test_a_long_way_without_an_end_has_stops_too(per_sample: bool) -> None:
         ({"jump_t": [math.nan]}, ValueError, "jump_t holds a time that is not finite"),
     ],
 )
-def test_stops_that_are_none(options: dict, kind: type, words: str) -> None:
+def test_bad_stops_are_refused(options: dict, kind: type, words: str) -> None:
     with pytest.raises(kind, match=words):
         solve(jumpy, tensor([1.0]), (0.0, 1.0), **options)
 
@@ -319,22 +323,22 @@ def test_stops_that_are_none(options: dict, kind: type, words: str) -> None:
     [{"method": "rk4", "step_size": 0.25}, {}, {"method": "dopri5"}, {"method": "euler", "step_size": 0.25}],
     ids=str,
 )
-def test_perturb_asks_strictly_inside_of_every_step(how: dict, span: tuple, per_sample: bool) -> None:
+def test_perturb_evaluates_strictly_inside_of_every_step(how: dict, span: tuple, per_sample: bool) -> None:
     f, watcher = Counting(lambda t, y: -y * t[..., None]), Watcher()
     sol = solve(f, tensor([1.0]), span, perturb=True, per_sample=per_sample, observer=watcher, **how)
     begins = [float(t) for name, t, *_ in watcher.told if name == "accepted"]
     ends = {*begins, span[1]}
     assert len(ends) == int(sol.stats.accepted) + 1
     asked = [float(t.reshape(-1)[0]) for t in f.times]
-    assert asked[0] == span[0]  # f as it is given, to see what it returns
+    assert asked[0] == span[0]  # the first evaluation, which checks f
     assert not ends & set(asked[1:])
-    # every step begins with a slope of its own, just behind where it begins
+    # every step evaluates its first slope just after its start
     assert {math.nextafter(t, span[1]) for t in begins} <= set(asked)
     assert sol.stats.calls == f.calls == int(sol.stats.evaluations)
 
 
 def test_perturb_finds_the_right_sides_of_all_steps() -> None:
-    """A function that changes its rate at every step of the grid, with either value at the jumps."""
+    """The rate changes at every step of the grid, with either limit as its value there."""
     rates = tensor(1.0, -2.0, 0.5, 3.0)
     for side in (torch.floor, lambda x: torch.ceil(x) - 1):
         sol = solve(
@@ -352,7 +356,7 @@ def test_perturb_finds_the_right_sides_of_all_steps() -> None:
 
 
 class Rates:
-    """y' = first · y up to the jump, second · cos(t) · y behind it; differentiated by all there is."""
+    """y' = first · y up to the jump, second · cos(t) · y after it, differentiated by all inputs."""
 
     def __init__(self, per_sample: bool) -> None:
         self.per_sample = per_sample
@@ -390,7 +394,7 @@ class Rates:
 @CLOCKS
 @pytest.mark.parametrize("gradient", GRADIENTS, ids=str)
 def test_gradients_across_a_jump(gradient: Any, per_sample: bool) -> None:
-    """By the state, by every time, by the parameters of both sides."""
+    """Differentiate by the state, all times, and the parameters of both sides."""
     problem = Rates(per_sample)
     inputs, again = problem.inputs(), problem.inputs()
     wanted = problem.wanted(again)
@@ -417,7 +421,7 @@ def test_exact_gradients_across_a_jump_agree(how: dict, per_sample: bool) -> Non
 
 @CLOCKS
 def test_derivatives_of_coarse_steps_across_a_jump_are_differences(per_sample: bool) -> None:
-    """Of the discrete map by all that does not move the steps behind the jump."""
+    """Differentiate the discrete map by all inputs that do not move the steps after the jump."""
     problem = Rates(per_sample)
     how: dict[str, Any] = {"method": "rk4", "step_size": 0.4}
     inputs = problem.inputs()
@@ -436,7 +440,7 @@ def test_derivatives_of_coarse_steps_across_a_jump_are_differences(per_sample: b
 @CLOCKS
 @pytest.mark.parametrize("how", [{"method": "rk4", "step_size": 0.05}, TIGHT], ids=["rk4", "tsit5"])
 def test_the_adjoint_equation_starts_at_jumps_on_the_right_side(how: dict, per_sample: bool) -> None:
-    """With an output at the jump itself the way back ends there, and begins there anew."""
+    """With an output at the jump itself, the backward solve ends there and restarts."""
     rate = torch.tensor(BEFORE, dtype=torch.float64, requires_grad=True)
     y0 = tensor([1.0]).requires_grad_()
 
@@ -459,7 +463,7 @@ def test_the_adjoint_equation_starts_at_jumps_on_the_right_side(how: dict, per_s
 @pytest.mark.parametrize("gradient", GRADIENTS, ids=str)
 @pytest.mark.parametrize("name", ["jump_t", "step_t"])
 def test_an_event_in_a_step_on_its_way_to_a_stop(gradient: Any, per_sample: bool, name: str) -> None:
-    """The step ends at the event, not at the stop; so its end moves with the event."""
+    """The step ends at the event instead of the stop, so its end moves with the event."""
     y0, rate = tensor([1.0]).requires_grad_(), torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     t = tensor(0.0, 4.0).requires_grad_()
     event = Event(lambda t, y, rate: y[..., 0].reshape(t.shape) - 2.0)
@@ -497,12 +501,12 @@ def test_second_derivatives_across_a_jump() -> None:
 @pytest.mark.parametrize(
     "how", [{}, {"method": "rk4", "step_size": 0.1}, {"controller": I(first_step=1.5)}, {"jump_t": [JUMP]}], ids=str
 )
-def test_an_observer_is_told_of_every_attempt(how: dict, per_sample: bool) -> None:
+def test_an_observer_receives_every_attempt(how: dict, per_sample: bool) -> None:
     watcher = Watcher()
     t = torch.linspace(0.0, 2.0, 5, dtype=torch.float64)
     how = {"rtol": 1e-7, "atol": 1e-9, "per_sample": per_sample} | how
-    sol = solve(jumpy_at_ease, tensor([1.0]), t, observer=watcher, **how)
-    quiet = solve(jumpy_at_ease, tensor([1.0]), t, **how)
+    sol = solve(right_continuous, tensor([1.0]), t, observer=watcher, **how)
+    quiet = solve(right_continuous, tensor([1.0]), t, **how)
     assert torch.equal(sol.ys, quiet.ys)
     assert watcher.count("accepted") == int(sol.stats.accepted)
     assert watcher.count("rejected") == int(sol.stats.rejected)
@@ -512,8 +516,8 @@ def test_an_observer_is_told_of_every_attempt(how: dict, per_sample: bool) -> No
     assert "attempted" not in names[1::2]
     if "jump_t" not in how and "step_size" not in how:
         assert watcher.count("rejected") > 0
-    # it sees where an attempt begins, and its size
-    steps = solve(jumpy_at_ease, tensor([1.0]), t, save="steps", **how)
+    # the start of each attempt, and its size
+    steps = solve(right_continuous, tensor([1.0]), t, save="steps", **how)
     begun = [float(t) for name, t, *_ in watcher.told if name == "accepted"]
     assert begun == steps.ts.flatten().tolist()[:-1]
     ends = [float(t) + float(h) for name, t, _, h in watcher.told if name == "accepted"]
@@ -522,7 +526,7 @@ def test_an_observer_is_told_of_every_attempt(how: dict, per_sample: bool) -> No
     assert torch.equal(states.flatten(), steps.ys.flatten()[:-1])
 
 
-def test_an_observer_of_the_adjoint_equation_is_told_of_its_attempts() -> None:
+def test_an_observer_of_the_adjoint_equation_receives_its_attempts() -> None:
     ahead, back = Watcher(), Watcher()
     y0 = tensor([1.0]).requires_grad_()
     sol = solve(jumpy, y0, (0.0, 2.0), jump_t=[JUMP], observer=ahead, gradient=Adjoint(observer=back))
@@ -546,12 +550,12 @@ def test_an_observer_may_end_a_solve_by_an_exception() -> None:
 
     watcher = Enough()
     with pytest.raises(InterruptedError, match="enough"):
-        solve(jumpy_at_ease, tensor([1.0]), (0.0, 5.0), observer=watcher, rtol=1e-8)
+        solve(right_continuous, tensor([1.0]), (0.0, 5.0), observer=watcher, rtol=1e-8)
     assert watcher.count("accepted") == 3
 
 
 @pytest.mark.parametrize("method", ["explicit_adams", "implicit_adams"])
-def test_a_method_with_memory_has_derivatives_by_the_end_where_it_stopped_on_the_way(method: str) -> None:
+def test_a_method_with_memory_has_derivatives_by_the_end_after_a_stop(method: str) -> None:
     rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     found = []
     for gradient in ("replay", "direct"):

@@ -1,4 +1,4 @@
-"""Jacobians and products with them, of every kind of f: against autograd's own, which is slow and sure."""
+"""Jacobians and products with them for many kinds of f, compared with `torch.autograd.functional.jacobian`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def real(rows: Tensor) -> Tensor:
 
 
 def whole(f: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> Tensor:
-    """The Jacobian of all numbers by all numbers."""
+    """Return the Jacobian of the whole state."""
 
     def flat(x: Tensor) -> Tensor:
         parts = x.reshape(*y.shape, 2) if y.is_complex() else x.reshape(y.shape)
@@ -51,7 +51,7 @@ def check(f: Callable[[Tensor, Tensor], Tensor], y: Tensor, coupled: bool = Fals
 
 
 class Square(torch.autograd.Function):
-    """An old function: no rule for vmap, none for forward mode."""
+    """An old autograd function, without vmap and forward mode."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def test_a_complex_f_that_is_not_holomorphic_has_its_real_jacobian() -> None:
     ],
     ids=["without a graph", "of parameters alone", "zero slope"],
 )
-def test_where_the_state_does_not_matter_the_jacobian_is_zero(f: Any) -> None:
+def test_the_jacobian_is_zero_if_f_does_not_depend_on_the_state(f: Any) -> None:
     y = torch.randn(4, 3, dtype=FLOAT)
     assert jacobian(f, T, y, coupled=False).eq(0).all()
     assert jacobian(f, T, y, coupled=False).shape == (4, 3, 3)
@@ -117,7 +117,7 @@ def test_where_the_state_does_not_matter_the_jacobian_is_zero(f: Any) -> None:
     assert vjp(f, T, y, w=y).eq(0).all()
 
 
-def test_an_f_with_a_branch_or_an_old_function_is_differentiated_the_plain_way() -> None:
+def test_an_f_with_a_branch_or_an_old_function_is_differentiated_without_vmap() -> None:
     y = torch.randn(4, 3, dtype=FLOAT)
     check(lambda t, y: y * y if float(y.detach().sum()) > 0 else -y * y, y)
     check(lambda t, y: Square.apply(y), y)
@@ -142,7 +142,7 @@ def test_fused_attention_is_differentiated() -> None:
     check(f, torch.randn(4, 8, dtype=FLOAT))
 
 
-def test_a_function_that_can_be_differentiated_once_has_a_jacobian_and_its_products_are_refused() -> None:
+def test_a_function_that_can_be_differentiated_once_has_a_jacobian_but_no_products() -> None:
     y = torch.randn(4, 3, dtype=FLOAT)
 
     def f(t: Tensor, y: Tensor) -> Tensor:
@@ -153,9 +153,9 @@ def test_a_function_that_can_be_differentiated_once_has_a_jacobian_and_its_produ
         jvp(f, T, y, v=y)
 
 
-def test_inference_mode_is_no_obstacle() -> None:
+def test_inference_mode_is_supported() -> None:
     with torch.inference_mode():
-        net = nn.Linear(3, 3).to(FLOAT)  # its parameters may enter no graph
+        net = nn.Linear(3, 3).to(FLOAT)  # its parameters cannot enter a graph
         y, t = torch.randn(4, 3, dtype=FLOAT), torch.tensor(0.3)
         wanted = net.weight * y[:, :, None] + torch.diag_embed(net(y))
         found = jacobian(lambda t, y: net(y) * y, t, y, coupled=False)
@@ -166,7 +166,7 @@ def test_inference_mode_is_no_obstacle() -> None:
     torch.testing.assert_close(one.reshape(4, 3, 4, 3)[range(4), :, range(4)], wanted)
 
 
-def test_a_time_of_each_row_is_passed_on() -> None:
+def test_each_row_may_have_its_time() -> None:
     t = torch.tensor([1.0, 2.0], dtype=FLOAT)
     found = jacobian(lambda t, y: t[:, None] * y, t, torch.ones(2, 2, dtype=FLOAT), coupled=False)
     torch.testing.assert_close(found, t[:, None, None] * torch.eye(2, dtype=FLOAT))

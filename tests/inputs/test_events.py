@@ -436,7 +436,7 @@ def test_dense_output_ends_at_the_event(per_sample: bool, gradient: str) -> None
     end = sol.ts.detach().flatten()[-1]
     torch.testing.assert_close(sol(end).item(), 2.0, **CLOSE)
     assert torch.autograd.grad(sol(0.5).sum(), y0, retain_graph=True)[0].item() == pytest.approx(math.exp(0.5), 1e-8)
-    with pytest.raises(ValueError, match="leaves the span"):
+    with pytest.raises(ValueError, match="lies outside the span"):
         sol(0.7)
 
 

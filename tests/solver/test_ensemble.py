@@ -1,4 +1,4 @@
-"""Ensembles: an f of one member gives the same as a loop over members, each with its own steps."""
+"""Ensembles: the result equals that of a loop over members, each with its own steps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def networks() -> list[nn.Module]:
 
 
 def test_an_ensemble_agrees_with_a_loop_over_members() -> None:
-    """To rounding, with the same evaluations, although fast members leave the batch before slow ones."""
+    """They agree up to rounding, with the same evaluations, although fast members leave the batch before slow ones."""
     t = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
     sol = solve_ensemble(lorenz, Y0, t, args=(RHO,), **TIGHT)
     assert sol.ys.shape == (3, 4, 3)
@@ -70,7 +70,7 @@ def test_any_member_axis_and_any_pytree() -> None:
 
 @GRADIENTS
 def test_gradients_of_an_ensemble_of_networks_agree_with_a_loop(gradient: Any) -> None:
-    """By stacked parameters, initial states and a tensor that f closes over."""
+    """Differentiate by stacked parameters, initial states and a tensor that f closes over."""
     nets = networks()
     params, buffers = stack_module_state(nets)
     scale = torch.tensor(0.7).double().requires_grad_()
@@ -161,10 +161,10 @@ def test_options_of_solve_are_passed_on() -> None:
     [
         ({"args": (RHO, RHO[:3])}, ValueError, r"args\[0\] has 4 members along axis 0, args\[1\] has 3 along axis 0"),
         ({"args": (RHO,), "y0_dims": 0}, ValueError, r"y0 has 3 members along axis 0, args\[0\] has 4"),
-        ({"args": ()}, ValueError, r"nothing has an axis of members: wanted args with one"),
-        ({"args": (RHO,), "args_dims": None}, ValueError, "nothing has an axis of members"),
+        ({"args": ()}, ValueError, r"no argument has a member axis: wanted args with one"),
+        ({"args": (RHO,), "args_dims": None}, ValueError, "no argument has a member axis: wanted args with one"),
         ({"args": (RHO,), "args_dims": (0, 0)}, ValueError, r"args_dims=\(0, 0\) for 1 args"),
-        ({"args": (RHO[0],)}, ValueError, r"args\[0\] is shape \[\]; its dims say that axis 0 is that of members"),
+        ({"args": (RHO[0],)}, ValueError, r"args\[0\] is shape \[\]; its dims give axis 0 as the member axis"),
         ({"args": ({"a": RHO},), "args_dims": ({"b": 0},)}, ValueError, r"args_dims for args\[0\] is {'b': 0}"),
         ({"args": RHO}, TypeError, "args is a Tensor; wanted a tuple"),
     ],

@@ -1,4 +1,4 @@
-"""What a solution tells: outputs, dense readings, going on, statistics; and how a solve is watched and stopped."""
+"""Solutions: outputs, dense output, `extend` and statistics; progress bars and interrupts of a solve."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_solution_is_frozen() -> None:
         sol.ys = None  # type: ignore[misc]
 
 
-def test_the_state_given_is_not_written_to_and_not_shared() -> None:
+def test_y0_is_neither_written_to_nor_shared() -> None:
     y0 = Y0.clone()
     sol = solve(wave, y0, (0.0, 1.0))
     assert torch.equal(y0, Y0)
@@ -78,7 +78,7 @@ def test_the_state_given_is_not_written_to_and_not_shared() -> None:
     assert torch.equal(sol.ys, before)
 
 
-def test_status_is_one_number_a_row() -> None:
+def test_status_is_one_number_per_row() -> None:
     assert solve(wave, Y0, (0.0, 1.0), per_sample=True).status.tolist() == [Status.SUCCESS] * 3
     assert set(solve(wave, Y0, (0.0, 1.0)).status.tolist()) == {Status.SUCCESS}
     assert solve(lambda t, y: -y, torch.tensor(1.0), (0.0, 1.0)).status.tolist() == [Status.SUCCESS]
@@ -124,24 +124,26 @@ def test_a_saved_function_replaces_the_state(per_sample: bool) -> None:
 @pytest.mark.parametrize("method", ["tsit5", "rk4", "explicit_adams"])
 def test_an_f_that_fills_the_same_tensor_again_is_refused(per_sample: bool, method: str) -> None:
     buffer = torch.empty_like(Y0)
-    with pytest.raises(ValueError, match="f writes into what it returned before; wanted a new tensor each time"):
+    with pytest.raises(
+        ValueError, match="f writes into a tensor that it returned before; wanted a new tensor each time"
+    ):
         solve(lambda t, y: torch.neg(y, out=buffer), Y0, (0.0, 1.0), per_sample=per_sample, **stepping(method))
 
 
-# ---------------------------------------------------------------------------------------------------- dense readings
+# ------------------------------------------------------------------------------------------------------ dense output
 
 
 @CLOCKS
 @pytest.mark.parametrize("span", [(0.0, 2.0), (1.0, -1.0)], ids=["forward", "backward"])
 @pytest.mark.parametrize("method", ADAPTIVE)
-def test_dense_output_reads_any_time(per_sample: bool, span: tuple[float, float], method: str) -> None:
+def test_dense_output_interpolates_at_any_time(per_sample: bool, span: tuple[float, float], method: str) -> None:
     tight = {"rtol": 1e-7, "atol": 1e-9, "method": method}
     sol = solve(wave, Y0, span, dense=True, per_sample=per_sample, **tight)
     at = torch.linspace(*span, 40, dtype=torch.float64)
     torch.testing.assert_close(sol(at), exact(at, span[0]), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(sol(at.flip(0)), sol(at).flip(0), rtol=0, atol=0)
     assert torch.equal(sol(span[0]), Y0)
-    # the polynomials of order 9 reach 1e4 and cancel: over the long steps of this solve that costs digits at their end
+    # polynomials of order 9 reach 1e4 and cancel, which costs digits at the ends of the long steps of this solve
     bound = 5e-12 if METHODS[method].interpolant_order > 8 else 1e-13
     torch.testing.assert_close(sol(span[1]), sol.ys[-1], rtol=bound, atol=bound)
 
@@ -174,13 +176,13 @@ def test_dense_output_does_not_change_the_outputs() -> None:
     assert torch.equal(solve(wave, Y0, t, dense=True).ys, solve(wave, Y0, t).ys)
 
 
-# --------------------------------------------------------------------------------------------------------- going on
+# ----------------------------------------------------------------------------------------------------------- extend
 
 
 @CLOCKS
 @pytest.mark.parametrize("sign", [1.0, -1.0], ids=["forward", "backward"])
 @pytest.mark.parametrize("method", METHODS)
-def test_extending_goes_on_from_the_end(per_sample: bool, sign: float, method: str) -> None:
+def test_extending_continues_from_the_end(per_sample: bool, sign: float, method: str) -> None:
     options = stepping(method) | {"per_sample": per_sample, "rtol": 1e-6, "atol": 1e-8}
     first = solve(wave, Y0, (0.0, sign * 1.0), **options)
     both = first.extend(sign * 2.5)
@@ -204,7 +206,7 @@ def test_extending_keeps_the_step_size_reached() -> None:
     before = f.calls
     sol.extend(1.5)
     solve(g, Y0, (1.0, 1.5), controller=I(first_step=1e-6))
-    assert f.calls - before < g.calls - 12  # at ten times a step it takes four to climb from 1e-6
+    assert f.calls - before < g.calls - 12  # growing tenfold per step from 1e-6 takes four steps
 
 
 def test_extending_by_several_times() -> None:
@@ -215,7 +217,7 @@ def test_extending_by_several_times() -> None:
     torch.testing.assert_close(both.ys, exact(both.ts), rtol=1e-6, atol=1e-7)
 
 
-def test_extending_twice_and_reading_the_whole() -> None:
+def test_extending_twice_keeps_dense_output_over_all() -> None:
     sol = solve(wave, Y0, (0.0, 1.0), dense=True, rtol=1e-8, atol=1e-10).extend(2.0).extend(3.0)
     at = torch.linspace(0.0, 3.0, 31, dtype=torch.float64)
     torch.testing.assert_close(sol(at), exact(at), rtol=1e-6, atol=1e-7)
@@ -247,7 +249,15 @@ def test_statistics_of_an_extended_solution_add_up() -> None:
 # -------------------------------------------------------------------------------------------------------- statistics
 
 
-STAGES = {"euler": 1, "midpoint": 2, "heun2": 2, "rk4": 4, "bosh3": 3, "dopri5": 6, "tsit5": 6}  # past the first
+STAGES = {
+    "euler": 1,
+    "midpoint": 2,
+    "heun2": 2,
+    "rk4": 4,
+    "bosh3": 3,
+    "dopri5": 6,
+    "tsit5": 6,
+}  # evaluations per step after the first
 
 
 @pytest.mark.parametrize("method", STAGES)
@@ -268,7 +278,7 @@ def test_calls_are_the_calls_of_f(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_calls_with_a_gradient_to_keep_are_no_more(method: str) -> None:
+def test_gradients_need_no_more_calls_in_the_forward_pass(method: str) -> None:
     k = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     f = Counting(lambda t, y: k * wave(t, y))
     sol = solve(f, Y0, (0.0, 2.0), **stepping(method))
@@ -277,7 +287,7 @@ def test_calls_with_a_gradient_to_keep_are_no_more(method: str) -> None:
 
 def test_calls_with_clocks_by_row_are_those_of_the_slowest_row() -> None:
     f = Counting(wave)
-    solve(f, Y0, (0.0, 2.0), per_sample=True)  # the door checks a field once
+    solve(f, Y0, (0.0, 2.0), per_sample=True)  # f is checked once
     f.calls = 0
     sol = solve(f, Y0, (0.0, 2.0), per_sample=True)
     assert f.calls - 2 <= sol.stats.calls <= f.calls
@@ -285,7 +295,7 @@ def test_calls_with_clocks_by_row_are_those_of_the_slowest_row() -> None:
     assert sol.stats.calls <= int(sol.stats.evaluations.max()) + 12
 
 
-def test_dense_output_and_outputs_cost_no_evaluation_where_the_method_needs_none() -> None:
+def test_dense_output_costs_no_evaluation_if_the_method_needs_none() -> None:
     for method in (name for name, method in METHODS.items() if not method.dense_evaluations):
         f, g = Counting(wave), Counting(wave)
         solve(f, Y0, (0.0, 2.0), **stepping(method))
@@ -295,7 +305,7 @@ def test_dense_output_and_outputs_cost_no_evaluation_where_the_method_needs_none
 
 @pytest.mark.parametrize("gradient", ["replay", Replay(every=3), Replay(memory="stage"), "adjoint"], ids=str)
 @CLOCKS
-def test_backward_evaluations_are_counted_when_they_are_made(gradient: Any, per_sample: bool) -> None:
+def test_backward_evaluations_are_counted(gradient: Any, per_sample: bool) -> None:
     k = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     f = Counting(lambda t, y: k * wave(t, y))
     sol = solve(f, Y0, (0.0, 2.0), gradient=gradient, per_sample=per_sample)
@@ -338,7 +348,7 @@ def test_rejected_steps_are_counted() -> None:
     assert (sol.stats.rejected > 0).all()
 
 
-# ------------------------------------------------------------------------------------------------ watching, stopping
+# ------------------------------------------------------------------------------------------------ progress, interrupt
 
 
 def test_progress_changes_nothing_but_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
@@ -371,7 +381,7 @@ def test_progress_shows_a_bar_on_a_terminal() -> None:
 
 @pytest.mark.parametrize("progress", [False, True])
 def test_an_interrupt_leaves_cleanly(progress: bool) -> None:
-    """Ctrl-C in the middle: it is what comes out, and the next solve is as if nothing had been."""
+    """Ctrl-C raises KeyboardInterrupt, and the next solve is unaffected."""
     k = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     count = 0
 
@@ -391,11 +401,11 @@ def test_an_interrupt_leaves_cleanly(progress: bool) -> None:
     assert k.grad is not None
 
 
-def test_a_real_interrupt_ends_the_process_at_once() -> None:
+def test_sigint_ends_the_process_at_once() -> None:
     code = """
         import _thread, signal, threading, torch
         from neuralode import solve
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes ignore SIGINT
         calls = []
         def f(t, y):
             calls.append(1)

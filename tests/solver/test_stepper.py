@@ -1,8 +1,9 @@
-"""One accepted step at a time."""
+"""`Stepper`: one accepted step at a time."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from fields import FIXED, METHODS, Counting
 from torch import Tensor
 
-from neuralode import Given, Status, Stepper, solve
+from neuralode import Given, Scipy, Status, Stepper, solve
 
 Y0 = torch.tensor([[1.0, 0.5], [2.0, -1.0]], dtype=torch.float64)
 
@@ -37,7 +38,7 @@ def test_it_takes_the_steps_of_solve(method: str, span: tuple[float, float]) -> 
     assert torch.equal(torch.stack(states), sol.ys)
 
 
-def test_it_starts_where_it_is_told() -> None:
+def test_it_starts_at_the_first_time() -> None:
     stepper = Stepper(wave, Y0, (0.5, 2.0))
     assert float(stepper.t) == 0.5
     assert torch.equal(stepper.y, Y0)
@@ -54,7 +55,7 @@ def test_iterating_ends_at_the_end() -> None:
     assert times == sorted(set(times))
 
 
-def test_it_says_how_it_ended() -> None:
+def test_its_status_is_that_of_the_end() -> None:
     stepper = Stepper(wave, Y0, (0.0, 1.0))
     for _ in stepper:
         pass
@@ -73,7 +74,7 @@ def test_a_step_past_the_end_is_refused_or_does_nothing() -> None:
     assert torch.equal(stepper.y, y)
 
 
-def test_the_states_it_has_shown_stay_what_they_were() -> None:
+def test_states_are_not_overwritten_by_later_steps() -> None:
     stepper = Stepper(wave, Y0, (0.0, 2.0))
     first = stepper.y
     copy = first.clone()
@@ -87,7 +88,7 @@ def test_a_pytree_keeps_its_structure() -> None:
     assert stepper.y["a"].shape == Y0.shape
 
 
-def test_a_failure_ends_it_and_is_told() -> None:
+def test_a_failure_ends_it_with_a_status() -> None:
     y0 = torch.full((1, 1), 2.0, dtype=torch.float64)
     stepper = Stepper(lambda t, y: y * y, y0, (0.0, 1.0))
     for _ in stepper:
@@ -96,7 +97,7 @@ def test_a_failure_ends_it_and_is_told() -> None:
     assert stepper.status in (Status.STEP_UNDERFLOW, Status.NONFINITE)
 
 
-def test_it_works_step_by_step_and_not_ahead() -> None:
+def test_it_evaluates_only_what_the_next_step_needs() -> None:
     f = Counting(wave)
     stepper = Stepper(f, Y0, (0.0, 2.0), method="rk4", step_size=0.1)
     before = f.calls
@@ -111,3 +112,22 @@ def test_each_row_on_its_own_clock() -> None:
         pass
     assert torch.equal(torch.as_tensor(stepper.t), t[:, 1])
     torch.testing.assert_close(stepper.y, solve(wave, Y0, t, per_sample=True).ys[-1], rtol=0, atol=0)
+
+
+def test_stepper_refuses_a_method_in_one_call_with_clocks_by_row_in_the_words_of_solve() -> None:
+    """It used to fail with an error of torch."""
+    messages = []
+    for front_end in (solve, Stepper):
+        with pytest.raises(
+            ValueError, match=r"per_sample=True with method 'scipy LSODA', .*wanted another method"
+        ) as error:
+            front_end(wave, Y0, (0.0, 1.0), method=Scipy(), per_sample=True)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
+
+
+def test_stepper_crosses_the_span_of_a_method_in_one_call_at_once() -> None:
+    stepper = Stepper(wave, Y0, (0.0, 1.0), method=Scipy(), rtol=1e-9, atol=1e-9).step()
+    assert stepper.done
+    assert stepper.status == Status.SUCCESS
+    torch.testing.assert_close(stepper.y, Y0 * math.exp(math.sin(3) / 3), rtol=1e-7, atol=0)

@@ -204,7 +204,7 @@ def test_a_dense_solution_is_evaluated_at_many_times_and_differentiated() -> Non
 def test_a_dense_solution_refuses_times_outside_of_its_span() -> None:
     solution = ours.odeint_dense(lambda t, y: -y, torch.ones(2), 0.0, 1.0)
     assert torch.allclose(solution(1.0), torch.full((2,), math.exp(-1)), rtol=1e-5)
-    with pytest.raises(ValueError, match="leaves the span"):
+    with pytest.raises(ValueError, match="lies outside the span"):
         solution(1.5)
 
 

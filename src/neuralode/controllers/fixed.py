@@ -125,7 +125,7 @@ class Given(_PredeterminedSteps):
     def __post_init__(self) -> None:
         times = self.times
         if not isinstance(times, Tensor) or not times.is_floating_point() or times.dim() not in (1, 2):
-            raise TypeError("Given(times) wants a floating tensor [N + 1] or [rows, N + 1].")
+            raise TypeError(f"Given(times) is {_describe(times)}; wanted a floating tensor [N + 1] or [rows, N + 1].")
         if times.shape[-1] < 2:
             raise ValueError(f"Given(times) has {times.shape[-1]} times; wanted at least two, the ends of a step.")
         object.__setattr__(self, "times", times.detach().double())
@@ -141,7 +141,7 @@ class Given(_PredeterminedSteps):
         steps = offsets.diff()
         if bool((steps * span[..., None] < 0).any() if span.dim() == 0 or offsets.dim() == 1 else False):
             raise ValueError(
-                f"Given(times) runs {self.times.tolist()}; wanted times that go the way of t, step by step."
+                f"Given(times) is {self.times.tolist()}; wanted times that are monotone in the direction of t."
             )
         if self.times.dim() != 1 and not (isinstance(t0, Tensor) and t0.dim()):
             raise ValueError("Given(times) has a row for each sample; that needs per_sample=True.")
@@ -175,3 +175,9 @@ def _accept(outcome: AttemptOutcome, history: GridHistory) -> StepDecision:
     """Accept every step; one that is clipped at a stop does not reach the next time of the grid."""
     following = history._replace(taken=history.taken + negate(outcome.clipped))
     return StepDecision(outcome.h == outcome.h, outcome.planned, following)
+
+
+def _describe(times: object) -> str:
+    if not isinstance(times, Tensor):
+        return f"a {type(times).__name__}"
+    return f"a tensor of {times.dtype} and shape {list(times.shape)}"

@@ -164,7 +164,7 @@ class Field:
             if x.dtype != leaf.dtype and not self._may_narrow(x.dtype, leaf.dtype):
                 raise TypeError(
                     f"f returned {x.dtype} for a state of {leaf.dtype}; wanted the same dtype. A narrower float is "
-                    "taken under torch.autocast or from Field(f, dtype=...)."
+                    "accepted under torch.autocast, and from Field(f, dtype=...)."
                 )
 
     def _may_narrow(self, dtype: torch.dtype, leaf_dtype: torch.dtype) -> bool:

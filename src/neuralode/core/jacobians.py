@@ -155,9 +155,9 @@ class Linearised:
                 product = torch.func.jvp(lambda x: _as_real(self.f(t, _like(x, y))), (x,), (_as_real(_plain(v)),))[1]
             except RuntimeError as error:
                 raise TypeError(
-                    "f has no products with its Jacobian: neither has its backward a derivative "
-                    f"({str(self.reason).splitlines()[0]}) nor has f a forward mode ({str(error).splitlines()[0]}). A "
-                    "large implicit system needs them; wanted an f of differentiable torch operations, or a method "
+                    "f has no products with its Jacobian: its backward pass has no derivative "
+                    f"({str(self.reason).splitlines()[0]}), and f has no forward mode ({str(error).splitlines()[0]}). "
+                    "Large implicit systems need them; wanted an f of differentiable torch operations, or a method "
                     "whose dense_limit is at least the size of a row."
                 ) from error
         return _like(product, y)

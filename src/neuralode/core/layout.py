@@ -222,11 +222,11 @@ def _check_rows(named: Sequence[tuple[KeyPath, Tensor]]) -> None:
     for path, x in named:
         where = _name(path)
         if x.dim() == 0:
-            raise ValueError(f"{where} has no axis; per_sample=True wants a leading batch axis on every leaf of y0.")
+            raise ValueError(f"{where} has no axis; per_sample=True requires a leading batch axis on every leaf of y0.")
         if x.shape[0] != named[0][1].shape[0]:
             raise ValueError(
-                f"{where} has {x.shape[0]} rows, the first leaf {named[0][1].shape[0]}; per_sample=True wants the same "
-                "leading batch axis on every leaf of y0."
+                f"{where} has {x.shape[0]} rows, the first leaf {named[0][1].shape[0]}; per_sample=True requires the "
+                "same leading batch axis on every leaf of y0."
             )
 
 

@@ -72,8 +72,8 @@ def _leaves_of(saved: PyTree, rows: int | None = None) -> SavedLeaves:
             raise TypeError(f"save(t, y) returned a {type(leaf).__name__}; wanted tensors, or a pytree of them.")
         if rows is not None and leaf.shape[:1] != (rows,):
             raise ValueError(
-                f"save(t, y) returned shape {list(leaf.shape)} for {rows} rows; per_sample=True wants a leading axis "
-                "of one entry a row."
+                f"save(t, y) returned shape {list(leaf.shape)} for {rows} rows; per_sample=True requires a leading "
+                "axis with one entry for each row."
             )
     return SavedLeaves(leaves, spec)
 

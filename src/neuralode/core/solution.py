@@ -161,7 +161,7 @@ class Solution:
             low, high = low.reshape(-1, 1), high.reshape(-1, 1)
         if bool(((times < low) | (times > high)).any()):
             raise ValueError(
-                f"t={times.tolist()} leaves the span of the solution, {low.flatten().tolist()} to "
+                f"t={times.tolist()} lies outside the span of the solution, {low.flatten().tolist()} to "
                 f"{high.flatten().tolist()}; wanted times within, or sol.extend(t2) first."
             )
 
@@ -187,8 +187,8 @@ class Solution:
         """
         if self._continue is None:
             raise ValueError(
-                "this solution cannot be extended: that wants a solve that arrived, with outputs of the state itself "
-                "(save=None) and steps that are not Given."
+                "this solution cannot be extended; wanted a successful solve with states as outputs (save=None) and "
+                "another controller than Given."
             )
         end = self.ts[..., -1:]
         if isinstance(t2, (int, float)):
@@ -202,7 +202,7 @@ class Solution:
         times = self.ts.detach()
         span, ahead = times[..., -1] - times[..., 0], (further - end).detach()
         if bool((ahead * span.sign()[..., None] < 0).any()):
-            raise ValueError(f"t2={t2.tolist()} lies behind the end {end.tolist()}; wanted times further on.")
+            raise ValueError(f"t2={t2.tolist()} lies before the end {end.tolist()}; wanted times beyond it.")
         return join([self, self._continue(self.y1, torch.cat((end, further), -1))])
 
 

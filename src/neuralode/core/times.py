@@ -28,7 +28,7 @@ def read_times(t: Times, layout: Layout, per_sample: bool) -> Tensor:
     if not t.is_floating_point():
         raise TypeError(f"t has dtype {t.dtype}; wanted floating times, as t.double() gives.")
     if t.dim() not in ((1, 2) if per_sample else (1,)):
-        wanted = "[T] or [B, T]" if per_sample else "[T] (times of each row's own need per_sample=True)"
+        wanted = "[T] or [B, T]" if per_sample else "[T] (different times for each row need per_sample=True)"
         raise ValueError(f"t has shape {list(t.shape)}; wanted {wanted}.")
     if t.dim() == 2 and t.shape[0] != layout.rows:
         raise ValueError(f"t has {t.shape[0]} rows, y0 has {layout.rows}; wanted one row of times for each row of y0.")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_map
 
 from neuralode.controllers import NO_STOPS, Controller, StopTimes
+from neuralode.controllers.base import History
 from neuralode.core.clock import Flag, Number, per_row
 from neuralode.core.field import Field
 from neuralode.core.norms import Norm
 from neuralode.core.problem import Problem
 from neuralode.core.record import CallCount, Plan, Record, StepBatch
 from neuralode.core.step_outputs import OutputTimes
+from neuralode.core.types import PyTree, Save
 from neuralode.inputs.events import Event
 from neuralode.methods.base import Method
 
@@ -87,7 +89,7 @@ class SolveConfig:
     events: tuple[Event, ...] = ()
     observer: Observer | None = None
     dense: bool = False
-    save: Literal["steps"] | Callable[..., Any] | None = None
+    save: Save = None
     progress: bool = False
     on_progress: Callable[[float], None] | None = None
 
@@ -231,8 +233,8 @@ class SolverState(NamedTuple):
     t: Number
     h: Number  # planned size of the next attempt, positive
     y: Tensor  # [rows, features]
-    method_state: Any  # from the method's last step
-    history: Any  # of the controller
+    method_state: PyTree  # from the method's last step
+    history: History  # of the controller
     status: int | Tensor
     attempts: int | Tensor
     accepted: int | Tensor

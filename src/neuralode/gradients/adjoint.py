@@ -145,8 +145,8 @@ class Adjoint:
         general = cast(PartitionedMethod, method).general
         if self.method is not None:
             raise ValueError(
-                f"Adjoint(method={method.name!r}): the adjoint equation is no pair (q, p) as that method wants one. "
-                f"Wanted a method for any equation, such as {general!r}."
+                f"Adjoint(method={method.name!r}): the adjoint equation is no pair (q, p), which that method "
+                f"requires. Wanted a general method, such as {general!r}."
             )
         return find_method(general)
 

@@ -6,15 +6,14 @@ event is taken again with a corrected size, until the function is zero at the st
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from neuralode.core.clock import Flag, Number
 from neuralode.core.field import Field
+from neuralode.core.types import UserFunction
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Event:
     (1.019368, True)
     """
 
-    function: Callable[..., Any]
+    function: UserFunction
     terminal: bool = True
     direction: int = 0
 

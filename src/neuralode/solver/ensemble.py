@@ -178,8 +178,8 @@ def _members_first(name: str, tree: PyTree, dims: Axes) -> _Argument:
         if axis is not None and not (isinstance(x, Tensor) and -x.dim() <= axis < x.dim()):
             came = f"shape {list(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
             raise ValueError(
-                f"{leaf_name} is {came}; its dims say that axis {axis} is that of members. Wanted a tensor with that "
-                "axis, or None for what all members share."
+                f"{leaf_name} is {came}; its dims give axis {axis} as the member axis. Wanted a tensor with that axis, "
+                "or None for an argument that all members share."
             )
     leaves = [x if axis in (None, 0) else x.movedim(axis, 0) for x, axis in zip(leaves, axes, strict=True)]
     return _Argument(leaf_names=names, leaves=leaves, axes=axes, spec=spec)
@@ -207,13 +207,13 @@ def _count_members(arguments: list[_Argument]) -> int:
     ]
     if not sizes:
         raise ValueError(
-            "nothing has an axis of members: wanted args with one (args_dims=0), or y0 with one (y0_dims=0)."
+            "no argument has a member axis: wanted args with one (args_dims=0), or y0 with one (y0_dims=0)."
         )
     name, axis, members = sizes[0]
     for other_name, other_axis, size in sizes[1:]:
         if size != members:
             raise ValueError(
                 f"{name} has {members} members along axis {axis}, {other_name} has {size} along axis {other_axis}; "
-                "wanted the same number in both (args_dims, y0_dims: None for what all members share)."
+                "wanted the same number in both (args_dims, y0_dims: None for arguments that all members share)."
             )
     return members

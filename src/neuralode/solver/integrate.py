@@ -106,7 +106,9 @@ def _run(problem: Problem, config: SolveConfig, plan: Plan) -> Trajectory:
         else:
             trajectory = config.engine.integrate(problem, config, plan)
     if version is not None and f0._version != version:
-        raise ValueError("f writes into what it returned before; wanted a new tensor each time, not out=buffer.")
+        raise ValueError(
+            "f writes into a tensor that it returned before; wanted a new tensor each time, not out=buffer."
+        )
     if torch.is_autocast_enabled(problem.layout.device.type):
         torch.clear_autocast_cache()  # casts made without a graph would be reused by code that needs one
     return trajectory

@@ -37,9 +37,9 @@ def check_rows(problem: Problem) -> int:
         mixed = problem.field(t_mixed.to(dtype), y_mixed)
         if not equal_up_to_rounding(slopes[keep], mixed[keep]):
             raise ValueError(
-                "f of one row changes with the other rows, which per_sample=True cannot allow: write `t[:, None]` "
-                "where t (shape [B]) meets y, or f mixes samples (BatchNorm in training, a mean over the batch), or "
-                "draws random numbers. With per_sample=False all rows share one step."
+                "the slope of a row changes with the other rows, which per_sample=True does not allow. Write "
+                "`t[:, None]` where f combines t (shape [B]) with y. Otherwise f mixes samples (BatchNorm in training, "
+                "a mean over the batch) or draws random numbers. With per_sample=False all rows share their steps."
             )
     known.add(case)
     return 3

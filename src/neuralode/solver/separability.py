@@ -20,14 +20,14 @@ def check_separable(problem: Problem, method: Method) -> int:
     if layout.spec.type not in (tuple, list) or layout.spec.num_children != 2:
         came = "a tensor" if layout.spec.is_leaf() else f"a {layout.spec.type.__name__} of {layout.spec.num_children}"
         raise ValueError(
-            f"y0 is {came}; method {name!r} wants a tuple (q, p) or a list of two, and f(t, (q, p)) that returns "
-            "(dq/dt, dp/dt). Other states are for other methods, such as 'rk4' or 'tsit5'."
+            f"y0 is {came}; method {name!r} requires a tuple (q, p) or a list of two, and f(t, (q, p)) that "
+            "returns (dq/dt, dp/dt). For other states use other methods, such as 'rk4' or 'tsit5'."
         )
     q, p = layout.halves
     if q.features != p.features:
         raise ValueError(
-            f"y0 = (q, p) has {q.features} numbers a row in q and {p.features} in p; method {name!r} wants as many in "
-            "one as in the other."
+            f"y0 = (q, p) has {q.features} numbers per row in q and {p.features} in p; method {name!r} requires the "
+            "same number in both."
         )
     if problem.field.separable:
         return 0
@@ -41,7 +41,7 @@ def check_separable(problem: Problem, method: Method) -> int:
         if not equal_up_to_rounding(slopes[:, columns], changed[:, columns]):
             why = " (friction?)" if half == "p" else ""
             raise ValueError(
-                f"d{half}/dt changes with {half}{why}; method {name!r} takes a function of (t, {other}) alone. "
+                f"d{half}/dt changes with {half}{why}; method {name!r} requires a function of (t, {other}) alone. "
                 "Wanted a separable f, or another method, such as 'rk4' or 'tsit5'."
             )
     return 3
