@@ -16,7 +16,7 @@ from neuralode.core.clock import EPS, Flag, Number, both, choose, host, isfinite
 from neuralode.core.record import AcceptedStep, Occurrence, StepEdges
 from neuralode.core.status import EVENT, MAX_STEPS, NONFINITE, RUNNING, STEP_UNDERFLOW, SUCCESS
 from neuralode.engines.base import SolveContext, SolverState
-from neuralode.engines.event_location import locate_events
+from neuralode.engines.event_location import LocatedEvents, locate_events
 from neuralode.methods.base import Step, StepStart
 
 UNDERFLOW = 16 * EPS  # relative to t: a smaller step does not move t reliably
@@ -42,51 +42,53 @@ class StepTarget(NamedTuple):
     jump: Flag = False  # f jumps at its end
     edges: StepEdges | None = None  # None: f is continuous at both ends
 
-    def cut_by_event(self, t1: Number, ended: Flag) -> StepTarget:
-        """Return the target where an event has ended the step at ``t1``."""
-        goes_on, edges = negate(ended), self.edges
+    def cut_by_event(self, located: LocatedEvents) -> StepTarget:
+        """Return the target where events have ended the step on some clocks."""
+        proposal, goes_on, edges = located.proposal, negate(located.ended), self.edges
         if edges is not None:
-            edges = StepEdges(t1, edges.jump_before, edges.jump_after & goes_on)
-        return self._replace(ends_at_stop=self.ends_at_stop & goes_on, jump=self.jump & goes_on, edges=edges)
+            edges = StepEdges(proposal.t1, edges.jump_before, edges.jump_after & goes_on)
+        return StepTarget(
+            proposal=proposal, ends_at_stop=self.ends_at_stop & goes_on, jump=self.jump & goes_on, edges=edges
+        )
+
+
+class Measured(NamedTuple):
+    """What is known of the result of a step: its error ratio where steps adapt, otherwise whether it is finite."""
+
+    ratio: Number | None = None
+    sound: Flag = True
+    size: Tensor | None = None  # the norm of the new state, to be checked later
 
 
 def attempt(context: SolveContext, state: SolverState, running: Flag) -> tuple[SolverState, Attempt]:
     """Attempt one step on every running clock; ``running`` is True where all clocks run."""
-    config, method, controller = context.config, context.config.method, context.config.controller
+    config, observer = context.config, context.config.observer
     target = next_target(context, state)
-    proposal, status = target.proposal, state.status
-    h = proposal.h if running is True else where(running, proposal.h, proposal.h * 0)
-    field = context.field if target.edges is None else context.field.within(state.t, target.edges)
-    f = field if method.implicit or method.partitioned else field.evaluate
-    start = StepStart(f=f, t=state.t, y=state.y, h=h, method_state=state.method_state)
-    if config.observer is not None:
-        config.observer.attempted(state.t, state.y, h)
-    step = method.step(start, context.error_norm)
-
-    per_row = isinstance(state.t, Tensor) and state.t.dim() > 0
-    sound, size, ratio = True, None, None
-    if controller.adaptive:
-        assert step.error is not None, "an adaptive method estimates its error"
-        ratio = number(context.norm(step.error, state.y, step.y1), per_row=per_row)
-    elif per_row:
-        sound = torch.linalg.vector_norm(step.y1, torch.inf, 1).isfinite() if step.y1.shape[1] else sound
-        status = where(both(running, negate(sound)), NONFINITE, status)
-    else:
-        size = torch.linalg.vector_norm(step.y1, torch.inf) if step.y1.numel() else None
-
+    start = step_start(context, state, target, running=running)
+    if observer is not None:
+        observer.attempted(state.t, state.y, start.h)
+    step = config.method.step(start, context.error_norm)
+    measured = measure(context, state, step)
     outcome = AttemptOutcome(
-        ratio=ratio, h=abs(h), planned=state.h, clipped=proposal.clipped, order=method.error_order + 1
+        ratio=measured.ratio,
+        h=abs(start.h),
+        planned=state.h,
+        clipped=target.proposal.clipped,
+        order=config.method.error_order + 1,
     )
-    decision = controller.decide(outcome, state.history)
-    accept = both(both(both(decision.accept, running), sound), step.ok)
-    if config.observer is not None:
-        (config.observer.accepted if some(accept) else config.observer.rejected)(state.t, state.y, h)
+    decision = config.controller.decide(outcome, state.history)
+    accept = both(both(both(decision.accept, running), measured.sound), step.ok)
+    if observer is not None:
+        (observer.accepted if some(accept) else observer.rejected)(state.t, state.y, start.h)
     values, occurrences, arrival = state.event_values, (), SUCCESS
     if config.events and some(accept):
-        located = locate_events(context, state, start, step=step, proposal=proposal, accept=accept)
-        step, proposal, values, occurrences = located.step, located.proposal, located.values, located.occurrences
-        start, target = start._replace(h=proposal.h), target.cut_by_event(proposal.t1, located.ended)
+        located = locate_events(context, state, start, step=step, proposal=target.proposal, accept=accept)
+        step, values, occurrences = located.step, located.values, located.occurrences
+        start, target = start._replace(h=located.proposal.h), target.cut_by_event(located)
         arrival = where(located.ended, EVENT, SUCCESS)
+    proposal, status = target.proposal, state.status
+    if measured.sound is not True:
+        status = where(both(running, negate(measured.sound)), NONFINITE, status)
     following = state._replace(
         t=where(accept, proposal.t1, state.t),
         h=where(running, decision.h, state.h),
@@ -97,25 +99,45 @@ def attempt(context: SolveContext, state: SolverState, running: Flag) -> tuple[S
         attempts=state.attempts + running,
         accepted=state.accepted + accept,
         turn=state.turn + 1,
-        last_ratio=ratio,
+        last_ratio=measured.ratio,
         evaluations=state.evaluations + (step.evaluations if running is True else running * step.evaluations),
         calls=state.calls + step.calls,
         event_values=values,
     )
-    taken = accepted_step(context, state, start, step=step, proposal=proposal, accept=accept)
+    taken = accepted_step(context, state, start, step=step, target=target, accept=accept)
     if taken is not None:
-        taken = taken._replace(y1=following.y if context.plan.save_steps else None)
-        if method.dense_evaluations:
-            reads = (taken.coefficients is not None) + (taken.inner is not None)
-            extra = reads * method.dense_evaluations
-            following = following._replace(
-                evaluations=following.evaluations + running * extra, calls=following.calls + extra
-            )
+        following = count_dense_output(context, following, taken, running=running)
+        if context.plan.save_steps:
+            taken = taken._replace(y1=following.y)
     if context.stops:
         following = after_stop(context, following, target, accept=accept)
-        if taken is not None:
-            taken = taken._replace(past_stop=state.past_stop, ends_at_stop=target.ends_at_stop, edges=target.edges)
-    return following, Attempt(taken, size, occurrences)
+    return following, Attempt(taken, measured.size, occurrences)
+
+
+def step_start(context: SolveContext, state: SolverState, target: StepTarget, *, running: Flag) -> StepStart:
+    """Return the start of the step to a target; clocks that do not run get a step of size 0."""
+    method, h = context.config.method, target.proposal.h
+    field = context.field if target.edges is None else context.field.within(state.t, target.edges)
+    return StepStart(
+        f=field if method.implicit or method.partitioned else field.evaluate,
+        t=state.t,
+        y=state.y,
+        h=h if running is True else where(running, h, h * 0),
+        method_state=state.method_state,
+    )
+
+
+def measure(context: SolveContext, state: SolverState, step: Step) -> Measured:
+    """Measure the error of a step, or whether its result is finite where steps are fixed."""
+    per_row = isinstance(state.t, Tensor) and state.t.dim() > 0
+    if context.config.controller.adaptive:
+        assert step.error is not None, "an adaptive method estimates its error"
+        return Measured(ratio=number(context.norm(step.error, state.y, step.y1), per_row=per_row))
+    if not step.y1.numel():
+        return Measured()
+    if per_row:
+        return Measured(sound=torch.linalg.vector_norm(step.y1, torch.inf, 1).isfinite())
+    return Measured(size=torch.linalg.vector_norm(step.y1, torch.inf))
 
 
 def next_target(context: SolveContext, state: SolverState) -> StepTarget:
@@ -177,7 +199,7 @@ def right_limit(context: SolveContext, state: SolverState, jumped: Flag) -> Solv
 
 
 def accepted_step(
-    context: SolveContext, state: SolverState, start: StepStart, *, step: Step, proposal: StepProposal, accept: Flag
+    context: SolveContext, state: SolverState, start: StepStart, *, step: Step, target: StepTarget, accept: Flag
 ) -> AcceptedStep | None:
     """Return what the plan keeps of an attempt; None if a shared clock rejected it."""
     plan, method = context.plan, context.config.method
@@ -186,15 +208,15 @@ def accepted_step(
         return None
     within, inner, coefficients = None, None, None
     if rows is None and context.output_times.ahead:
-        within = context.output_times.within(host(state.t), t1=host(proposal.t1), h=host(start.h))
+        within = context.output_times.within(host(state.t), t1=host(target.proposal.t1), h=host(start.h))
     if within is not None:
         inner = method.interpolate(start, step.stages, within.thetas)
     if plan.dense or (rows is not None and plan.inner_outputs):
         coefficients = method.interpolant(start, step.stages)
-    return AcceptedStep(
+    taken = AcceptedStep(
         t=state.t,
         h=start.h if rows is None else start.h * rows,
-        reaches_end=proposal.reaches_end,
+        reaches_end=target.proposal.reaches_end,
         accept=rows,
         y=state.y if plan.keeps_states else None,
         method_state=None if method.memoryless or not plan.keeps_states else state.method_state,
@@ -202,3 +224,16 @@ def accepted_step(
         inner=inner,
         step_outputs=within,
     )
+    if not context.stops:
+        return taken
+    return taken._replace(past_stop=state.past_stop, ends_at_stop=target.ends_at_stop, edges=target.edges)
+
+
+def count_dense_output(
+    context: SolveContext, following: SolverState, taken: AcceptedStep, *, running: Flag
+) -> SolverState:
+    """Count the evaluations of f that the dense output of a step took."""
+    extra = context.config.method.dense_evaluations * ((taken.coefficients is not None) + (taken.inner is not None))
+    if not extra:
+        return following
+    return following._replace(evaluations=following.evaluations + running * extra, calls=following.calls + extra)
