@@ -29,7 +29,7 @@ class StepProposal(NamedTuple):
     h: Number  # signed
     t1: Number  # t + h, exactly the end where ``reaches_end``
     reaches_end: Flag
-    clipped: Flag  # h differs from the planned size
+    clipped: Flag  # h was fitted to the end: its error says little about the planned size
 
 
 class AttemptOutcome(NamedTuple):

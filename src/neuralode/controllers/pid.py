@@ -36,8 +36,8 @@ class PID:
     .. math:: s\; r_n^{-(P + I + D)/k}\; r_{n-1}^{(P + 2D)/k}\; r_{n-2}^{-D/k}
 
     clamped to [``factor_min``, ``factor_max``]. Attempts that are not finite or whose ratio exceeds 1 are rejected.
-    A step that is accepted after a rejection is not followed by a larger one. Rejected and clipped steps do not enter
-    the history.
+    After a rejection the factor is at most 0.9, and the step accepted next is not followed by one that is larger than
+    it was planned to be. Only unclipped accepted steps enter the ratios r.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class PID:
     first_step : float or Tensor[rows], default=None
         Size of the first attempt; estimated if None.
     min_step, max_step : float, default=None
-        Bounds on the size. A step of size ``min_step`` is accepted whatever its error.
+        Bounds on the size. A step of size ``min_step`` is accepted whatever its error, if that is finite.
     norm : {"rms", "max"} or callable, default="rms"
         How scaled errors reduce to one ratio. A callable takes the pytree of scaled errors and returns one number, or
         one for each row with ``per_sample``.

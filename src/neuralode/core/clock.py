@@ -1,5 +1,8 @@
 """Clock numbers: Python numbers where all rows share one clock, tensors [rows] where every row has its own.
 
+A *clock* is the time, step size and status of rows that step together: one for all rows, or one for each row with
+``per_sample=True``.
+
 The eager engine steps a shared clock on the host, where a float costs a tenth of a one-element tensor. Decisions about
 steps are written once, in operators that both kinds support and the functions below.
 """
@@ -57,7 +60,7 @@ def where(condition: Flag, yes: X, no: X) -> X | Tensor:
 
 
 def choose(condition: Flag, yes: PyTree, no: PyTree) -> PyTree:
-    """Choose between two pytrees of tensors that lead with rows; None if one of them is None."""
+    """Choose between two pytrees of tensors [rows, …]; with a tensor condition None if either is None."""
     if not isinstance(condition, Tensor):
         return yes if condition else no
     if yes is None or no is None:
@@ -89,8 +92,14 @@ def both(a: Flag, b: Flag) -> Flag:
 
 
 def replace_nan(a: Number, number: float) -> Number:
-    """Return the numbers of each clock with NaN replaced."""
-    return torch.nan_to_num(a, nan=number) if isinstance(a, Tensor) else number if math.isnan(a) else a
+    """Return the numbers of each clock with NaN replaced; infinities stay."""
+    return (
+        torch.nan_to_num(a, nan=number, posinf=math.inf, neginf=-math.inf)
+        if isinstance(a, Tensor)
+        else number
+        if math.isnan(a)
+        else a
+    )
 
 
 def isfinite(a: Number) -> Flag:
@@ -99,7 +108,10 @@ def isfinite(a: Number) -> Flag:
 
 
 def power(a: Number, exponent: float) -> Number:
-    """Return ``a ** exponent`` for positive a, by exp and log: `torch.pow` rounds by the number of clocks."""
+    """Return ``a ** exponent`` for positive a.
+
+    Tensors use exp(log a · exponent): the last bits of `torch.pow` depend on the length of the tensor.
+    """
     return torch.exp(torch.log(a) * exponent) if isinstance(a, Tensor) else a**exponent
 
 

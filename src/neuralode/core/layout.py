@@ -47,7 +47,8 @@ class Layout:
     rows : int
         The number of rows; 1 without a row axis.
     has_rows : bool
-        Whether all leaves share a leading row axis. Otherwise the whole state is one row.
+        Whether leaves have a leading row axis: with ``per_sample``, or if all have the same first length and
+        at least two axes. Otherwise the whole state is one row.
     axes : tuple of int, default=None
         The memory order of a single leaf that is not row-major, such as channels-last.
     """

@@ -1,6 +1,6 @@
 """Scaled error norms: the size of an error relative to the tolerances, one ratio for each clock.
 
-Every reduction over states is made here.
+Errors are reduced here; whether states are finite is checked in the engines.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Norm:
         The root mean square, the maximum, or a function of the pytree of scaled errors that returns one number (one
         for each row with ``per_sample``).
     leaves : tuple of int, default=None
-        Indices of the leaves that count; all if None.
+        Indices of the leaves that count; all if None. A callable ``reduction`` and a single leaf ignore it.
     """
 
     layout: Layout

@@ -79,14 +79,17 @@ def _leaves_of(saved: PyTree, rows: int | None = None) -> SavedLeaves:
 
 
 class Outputs:
-    """One buffer for each saved leaf, NaN until written: [outputs, …] on a shared clock, else [outputs, rows, …]."""
+    """One buffer for each saved leaf: [outputs, …] on a shared clock, else [outputs, rows, …].
+
+    NaN until written; 0 for integers and booleans.
+    """
 
     def __init__(self, problem: Problem, plan: Plan) -> None:
         self.problem, self.plan = problem, plan
         self.buffers: list[Tensor] | None = None
         self.spec: TreeSpec | None = None
 
-    def start(self, y: Tensor) -> None:
+    def write_start(self, y: Tensor) -> None:
         """Write the outputs that are y0 itself."""
         problem = self.problem
         if problem.per_sample:
@@ -94,7 +97,7 @@ class Outputs:
         else:
             self._write_all(slice(0, problem.inner.start), y)
 
-    def end(self, y: Tensor, succeeded: bool | Tensor) -> None:
+    def write_end(self, y: Tensor, succeeded: bool | Tensor) -> None:
         """Write the outputs that are the final state, of clocks that succeeded."""
         problem = self.problem
         if isinstance(succeeded, Tensor):
@@ -102,7 +105,7 @@ class Outputs:
         elif succeeded:
             self._write_all(slice(problem.inner.stop, problem.outputs), y)
 
-    def read(self, batch: StepBatch) -> None:
+    def write_batch(self, batch: StepBatch) -> None:
         """Write the outputs within the steps of a batch."""
         for step in batch.steps:
             if step.step_outputs is None:

@@ -31,9 +31,9 @@ class Plan:
         The trajectory must give cotangents of its inputs (`Trajectory.pullback`). Step-wise engines then keep states
         as with ``keep_states``.
     keep_states : bool, default=False
-        Keep the state before every ``keep_every``-th accepted step.
+        Keep the state before every ``keep_every``-th recorded step, counted anew for each set of rows.
     keep_every : int, default=1
-        The number of accepted steps for each kept state.
+        The number of recorded steps for each kept state.
     memory : {"step", "stage"}, default="step"
         Whether a pullback keeps the activations of one step or of one evaluation of f.
     event_slopes : bool, default=False
@@ -84,7 +84,7 @@ class StepEdges(NamedTuple):
 
 
 class AcceptedStep(NamedTuple):
-    """One step that was accepted: on a shared clock by all rows, per row by those that ``accept`` marks.
+    """One recorded step: on a shared clock an accepted one; per row any attempt, which the rows in ``accept`` took.
 
     Fields from ``y`` on are None unless the plan keeps them; they are `Any` because only code that planned for them
     reads them.
@@ -130,7 +130,7 @@ class StepBatch(NamedTuple):
 
 @dataclass
 class Record:
-    """The accepted steps of a solve, in order, and where every row ended.
+    """The recorded steps of a solve, in order, and where every row ended.
 
     ``t``, ``h``, ``status``, ``attempts``, ``accepted`` and ``evaluations`` are clock numbers: Python numbers on a
     shared clock, tensors [rows] otherwise.

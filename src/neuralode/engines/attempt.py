@@ -23,10 +23,12 @@ UNDERFLOW = 16 * EPS  # relative to t: a smaller step does not move t reliably
 
 
 class Attempt(NamedTuple):
-    """The result of one attempt: the step if any clock accepted it, and the events on it.
+    """The result of one attempt: the step and the events on it.
 
-    ``size`` is the norm of the new state where nothing has read it yet: fixed steps of a shared clock check it later,
-    so that the host need not wait.
+    ``step`` is None only if a shared clock rejected it; with per-row clocks its ``accept`` marks the rows that took it.
+
+    ``size`` is max|y1| of a fixed step on a shared clock, not yet copied to the host: a batch checks all of its steps
+    at once.
     """
 
     step: AcceptedStep | None = None
@@ -98,7 +100,7 @@ def attempt(context: SolveContext, state: SolverState, running: Flag) -> tuple[S
         status=where(both(accept, proposal.reaches_end), arrival, status),
         attempts=state.attempts + running,
         accepted=state.accepted + accept,
-        turn=state.turn + 1,
+        loop_attempts=state.loop_attempts + 1,
         last_ratio=measured.ratio,
         evaluations=state.evaluations + (step.evaluations if running is True else running * step.evaluations),
         calls=state.calls + step.calls,
@@ -153,23 +155,23 @@ def next_target(context: SolveContext, state: SolverState) -> StepTarget:
     return StepTarget(step, ends_at_stop, jump, edges=edges)
 
 
-def stop_exhausted(context: SolveContext, state: SolverState) -> SolverState:
-    """Stop rows whose step underflows or that exceed ``max_steps``."""
+def fail_exhausted_rows(context: SolveContext, state: SolverState) -> SolverState:
+    """Fail rows whose step underflows, that are not finite at the smallest step, or have used ``max_steps``."""
     config, status = context.config, state.status
-    if config.controller.adaptive and some(state.h <= smallest_step(context, state)):
+    if config.controller.adaptive and some(state.h <= underflow_check_below(context, state)):
         proposal = next_target(context, state).proposal
         nonfinite = False if state.last_ratio is None else negate(isfinite(state.last_ratio))
         least = nonfinite & (state.h <= (config.controller.min_step or 0.0))  # nothing smaller may be tried
         underflow = negate(proposal.clipped) & (abs(proposal.h) < UNDERFLOW * abs(state.t))
         lost = (status == RUNNING) & (least | underflow)
         status = where(lost, where(nonfinite, NONFINITE, STEP_UNDERFLOW), status)
-    if state.turn >= config.max_steps:
+    if state.loop_attempts >= config.max_steps:
         status = where((status == RUNNING) & (state.attempts >= config.max_steps), MAX_STEPS, status)
     return state if status is state.status else state._replace(status=status)
 
 
-def smallest_step(context: SolveContext, state: SolverState) -> Number:
-    """Return a bound above which no step underflows."""
+def underflow_check_below(context: SolveContext, state: SolverState) -> Number:
+    """Return a size above which a step needs no check for underflow."""
     least = UNDERFLOW * abs(state.t)
     min_step = context.config.controller.min_step
     return least if min_step is None else least + min_step
@@ -186,7 +188,7 @@ def after_stop(context: SolveContext, following: SolverState, target: StepTarget
 
 
 def right_limit(context: SolveContext, state: SolverState, jumped: Flag) -> SolverState:
-    """Re-evaluate the slope to the right of the discontinuity: the cached one is the left limit."""
+    """Drop the cached slope, which is the left limit; per-row clocks evaluate the right limit at once."""
     if isinstance(state.method_state, Tensor) and isinstance(jumped, Tensor):
         beyond = context.field.within(state.t, StepEdges(state.t + context.direction, jumped, False))
         slope = context.config.method.begin(beyond(torch.as_tensor(state.t), state.y))

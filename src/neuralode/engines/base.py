@@ -29,7 +29,8 @@ class Observer(Protocol):
     """Receives every attempt of a step-wise engine.
 
     ``t`` and ``h`` are clock numbers (see `neuralode.core.clock`), ``h`` signed; ``y`` is the packed state
-    [rows, features] before the attempt, without a graph. Observers must not write into their arguments.
+    [rows, features] before the attempt, without a graph: of the rows that are still in the batch, where rows with h = 0
+    have finished. Observers must not write into their arguments.
     """
 
     def attempted(self, t: Number, y: Tensor, h: Number) -> None:
@@ -47,7 +48,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class SolveConfig:
-    """How a problem is solved: all arguments of `solve` but the problem, resolved and checked.
+    """How a problem is solved: the resolved and checked arguments of `solve` that one run of an engine needs.
 
     Parameters
     ----------
@@ -134,7 +135,8 @@ class Trajectory(Protocol):
     def pullback(self, cotangents: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the cotangents of ``problem.inputs`` (y0, t, captured tensors) for cotangents of the leaves.
 
-        The derivative is that of the accepted steps: their sizes are constants, except where a step ends at the end.
+        The derivative is that of the accepted steps. Their sizes are constants, except those of the step that reaches
+        the last time and of the one that reaches the first stop: there h = that time − t.
         Called without gradient mode, in the context of the forward pass. Raises `GradientError` where the result would
         be wrong. Only called if ``plan.pullback`` was set.
         """
@@ -176,7 +178,7 @@ class Engine(Protocol):
     def supports(self, problem: Problem, config: SolveConfig, plan: Plan) -> str | None:
         """Return None if `integrate` can do this, or else why not, in a sentence that says what to do instead.
 
-        The answer depends on the problem alone, never on timings, so that a training that resumes gets the same bits.
+        The answer depends on the arguments alone, never on timings, so that a resumed training takes the same path.
         """
         ...
 
@@ -238,7 +240,7 @@ class SolverState(NamedTuple):
     status: int | Tensor
     attempts: int | Tensor
     accepted: int | Tensor
-    turn: int = 0  # attempts of the loop, on whichever clocks
+    loop_attempts: int = 0  # attempts of the loop, on whichever clocks
     last_ratio: Number | None = None  # of the last attempt, where steps adapt
     evaluations: Number = 0  # of f, per clock
     calls: int = 0  # of f, each for all rows at once

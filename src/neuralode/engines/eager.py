@@ -8,14 +8,14 @@ from torch import Tensor
 from neuralode.core.problem import Problem
 from neuralode.core.record import AcceptedStep, Plan, StepBatch
 from neuralode.core.status import NONFINITE, RUNNING
-from neuralode.engines.attempt import Attempt, attempt, stop_exhausted
+from neuralode.engines.attempt import Attempt, attempt, fail_exhausted_rows
 from neuralode.engines.base import SolveConfig, SolveContext, SolverState
 from neuralode.engines.loop import solve_loop
 from neuralode.engines.trajectory import RecordedTrajectory
 
 
 class Eager:
-    """Host loop: read one scalar per attempt, or the flags of running rows."""
+    """Host loop: read one scalar per attempt, or the flags of running rows; fixed shared steps read once per batch."""
 
     name = "eager"
 
@@ -34,7 +34,7 @@ class Eager:
         """Make up to ``budget`` attempts, or fewer if every clock has reached its end or failed."""
         attempts: list[Attempt] = []
         for _ in range(budget):
-            state = stop_exhausted(context, state)
+            state = fail_exhausted_rows(context, state)
             running = state.status == RUNNING
             if isinstance(running, Tensor):
                 count = int(running.sum())
@@ -56,7 +56,10 @@ class Eager:
 def undo_nonfinite(
     state: SolverState, steps: list[AcceptedStep], sizes: list[Tensor]
 ) -> tuple[SolverState, list[AcceptedStep]]:
-    """Undo the fixed steps of a shared clock from the first whose result is not finite."""
+    """Undo the fixed steps of a shared clock from the first whose result is not finite.
+
+    The state goes back only if the plan keeps states; the outputs of failed steps are NaN in any case.
+    """
     finite = torch.stack(sizes).isfinite().tolist()
     if all(finite):
         return state, steps

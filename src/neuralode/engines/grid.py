@@ -1,4 +1,4 @@
-"""Integrate over a grid of times that is known beforehand, in plain tensor operations.
+"""Take given steps, of a fixed grid or recorded by an adaptive solve, in plain tensor operations.
 
 No step depends on a computed value, and the engine reads nothing back from the device. A solve can therefore be
 compiled whole (``torch.compile(fullgraph=True)``), captured in a CUDA graph, and differentiated by backpropagation,

@@ -36,7 +36,7 @@ def solve_loop(engine: StepwiseEngine, problem: Problem, config: SolveConfig, *,
     context, state, record = start_loop(problem, config, plan)
     outputs = Outputs(problem, plan)
     if not plan.save_steps:
-        outputs.start(problem.y0.detach())
+        outputs.write_start(problem.y0.detach())
     may_drop: bool | None = None
 
     while clock.some(state.status == RUNNING):
@@ -46,7 +46,7 @@ def solve_loop(engine: StepwiseEngine, problem: Problem, config: SolveConfig, *,
         record.occurrences += [_in_all_rows(found, batch.rows) for found in batch.occurrences]
         if problem.per_sample and plan.inner_outputs:
             batch = assign_outputs(batch, problem)
-        outputs.read(batch)
+        outputs.write_batch(batch)
         if plan.on_batch is not None:
             plan.on_batch(batch)
         elif plan.keeps_steps:
@@ -67,7 +67,7 @@ def solve_loop(engine: StepwiseEngine, problem: Problem, config: SolveConfig, *,
     _fail_on_overflow(record)
     _warn_of_resolution(problem, record)
     if not plan.save_steps:
-        outputs.end(record.y, record.status == SUCCESS)
+        outputs.write_end(record.y, record.status == SUCCESS)
     return record, outputs
 
 

@@ -63,7 +63,7 @@ class OneCall:
             status=SUCCESS if succeeded else failed,
             attempts=state.attempts + 1,
             accepted=state.accepted + succeeded,
-            turn=state.turn + 1,
+            loop_attempts=state.loop_attempts + 1,
             evaluations=state.evaluations + crossed.calls,
             calls=state.calls + crossed.calls,
         )

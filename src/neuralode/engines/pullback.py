@@ -38,7 +38,7 @@ def pull_back_with_graph(trajectory: TrajectoryData, cotangents: Cotangents) -> 
     problem, plan = trajectory.problem, trajectory.plan
     substitution = Substitution(problem, linked=True)
     y0, t = problem.y0, problem.t
-    # An f that differentiates inside needs a state with a gradient, as in the forward pass.
+    # An f that calls `torch.autograd.grad` by y needs a y that requires grad, as in the forward pass.
     ends = [y0.view_as(y0) if y0.requires_grad else y0.detach().requires_grad_(), t.view_as(t)]
     problem = replace(problem, field=substitution.field, y0=ends[0], t=ends[1])
     plan = replace(plan, save=substitution.around(plan.save))
@@ -56,8 +56,7 @@ def pull_back_with_graph(trajectory: TrajectoryData, cotangents: Cotangents) -> 
     return [*found[:2], *substitution.collect(found[2:])]
 
 
-class StepStates(list[tuple[Tensor, MethodState | None]]):
-    """The state and method state before each of some steps."""
+StepStates = list[tuple[Tensor, MethodState | None]]  # the state and method state before each of some steps
 
 
 class Pullback:
@@ -81,7 +80,7 @@ class Pullback:
         adjoint = self.add_saved(outputs_at_end(trajectory), record.y, torch.zeros_like(record.y))
         for batch in reversed(record.step_batches):
             own = adjoint if batch.rows is None else adjoint[batch.rows]
-            own = self.back_over(batch, own)
+            own = self.back_over_batch(batch, own)
             adjoint = own if batch.rows is None else adjoint.index_copy(0, batch.rows, own)
             self.method_state_adjoint = [_in_all_rows(x, batch.rows, adjoint) for x in self.method_state_adjoint]
         adjoint = self.add_saved(outputs_at_start(trajectory), trajectory.problem.y0.detach(), adjoint)
@@ -90,23 +89,25 @@ class Pullback:
         self.deviation.check()
         return [adjoint, self.t_total, *self.substitution.collect(self.totals)]
 
-    def back_over(self, batch: StepBatch, adjoint: Tensor) -> Tensor:
+    def back_over_batch(self, batch: StepBatch, adjoint: Tensor) -> Tensor:
         """Go back over the steps of a batch, in stretches that begin with a kept state."""
         following, every = batch.end, self.trajectory.plan.keep_every
         if batch.rows is not None:
             self.method_state_adjoint = [x[batch.rows] for x in self.method_state_adjoint]
         for first in reversed(range(0, len(batch.steps), every)):
             steps = batch.steps[first : first + every]
-            states = self.states(batch, steps)
+            states = self.recompute_states(batch, steps)
             for n in reversed(range(len(steps))):
                 last = n == len(steps) - 1
-                adjoint = self.back(batch, steps[n], states[n], following=following if last else None, adjoint=adjoint)
+                adjoint = self.back_over_step(
+                    batch, steps[n], states[n], following=following if last else None, adjoint=adjoint
+                )
             following = steps[0].y
         return adjoint
 
-    def states(self, batch: StepBatch, steps: list[AcceptedStep]) -> StepStates:
+    def recompute_states(self, batch: StepBatch, steps: list[AcceptedStep]) -> StepStates:
         """Recompute the states before these steps from the one that was kept, before the first."""
-        states = StepStates([(steps[0].y, steps[0].method_state)])
+        states: StepStates = [(steps[0].y, steps[0].method_state)]
         if len(steps) > 1:
             field = self.field(batch)
             bare = replace(self.trajectory, plan=Plan())
@@ -124,7 +125,7 @@ class Pullback:
         field = self.substitution.field
         return field if batch.rows is None else field.take(batch.rows)
 
-    def back(
+    def back_over_step(
         self,
         batch: StepBatch,
         step: AcceptedStep,

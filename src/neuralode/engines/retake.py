@@ -1,4 +1,4 @@
-"""Take recorded steps again with a graph."""
+"""Take recorded steps again, with a graph where gradients are enabled."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ class RetakenStep(NamedTuple):
     method_state: Any  # for the next step, of a method with memory
 
 
-def clocks(problem: Problem, batch: StepBatch, step: AcceptedStep, *, t: Tensor | None) -> tuple[Number, Number]:
+def start_and_size(
+    problem: Problem, batch: StepBatch, step: AcceptedStep, *, t: Tensor | None
+) -> tuple[Number, Number]:
     """Return when a step begins and its signed size, as functions of the ends of ``t`` (constants if None).
 
     ``t_{n+1} = t_n + h_n`` from the start, with h_n constant, but ``h = end − t_n`` for the step that reaches the end.
@@ -69,7 +71,7 @@ def retake(
 ) -> RetakenStep:
     """Take one recorded step of the rows of ``batch`` from y, to be differentiated ``derivatives`` times."""
     plan, problem, within = trajectory.plan, trajectory.problem, step.step_outputs
-    begin, h = clocks(problem, batch, step, t=t)
+    begin, h = start_and_size(problem, batch, step, t=t)
     by_theta = within is not None and t is None and not problem.per_sample
     grid_step = GridStep(
         t=begin,

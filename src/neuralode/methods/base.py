@@ -270,8 +270,9 @@ class DeclaredProperties(Protocol):
     def begin(self, f0: Rows) -> Any:
         """Return the method state before the first step, given ``f0 = f(t0, y0)``, [rows, features].
 
-        Called once before a solve. If the method state is a tensor it must be a function of ``f0`` alone: where f is
-        discontinuous the solver replaces it, row by row, with that of the right limit of the slope.
+        Called before a solve, and after a jump of f with the slope to its right. If the method state is a tensor it
+        must be a function of ``f0`` alone: where f is discontinuous the solver replaces it, row by row, by that of the
+        right limit of the slope.
         """
         ...
 

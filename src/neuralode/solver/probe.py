@@ -28,11 +28,14 @@ class Probed(NamedTuple):
     problem: Problem
     config: SolveConfig
     calls: int  # of f, beyond the first evaluation
-    coupling_calls: int  # those among them that count as evaluations of the solve
+    coupling_calls: int  # of these, the ones that test for coupled rows: part of the evaluations of every row
 
 
 def probe(problem: Problem, config: SolveConfig) -> Probed:
-    """Complete a problem with f(t0, y0) and its captured tensors, and a configuration with the breaks of f."""
+    """Complete a problem with f(t0, y0) and its captured tensors, and a configuration with stops.
+
+    Steps stop where the control inputs of f have breakpoints.
+    """
     coupling_calls = 0
     if config.method.implicit:
         problem, coupling_calls = find_coupling(problem)
@@ -60,7 +63,10 @@ def first_evaluation(problem: Problem) -> tuple[Tensor, list[Breakpoints]]:
 
 
 def _watched_evaluation(problem: Problem, config: SolveConfig) -> tuple[Tensor, list[Breakpoints], tuple[Tensor, ...]]:
-    """Return the first evaluation, and every differentiable tensor that f, ``save`` and event functions use."""
+    """Return the first evaluation, and the differentiable tensors that f, ``save`` and event functions use there.
+
+    Also those in args, and the parameters of modules that f is or holds. The backward pass refuses others.
+    """
     # Build outside `watch`, so that y0 and t do not count as captured.
     arguments = _arguments(problem)
     args, save = problem.field.args, config.save if callable(config.save) else None

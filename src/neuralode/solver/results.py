@@ -17,7 +17,7 @@ from neuralode.core.solution import Occurrences, Solution, Stats
 from neuralode.core.status import reached_end
 from neuralode.core.types import PyTree, UserFunction
 from neuralode.engines.base import Trajectory
-from neuralode.engines.retake import accepted_rows, clocks
+from neuralode.engines.retake import accepted_rows, start_and_size
 from neuralode.gradients.event_times import EventTable
 
 POINT_SIZE = 1e-100  # the size of a piece of dense output that is one point
@@ -124,14 +124,14 @@ def _accepted_states(trajectory: Trajectory, problem: Problem, states: Tensor) -
     """Return times and states of y0 and of the accepted steps; rows with fewer steps repeat their last state."""
     record, reached = trajectory.record, reached_end(trajectory.record.status)
     if not problem.per_sample:
-        begins = [torch.as_tensor(clocks(problem, batch, step, t=problem.t)[0]) for batch, step in record.steps]
+        begins = [torch.as_tensor(start_and_size(problem, batch, step, t=problem.t)[0]) for batch, step in record.steps]
         end = problem.t[-1] if reached else problem.t.detach().new_tensor(record.t)
         return torch.stack([*begins, end]), states
     rows = torch.arange(problem.layout.rows, device=states.device)
     end = torch.where(per_row(reached), problem.t[:, -1], per_row(record.t))
     table = end[:, None].expand(-1, len(states)).clone()
     for batch, step in record.steps:
-        begin = per_row(clocks(problem, batch, step, t=problem.t)[0])[step.accept]
+        begin = per_row(start_and_size(problem, batch, step, t=problem.t)[0])[step.accept]
         table = table.index_put((accepted_rows(batch, step), step.stop - 1), begin)
     place = torch.minimum(torch.arange(len(states), device=states.device)[:, None], per_row(record.accepted))
     return table, states[place, rows]
@@ -140,7 +140,7 @@ def _accepted_states(trajectory: Trajectory, problem: Problem, states: Tensor) -
 def _dense_output(trajectory: Trajectory, problem: Problem, coefficients: Tensor) -> DenseOutput:
     """Return the pieces with their times and sizes; rows without a step get one constant piece."""
     t, instant, record = problem.t, problem.direction * POINT_SIZE, trajectory.record
-    pieces = [(batch, step, *clocks(problem, batch, step, t=t)) for batch, step in record.steps]
+    pieces = [(batch, step, *start_and_size(problem, batch, step, t=t)) for batch, step in record.steps]
     if not problem.per_sample:
         if not pieces:
             coefficients = torch.stack((problem.y0, torch.zeros_like(problem.y0)))[None]

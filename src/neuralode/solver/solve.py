@@ -74,8 +74,9 @@ def solve(
         One of `methods`, or an object with the members of `Method` (docs/extending.md). "tsit5", "dopri5" and "bosh3"
         adapt their steps; "rk4", "heun2", "midpoint" and "euler" need a ``step_size``.
     rtol, atol : float, Tensor or pytree, default=1e-4, 1e-6
-        The tolerated error of a step is ``atol + rtol * |y|``, elementwise; scaled errors reduce to the root mean
-        square over each leaf and the largest over leaves. Tensors broadcast against each leaf.
+        The tolerated error of a step is ``atol + rtol * max(|y|)`` of both ends, elementwise. Scaled errors reduce
+        to the root mean square over each leaf (on a shared clock over its rows too) and the largest over leaves;
+        ``controller.norm`` changes that. Tensors broadcast against each leaf.
     step_size : float, default=None
         Step of a fixed method.
     max_steps : int, default=100_000
@@ -96,7 +97,7 @@ def solve(
         "steps": return the accepted steps instead of the states at ``t``. A function ``save(t, y, *args)`` returning a
         pytree of tensors: return its values at the output times instead of the states.
     events : Event or list of Event, default=None
-        Functions whose zeros are located. After a terminal event all output times become its time, in ``ts`` as well,
+        Functions whose zeros are located. Output times after a terminal event become its time, in ``ts`` as well,
         and the outputs become the state there. ``events`` of the solution holds the times and states of all zeros.
     step_t, jump_t : Tensor[S] or sequence of float, default=None
         Times at which steps must end. At the times in ``jump_t`` f is discontinuous: it is evaluated strictly before
@@ -125,7 +126,8 @@ def solve(
     SolveError
         If a row fails. It holds the partial solution.
     GradientError
-        In backward, if the gradient would be wrong: f changed in between, or used a tensor that it had not used before.
+        Under a `torch.func` transform of events or implicit methods; in backward, if the gradient would be wrong:
+        f changed in between, or used a tensor that it had not used before.
 
     Examples
     --------
