@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 from neuralode.core.clock import Number
 from neuralode.core.dense_output import DenseOutput
 from neuralode.core.record import CallCount
-from neuralode.core.status import Status
+from neuralode.core.status import MAX_STEPS
 from neuralode.core.times import Times
 from neuralode.core.types import PyTree
 
@@ -119,7 +119,7 @@ class Solution:
     @property
     def success(self) -> bool:
         """Whether every row reached its end or a terminal event."""
-        return bool((self.status < Status.MAX_STEPS).all())
+        return bool((self.status < MAX_STEPS).all())
 
     @property
     def y1(self) -> PyTree:

@@ -19,7 +19,7 @@ from neuralode.core.clock import choose
 from neuralode.core.dense_output import DenseOutput
 from neuralode.core.problem import Problem
 from neuralode.core.solution import Solution, join
-from neuralode.core.status import SolveError, Status
+from neuralode.core.status import EVENT, MAX_STEPS, SUCCESS, SolveError
 from neuralode.core.types import PyTree, Save
 from neuralode.inputs.dose_schedule import DoseSchedule, make_schedule
 from neuralode.inputs.doses import Dose
@@ -180,8 +180,8 @@ def _solve_segment(chain: _Chain, segment: _Segment, solve_between: SolveBetween
     except SolveError as failure:
         error, part = error or failure, failure.solution
     part = replace(part, ys=_with_start_derivatives(part.ys, chain, segment))
-    alive, at_event = chain.alive, chain.of_clocks(part.status == Status.EVENT)
-    stopped = alive & chain.of_clocks(part.status != Status.SUCCESS)
+    alive, at_event = chain.alive, chain.of_clocks(part.status == EVENT)
+    stopped = alive & chain.of_clocks(part.status != SUCCESS)
     if part.dense is not None and chain.parts and not bool(alive.all()):
         part = replace(part, dense=_pieces_of(part.dense, alive))
     chain = replace(
@@ -258,7 +258,7 @@ def _joined(chain: _Chain) -> Solution:
     column, rows = column.to(device), torch.arange(len(column), device=device)
     ys = tree_map(lambda x: x[column.T, rows] if per_sample else x[column[0]], joined.ys)
     status = chain.status.to(joined.status.dtype)
-    can_continue = not chain.cut and not bool((status >= Status.MAX_STEPS).any())
+    can_continue = not chain.cut and not bool((status >= MAX_STEPS).any())
     return replace(
         joined,
         ts=ts if per_sample else ts[0],

@@ -21,7 +21,8 @@ from neuralode.core.solution import Solution
 from neuralode.core.status import MAX_STEPS, BackwardSolveError, Status
 from neuralode.engines.base import SolveConfig, Trajectory
 from neuralode.gradients import Adjoint, Direct, Replay
-from neuralode.gradients.adjoint import AdjointFunction, AdjointSweep
+from neuralode.gradients.adjoint import AdjointFunction
+from neuralode.gradients.adjoint_sweep import AdjointSweep
 from neuralode.inputs.events import Event
 from neuralode.solver.config import resolve
 from neuralode.solver.errors import solve_error
