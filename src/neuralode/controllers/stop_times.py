@@ -194,9 +194,9 @@ def _row_by_row(problem: Problem, parts: list[tuple[Tensor, Tensor]], everywhere
     ahead, order = ahead.sort(1)
     ahead = ahead[:, : int(ahead.isfinite().sum(1).max())].contiguous()
     # Several stops at one time: f jumps at each of them if it jumps at any.
-    first, behind = torch.searchsorted(ahead, ahead), torch.searchsorted(ahead, ahead, right=True)
+    first, after = torch.searchsorted(ahead, ahead), torch.searchsorted(ahead, ahead, right=True)
     count = torch.nn.functional.pad(jumps.gather(1, order).cumsum(1), (1, 0))
-    jumping = (count.gather(1, behind) > count.gather(1, first)) & ahead.isfinite()
+    jumping = (count.gather(1, after) > count.gather(1, first)) & ahead.isfinite()
     return StopTimes(*_padded(ahead, jumping, direction), everywhere)
 
 

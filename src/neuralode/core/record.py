@@ -31,7 +31,7 @@ class Plan:
         The trajectory must give cotangents of its inputs (`Trajectory.pullback`). Step-wise engines then keep states
         as with ``keep_states``.
     keep_states : bool, default=False
-        Keep the state before every ``keep_every``-th recorded step, counted anew for each set of rows.
+        Keep the state before every ``keep_every``-th recorded step; the count restarts for each set of rows.
     keep_every : int, default=1
         The number of recorded steps for each kept state.
     memory : {"step", "stage"}, default="step"

@@ -64,7 +64,7 @@ def find_coupling(problem: Problem) -> tuple[Problem, int]:
 def _case(problem: Problem) -> tuple[tuple, set]:
     """Return the key of a check of f, and the keys of the checks that f has passed."""
     f = problem.field.f
-    owner = getattr(f, "__self__", f)  # bound methods are made anew at each access
+    owner = getattr(f, "__self__", f)  # a bound method is a new object at each access
     known = _checked.setdefault(owner, set()) if _can_be_key(owner) else set()
     modes = tuple(m.training for module in modules_of(f) for m in module.modules())
     return (getattr(f, "__name__", ""), modes, problem.y0.shape, problem.y0.dtype), known

@@ -145,7 +145,9 @@ def solve(
     check_on_failure(on_failure)
     if doses is not None:
         if isinstance(controller, Given):
-            raise ValueError("controller=Given(...) with doses; wanted tolerances or step_size, which begin anew.")
+            raise ValueError(
+                "controller=Given(...) with doses; wanted tolerances or step_size, which restart at each dose."
+            )
         problem, _ = resolve(f, y0, t, **options)
         between = partial(solve, f, on_failure=on_failure, **options)
         return solve_with_doses(between, problem, y0, doses=doses, save=save, on_failure=on_failure)
