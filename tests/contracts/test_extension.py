@@ -339,7 +339,9 @@ def test_events_need_a_trajectory_with_a_record_of_steps() -> None:
         solve(Field(), initial(), T, engine=Grid(), events=event, method="rk4", step_size=H)
 
 
-@pytest.mark.parametrize("how", [{"dense": True}, {"save": "steps"}, {"save": lambda t, y: y.sum(-1)}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{"dense": True}, {"save": "steps"}, {"save": lambda t, y: y.sum(-1)}], ids=["dense", "steps", "save"]
+)
 def test_outputs_of_every_kind_come_from_the_trajectory_of_an_engine(how: dict[str, Any]) -> None:
     found, wanted = (solve(Field(), initial(), T, engine=engine, **how) for engine in (Delegating(), "eager"))
     assert_equal(found.ys, wanted.ys, **EXACTLY)
@@ -367,7 +369,9 @@ def test_a_gradient_gives_the_derivatives_of_the_built_in_one(entry: Entry, own:
 @pytest.mark.parametrize("per_sample", [False, True], ids=["shared", "per_sample"])
 @pytest.mark.parametrize(("own", "built_in"), [(Pullback(), "replay"), (Rerun(), "direct")], ids=["replay", "direct"])
 @pytest.mark.parametrize(
-    "how", [{}, {"dense": True}, {"save": "steps"}, {"events": Event(lambda t, y: t - 0.6)}], ids=str
+    "how",
+    [{}, {"dense": True}, {"save": "steps"}, {"events": Event(lambda t, y: t - 0.6)}],
+    ids=["states", "dense", "steps", "events"],
 )
 def test_a_gradient_differentiates_outputs_of_every_kind(how: Any, own: Any, built_in: str, per_sample: bool) -> None:
     def found(gradient: Any) -> Any:
