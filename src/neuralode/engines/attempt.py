@@ -91,7 +91,8 @@ def attempt(context: SolveContext, state: SolverState, running: Flag) -> tuple[S
     proposal, status = target.proposal, state.status
     if measured.sound is not True:
         status = where(both(running, negate(measured.sound)), NONFINITE, status)
-    following = state._replace(
+    # Constructed, not `_replace`d: that would fill the interpreter's free list of tuples.
+    following = SolverState(
         t=where(accept, proposal.t1, state.t),
         h=where(running, decision.h, state.h),
         y=where(accept, step.y1, state.y),
@@ -104,6 +105,8 @@ def attempt(context: SolveContext, state: SolverState, running: Flag) -> tuple[S
         last_ratio=measured.ratio,
         evaluations=state.evaluations + (step.evaluations if running is True else running * step.evaluations),
         calls=state.calls + step.calls,
+        past_stop=state.past_stop,
+        past_jump=state.past_jump,
         event_values=values,
     )
     taken = accepted_step(context, state, start, step=step, target=target, accept=accept)
